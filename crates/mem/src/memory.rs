@@ -1,0 +1,402 @@
+//! RAM bytes and page states.
+
+use crate::digest::PageHashes;
+use crate::{MAX_RAM_BYTES, MemoryDigest, PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
+
+/// Bits of a page's state byte. A fast store is allowed only while it is zero.
+pub mod state {
+    /// Decoded instructions exist for some chunk of the page.
+    pub const CODE: u8 = 1;
+    /// The page-table walker has read an entry of the page.
+    pub const TABLE: u8 = 2;
+    /// The page's hash is current.
+    pub const HASHED: u8 = 4;
+}
+
+/// The requested RAM size cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MemError {
+    /// Zero, above [`MAX_RAM_BYTES`], or not a multiple of the page size.
+    #[error(
+        "memory of {0} bytes: expected a multiple of 4096 between 4096 and {MAX_RAM_BYTES} bytes"
+    )]
+    Size(u64),
+    /// The host has no such amount of address space or memory.
+    #[error("memory of {0} bytes: this host cannot provide it; choose a smaller size")]
+    Host(u64),
+}
+
+/// A physical access that is not wholly inside RAM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("physical address {pa:#x} (+{len}) is outside RAM")]
+pub struct OutOfRam {
+    /// First byte of the access.
+    pub pa: u64,
+    /// Length of the access in bytes.
+    pub len: u64,
+}
+
+/// What an engine must undo before the next instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// A chunk with decoded code in this page was stored to; the page's CODE
+    /// state has been cleared.
+    Code {
+        /// Page index from the start of RAM.
+        page: u32,
+    },
+    /// Valid page-table entries of this page were overwritten.
+    Table {
+        /// Page index from the start of RAM.
+        page: u32,
+        /// First entry (8 bytes each) touched.
+        first: u16,
+        /// Last entry touched.
+        last: u16,
+    },
+    /// Fast write tags of this page must go: its state byte became non-zero.
+    WriteTags {
+        /// Page index from the start of RAM.
+        page: u32,
+    },
+    /// Everything derived from RAM must go (reset or restore).
+    Everything,
+}
+
+/// Guest RAM. See the crate's documentation for the rules of stores.
+pub struct Memory {
+    bytes: Vec<u8>,
+    state: Vec<u8>,
+    /// Bit n: the page's 64-byte chunk n holds decoded code.
+    code_chunks: Vec<u64>,
+    /// True while some engine may hold a fast write tag of the page.
+    write_tagged: Vec<bool>,
+    hashes: PageHashes,
+    changes: Vec<Change>,
+}
+
+impl Memory {
+    /// RAM of `ram_bytes` zero bytes.
+    pub fn new(ram_bytes: u64) -> Result<Self, MemError> {
+        if ram_bytes == 0
+            || ram_bytes > MAX_RAM_BYTES
+            || !ram_bytes.is_multiple_of(PAGE_BYTES as u64)
+        {
+            return Err(MemError::Size(ram_bytes));
+        }
+        let len = usize::try_from(ram_bytes).map_err(|_| MemError::Host(ram_bytes))?;
+        // Ask first, so that a size the host refuses is an error and not an abort.
+        let mut probe: Vec<u8> = Vec::new();
+        probe
+            .try_reserve_exact(len)
+            .map_err(|_| MemError::Host(ram_bytes))?;
+        drop(probe);
+        let pages = len / PAGE_BYTES;
+        Ok(Self {
+            bytes: vec![0; len],
+            state: vec![state::HASHED; pages],
+            code_chunks: vec![0; pages],
+            write_tagged: vec![false; pages],
+            hashes: PageHashes::new(pages),
+            changes: Vec::new(),
+        })
+    }
+
+    /// Zeroes all RAM, as at power-on. Raises [`Change::Everything`].
+    pub fn clear(&mut self) {
+        let pages = self.pages();
+        self.bytes = vec![0; pages * PAGE_BYTES];
+        self.state = vec![state::HASHED; pages];
+        self.code_chunks = vec![0; pages];
+        self.write_tagged = vec![false; pages];
+        self.hashes = PageHashes::new(pages);
+        self.changes.clear();
+        self.changes.push(Change::Everything);
+    }
+
+    /// Size of RAM in bytes.
+    pub fn ram_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Number of pages.
+    pub fn pages(&self) -> usize {
+        self.state.len()
+    }
+
+    /// True if `len` bytes at `pa` are all RAM.
+    #[inline]
+    pub fn contains(&self, pa: u64, len: u64) -> bool {
+        let offset = pa.wrapping_sub(RAM_BASE);
+        let size = self.bytes.len() as u64;
+        offset < size && len <= size - offset
+    }
+
+    #[inline]
+    fn offset(&self, pa: u64, len: usize) -> Result<usize, OutOfRam> {
+        if self.contains(pa, len as u64) {
+            Ok((pa - RAM_BASE) as usize)
+        } else {
+            Err(OutOfRam {
+                pa,
+                len: len as u64,
+            })
+        }
+    }
+
+    /// Copies RAM at `pa` to `out`.
+    pub fn read(&self, pa: u64, out: &mut [u8]) -> Result<(), OutOfRam> {
+        let at = self.offset(pa, out.len())?;
+        out.copy_from_slice(&self.bytes[at..at + out.len()]);
+        Ok(())
+    }
+
+    /// The bytes at `pa`, borrowed.
+    pub fn slice(&self, pa: u64, len: usize) -> Result<&[u8], OutOfRam> {
+        let at = self.offset(pa, len)?;
+        Ok(&self.bytes[at..at + len])
+    }
+
+    /// The content of a page by index from the start of RAM.
+    pub fn page(&self, page: usize) -> Option<&[u8]> {
+        let at = page.checked_mul(PAGE_BYTES)?;
+        self.bytes.get(at..at.checked_add(PAGE_BYTES)?)
+    }
+
+    /// Loads 2 bytes, little-endian; alignment doesn't matter.
+    pub fn load_u16(&self, pa: u64) -> Result<u16, OutOfRam> {
+        let mut b = [0; 2];
+        self.read(pa, &mut b)?;
+        Ok(u16::from_le_bytes(b))
+    }
+
+    /// Loads 4 bytes, little-endian; alignment doesn't matter.
+    pub fn load_u32(&self, pa: u64) -> Result<u32, OutOfRam> {
+        let mut b = [0; 4];
+        self.read(pa, &mut b)?;
+        Ok(u32::from_le_bytes(b))
+    }
+
+    /// Loads 8 bytes, little-endian; alignment doesn't matter.
+    pub fn load_u64(&self, pa: u64) -> Result<u64, OutOfRam> {
+        let mut b = [0; 8];
+        self.read(pa, &mut b)?;
+        Ok(u64::from_le_bytes(b))
+    }
+
+    /// The store that everyone uses: keeps all page states true and records
+    /// what an engine must drop ([`Memory::take_changes`]). All or nothing.
+    pub fn store(&mut self, pa: u64, data: &[u8]) -> Result<(), OutOfRam> {
+        let at = self.offset(pa, data.len())?;
+        let mut done = 0;
+        while done < data.len() {
+            let start = at + done;
+            let in_page = start & (PAGE_BYTES - 1);
+            let take = (PAGE_BYTES - in_page).min(data.len() - done);
+            let page = start >> PAGE_SHIFT;
+            if self.state[page] != 0 {
+                self.before_store(page, in_page, take);
+            }
+            self.bytes[start..start + take].copy_from_slice(&data[done..done + take]);
+            done += take;
+        }
+        Ok(())
+    }
+
+    /// Stores 2 bytes, little-endian.
+    pub fn store_u16(&mut self, pa: u64, value: u16) -> Result<(), OutOfRam> {
+        self.store(pa, &value.to_le_bytes())
+    }
+
+    /// Stores 4 bytes, little-endian.
+    pub fn store_u32(&mut self, pa: u64, value: u32) -> Result<(), OutOfRam> {
+        self.store(pa, &value.to_le_bytes())
+    }
+
+    /// Stores 8 bytes, little-endian.
+    pub fn store_u64(&mut self, pa: u64, value: u64) -> Result<(), OutOfRam> {
+        self.store(pa, &value.to_le_bytes())
+    }
+
+    /// Sets accessed and dirty bits in an entry, on behalf of the walker. The
+    /// translation itself is unchanged, so nothing derived from it is dropped.
+    pub fn store_walk_bits(&mut self, pa: u64, entry: u64) -> Result<(), OutOfRam> {
+        let at = self.offset(pa, 8)?;
+        let page = at >> PAGE_SHIFT;
+        if self.state[page] & state::CODE != 0 {
+            self.before_code_store(page, at & (PAGE_BYTES - 1), 8);
+        }
+        self.state[page] &= !state::HASHED;
+        self.bytes[at..at + 8].copy_from_slice(&entry.to_le_bytes());
+        Ok(())
+    }
+
+    #[cold]
+    fn before_store(&mut self, page: usize, in_page: usize, len: usize) {
+        self.state[page] &= !state::HASHED;
+        if self.state[page] & state::CODE != 0 {
+            self.before_code_store(page, in_page, len);
+        }
+        if self.state[page] & state::TABLE != 0 {
+            let (first, last) = (in_page / 8, (in_page + len - 1) / 8);
+            let base = page << PAGE_SHIFT;
+            let any_valid = (first..=last).any(|entry| self.bytes[base + entry * 8] & 1 != 0);
+            if any_valid {
+                self.changes.push(Change::Table {
+                    page: page as u32,
+                    first: first as u16,
+                    last: last as u16,
+                });
+            }
+        }
+    }
+
+    fn before_code_store(&mut self, page: usize, in_page: usize, len: usize) {
+        if self.code_chunks[page] & chunk_mask(in_page, len) != 0 {
+            self.code_chunks[page] = 0;
+            self.state[page] &= !state::CODE;
+            self.changes.push(Change::Code { page: page as u32 });
+        }
+    }
+
+    // ---- what engines use -------------------------------------------------
+
+    /// Loads `N` bytes at a RAM offset that the engine knows from a translation.
+    /// `None` if the offset is not inside RAM.
+    #[inline(always)]
+    pub fn load_at<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.bytes.get(offset..)?.first_chunk::<N>().copied()
+    }
+
+    /// The fast store: only under a write tag from [`Memory::claim_write_tag`]
+    /// that has not been withdrawn. Returns false (nothing stored) outside RAM.
+    #[inline(always)]
+    pub fn store_tagged<const N: usize>(&mut self, offset: usize, value: [u8; N]) -> bool {
+        match self
+            .bytes
+            .get_mut(offset..)
+            .and_then(|b| b.first_chunk_mut::<N>())
+        {
+            Some(place) => {
+                debug_assert_eq!(
+                    self.state[offset >> PAGE_SHIFT],
+                    0,
+                    "fast store to a tagged page"
+                );
+                *place = value;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Asks for a fast write tag of a page: granted while its state byte is 0.
+    pub fn claim_write_tag(&mut self, page: usize) -> bool {
+        let granted = self.state.get(page) == Some(&0);
+        if granted {
+            self.write_tagged[page] = true;
+        }
+        granted
+    }
+
+    /// State byte of a page (see [`state`]).
+    pub fn page_state(&self, page: usize) -> u8 {
+        self.state.get(page).copied().unwrap_or(0)
+    }
+
+    /// Notes that `len` bytes at `pa` have been decoded.
+    pub fn mark_code(&mut self, pa: u64, len: usize) {
+        if let Ok(at) = self.offset(pa, len.max(1)) {
+            let page = at >> PAGE_SHIFT;
+            self.code_chunks[page] |= chunk_mask(at & (PAGE_BYTES - 1), len.max(1));
+            self.set_state(page, state::CODE);
+        }
+    }
+
+    /// The engine has dropped all it decoded from the page.
+    pub fn clear_code(&mut self, page: usize) {
+        self.code_chunks[page] = 0;
+        self.state[page] &= !state::CODE;
+    }
+
+    /// Notes that the walker has read an entry of the page.
+    pub fn mark_table(&mut self, page: usize) {
+        self.set_state(page, state::TABLE);
+    }
+
+    /// Nothing derived from the page's entries is cached any more.
+    pub fn clear_table(&mut self, page: usize) {
+        self.state[page] &= !state::TABLE;
+    }
+
+    #[inline]
+    fn set_state(&mut self, page: usize, bit: u8) {
+        self.state[page] |= bit;
+        if self.write_tagged[page] {
+            self.write_tagged[page] = false;
+            self.changes.push(Change::WriteTags { page: page as u32 });
+        }
+    }
+
+    /// True if an engine has something to drop.
+    #[inline(always)]
+    pub fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// Hands over what must be dropped, in order.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    // ---- snapshot and digest ----------------------------------------------
+
+    /// The order-free sum of page hashes; rehashes only pages stored to since
+    /// the last call. Withdraws write tags of the pages it hashes.
+    pub fn digest(&mut self) -> MemoryDigest {
+        for page in 0..self.state.len() {
+            if self.state[page] & state::HASHED == 0 {
+                let at = page << PAGE_SHIFT;
+                self.hashes.update(page, &self.bytes[at..at + PAGE_BYTES]);
+                self.set_state(page, state::HASHED);
+            }
+        }
+        self.hashes.sum()
+    }
+
+    /// Pages that are not all zero, in order: what a snapshot must hold.
+    pub fn nonzero_pages(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        self.bytes
+            .chunks_exact(PAGE_BYTES)
+            .enumerate()
+            .filter(|(_, bytes)| !is_zero(bytes))
+            .map(|(page, bytes)| (page as u32, bytes))
+    }
+
+    /// Puts a page in place while a snapshot is restored (the RAM was cleared
+    /// before). Returns false if the page or its length doesn't exist.
+    #[must_use]
+    pub fn restore_page(&mut self, page: u32, bytes: &[u8]) -> bool {
+        let at = page as usize * PAGE_BYTES;
+        if bytes.len() != PAGE_BYTES || page as usize >= self.pages() {
+            return false;
+        }
+        self.bytes[at..at + PAGE_BYTES].copy_from_slice(bytes);
+        self.state[page as usize] = 0;
+        true
+    }
+}
+
+fn chunk_mask(in_page: usize, len: usize) -> u64 {
+    let (first, last) = (in_page / 64, (in_page + len - 1) / 64);
+    let upto_last = if last >= 63 {
+        u64::MAX
+    } else {
+        (1 << (last + 1)) - 1
+    };
+    upto_last & !((1u64 << first) - 1)
+}
+
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks_exact(16).all(|c| c == [0; 16])
+}
