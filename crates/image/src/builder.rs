@@ -1,0 +1,415 @@
+//! From a lock to finished files: download, verify, unpack, assemble, install.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::apt::{self, Apt};
+use crate::cpio::Archive;
+use crate::lock::{Lock, Output, Package};
+use crate::{BuildOptions, BuiltImage, ImageError, LockMode, Progress, Sha256, sources, stamp};
+
+const KERNEL: &str = "kernel";
+const INITRD: &str = "initrd.cpio";
+const FRAGMENT: &str = "image.toml";
+
+/// Work folders of builds that were cut short are known by this beginning.
+const WORK_PREFIX: &str = "work-";
+
+const TOOLS: [(&str, &str); 3] = [
+    ("apt-get", "apt"),
+    ("apt-cache", "apt"),
+    ("dpkg-deb", "dpkg"),
+];
+
+/// What is different from image to image.
+pub(crate) struct Recipe {
+    pub(crate) name: &'static str,
+    pub(crate) cmdline: &'static str,
+    /// A package without contents that depends on the newest kernel's package.
+    pub(crate) kernel: &'static str,
+    pub(crate) packages: &'static [&'static str],
+    /// The lock file that came with this program.
+    pub(crate) lock: &'static str,
+    /// Of everything here that shapes the outcome.
+    pub(crate) digest: fn() -> Sha256,
+    /// Picks the files out of the unpacked packages.
+    pub(crate) assemble: fn(&Path) -> Result<Content, ImageError>,
+}
+
+/// What a recipe makes.
+pub(crate) struct Content {
+    pub(crate) kernel: Vec<u8>,
+    pub(crate) initrd: Archive,
+}
+
+/// A lock and the name that errors give it.
+struct NamedLock {
+    lock: Lock,
+    name: String,
+}
+
+/// See [`crate::build`].
+pub(crate) fn build(
+    recipe: &Recipe,
+    out: &Path,
+    options: &BuildOptions,
+    progress: &mut dyn Progress,
+) -> Result<BuiltImage, ImageError> {
+    let out = &make_folder(out)?;
+    let mut image = BuiltImage {
+        kernel: out.join(KERNEL),
+        initrd: out.join(INITRD),
+        cmdline: recipe.cmdline.to_owned(),
+        up_to_date: true,
+    };
+    let digest = (recipe.digest)();
+    // Another build may be under way with the same cache: one at a time.
+    let cache = make_folder(&options.cache.clone().unwrap_or_else(|| out.join(".cache")))?;
+    let _guard = guard(&cache, progress)?;
+
+    let locked = match options.lock_mode {
+        LockMode::Update => None,
+        LockMode::Verify | LockMode::Rehash => Some(read_lock(recipe, out, options)?),
+    };
+    if let (LockMode::Verify, Some(NamedLock { lock, name })) = (options.lock_mode, &locked) {
+        if lock.recipe != digest {
+            return Err(ImageError::Recipe(name.clone()));
+        }
+        progress.stage(&format!("verifying {}", out.display()));
+        if stamp::is_current(out, lock, digest) {
+            progress.note(&format!("up to date: {}", out.display()));
+            return Ok(image);
+        }
+    }
+
+    image.up_to_date = false;
+    look_for_tools(env::var_os("PATH").as_deref())?;
+    let debs = make_folder(&cache.join("debs"))?;
+    let packages = match &locked {
+        Some(named) => fetch_locked(named, &cache, &debs, progress)?,
+        None => fetch_newest(recipe, &cache, &debs, progress)?,
+    };
+
+    let work = work_folder(out)?;
+    let unpacked = make_folder(&work.path().join("unpacked"))?;
+    progress.stage(&format!("unpacking {} packages", packages.len()));
+    let total_bytes = packages.iter().map(|package| package.size_bytes).sum();
+    let mut done_bytes = 0;
+    for package in &packages {
+        let mut command = Command::new("dpkg-deb");
+        command
+            .arg("-x")
+            .arg(debs.join(package.file_name()))
+            .arg(&unpacked);
+        let doing = format!("unpacking {}", package.name);
+        apt::run(command, "dpkg-deb", &doing, |_| {})?;
+        done_bytes += package.size_bytes;
+        progress.advance(done_bytes, total_bytes);
+    }
+    progress.stage("assembling the image");
+    let content = (recipe.assemble)(&unpacked)?;
+    let made = Lock {
+        recipe: digest,
+        packages,
+        outputs: write_outputs(work.path(), &content)?,
+    };
+    if let (LockMode::Verify, Some(NamedLock { lock, name })) = (options.lock_mode, &locked) {
+        compare_outputs(&made, lock, name)?;
+    }
+    install(recipe, out, work.path(), &made)?;
+    if options.lock_mode != LockMode::Verify {
+        let path = lock_path(recipe, out, options);
+        write_atomically(&path, &made.to_string())?;
+        progress.note(&format!("new lock: {}", path.display()));
+    }
+    progress.note(&format!("built {}", out.display()));
+    Ok(image)
+}
+
+/// Makes a folder and returns its absolute path.
+fn make_folder(path: &Path) -> Result<PathBuf, ImageError> {
+    fs::create_dir_all(path)
+        .and_then(|()| path.canonicalize())
+        .map_err(ImageError::io(path))
+}
+
+/// Waits for the cache to be free and holds it until the value is dropped.
+fn guard(cache: &Path, progress: &mut dyn Progress) -> Result<File, ImageError> {
+    let path = cache.join("lock");
+    let file = File::create(&path).map_err(ImageError::io(&path))?;
+    if file.try_lock().is_err() {
+        progress.stage("waiting for another build with the same cache");
+        file.lock().map_err(ImageError::io(&path))?;
+    }
+    Ok(file)
+}
+
+/// Where an update writes its lock; a later build reads it there.
+fn lock_path(recipe: &Recipe, out: &Path, options: &BuildOptions) -> PathBuf {
+    options
+        .lock
+        .clone()
+        .unwrap_or_else(|| out.join(format!("{}.lock", recipe.name)))
+}
+
+fn read_lock(recipe: &Recipe, out: &Path, options: &BuildOptions) -> Result<NamedLock, ImageError> {
+    let path = lock_path(recipe, out, options);
+    let (name, text) = if options.lock.is_some() || path.exists() {
+        let text = fs::read_to_string(&path).map_err(ImageError::io(&path))?;
+        (path.display().to_string(), text)
+    } else {
+        let name = format!("the built-in {}.lock", recipe.name);
+        (name, recipe.lock.to_owned())
+    };
+    match Lock::parse(&text) {
+        Ok(lock) => Ok(NamedLock { lock, name }),
+        Err(bad) => Err(ImageError::Lock {
+            path: name,
+            line: bad.line,
+            why: bad.why,
+        }),
+    }
+}
+
+fn look_for_tools(path: Option<&std::ffi::OsStr>) -> Result<(), ImageError> {
+    let folders: Vec<PathBuf> = path.map(env::split_paths).into_iter().flatten().collect();
+    for (program, package) in TOOLS {
+        if !folders.iter().any(|folder| folder.join(program).is_file()) {
+            return Err(ImageError::Tool { program, package });
+        }
+    }
+    Ok(())
+}
+
+/// Brings the locked packages into `debs`; asks the mirror only for what is not there yet.
+fn fetch_locked(
+    NamedLock { lock, name }: &NamedLock,
+    cache: &Path,
+    debs: &Path,
+    progress: &mut dyn Progress,
+) -> Result<Vec<Package>, ImageError> {
+    progress.stage("verifying the downloads");
+    let missing = missing(&lock.packages, debs);
+    if missing.is_empty() {
+        return Ok(lock.packages.clone());
+    }
+    let mirror = sources::host_mirror(Path::new("/etc/apt"))?;
+    let apt = Apt::new(cache, &mirror)?;
+    progress.stage(&format!("fetching the package index from {}", mirror.uri));
+    apt.update()?;
+    let names: Vec<&str> = missing
+        .iter()
+        .map(|package| package.name.as_str())
+        .collect();
+    let mut available = apt.available(&names)?;
+    for package in &missing {
+        let found = available.remove(&package.name).map(|found| found.package);
+        match found {
+            Some(found) if found.version == package.version => {
+                compare(package, found.sha256, name)?;
+            }
+            other => {
+                return Err(ImageError::Gone {
+                    name: package.name.clone(),
+                    version: package.version.clone(),
+                    found: other.map(|found| found.version),
+                    lock: name.clone(),
+                });
+            }
+        }
+    }
+    download(&apt, &missing, debs, name, progress)?;
+    Ok(lock.packages.clone())
+}
+
+/// Brings the mirror's newest packages into `debs`.
+fn fetch_newest(
+    recipe: &Recipe,
+    cache: &Path,
+    debs: &Path,
+    progress: &mut dyn Progress,
+) -> Result<Vec<Package>, ImageError> {
+    let mirror = sources::host_mirror(Path::new("/etc/apt"))?;
+    let apt = Apt::new(cache, &mirror)?;
+    progress.stage(&format!("fetching the package index from {}", mirror.uri));
+    apt.update()?;
+    let no_package = |name: &str| ImageError::NoPackage {
+        name: name.to_owned(),
+        mirror: mirror.uri.clone(),
+        suite: apt::SUITE,
+    };
+    let kernel = apt
+        .available(&[recipe.kernel])?
+        .remove(recipe.kernel)
+        .and_then(|found| found.depends.into_iter().next())
+        .ok_or_else(|| no_package(recipe.kernel))?;
+    let names: Vec<&str> = recipe
+        .packages
+        .iter()
+        .copied()
+        .chain([kernel.as_str()])
+        .collect();
+    let mut available = apt.available(&names)?;
+    let mut packages = Vec::new();
+    for name in names {
+        let found = available.remove(name).ok_or_else(|| no_package(name))?;
+        packages.push(found.package);
+    }
+    packages.sort_by(|a, b| a.name.cmp(&b.name));
+    let missing = missing(&packages, debs);
+    download(&apt, &missing, debs, "the mirror's index", progress)?;
+    Ok(packages)
+}
+
+/// The packages whose file is not there, or not whole.
+fn missing<'a>(packages: &'a [Package], debs: &Path) -> Vec<&'a Package> {
+    let whole = |package: &Package| {
+        Sha256::of_file(&debs.join(package.file_name()))
+            .is_ok_and(|(found, _)| found == package.sha256)
+    };
+    packages.iter().filter(|package| !whole(package)).collect()
+}
+
+/// Downloads, verifies, and only then moves into the cache.
+fn download(
+    apt: &Apt,
+    packages: &[&Package],
+    debs: &Path,
+    lock: &str,
+    progress: &mut dyn Progress,
+) -> Result<(), ImageError> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    progress.stage(&format!("downloading {} packages", packages.len()));
+    let incoming = apt.download(packages, progress)?;
+    for package in packages {
+        let from = incoming.join(package.file_name());
+        let (found, _) = Sha256::of_file(&from).map_err(ImageError::io(&from))?;
+        compare(package, found, lock)?;
+        let to = debs.join(package.file_name());
+        fs::rename(&from, &to).map_err(ImageError::io(&to))?;
+    }
+    Ok(())
+}
+
+fn compare(package: &Package, found: Sha256, lock: &str) -> Result<(), ImageError> {
+    if found == package.sha256 {
+        return Ok(());
+    }
+    Err(ImageError::Digest {
+        what: format!("{} {}", package.name, package.version),
+        found: Box::new(found),
+        expected: Box::new(package.sha256),
+        lock: lock.to_owned(),
+        mend: "the mirror is damaged, or the lock is; --update-lock makes a new one",
+    })
+}
+
+fn compare_outputs(made: &Lock, locked: &Lock, lock: &str) -> Result<(), ImageError> {
+    for output in &made.outputs {
+        let expected = locked
+            .outputs
+            .iter()
+            .find(|other| other.name == output.name)
+            .ok_or_else(|| ImageError::Lock {
+                path: lock.to_owned(),
+                line: 0,
+                why: format!("has no line `output {}`", output.name),
+            })?;
+        if expected != output {
+            return Err(ImageError::Digest {
+                what: output.name.clone(),
+                found: Box::new(output.sha256),
+                expected: Box::new(expected.sha256),
+                lock: lock.to_owned(),
+                mend: "this build does not repeat the locked one; --update-lock makes a new lock",
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A folder on the same file system as the output; those of builds cut short are swept first.
+fn work_folder(out: &Path) -> Result<tempfile::TempDir, ImageError> {
+    let folder = make_folder(&out.join(".cache"))?;
+    for entry in fs::read_dir(&folder)
+        .map_err(ImageError::io(&folder))?
+        .flatten()
+    {
+        if entry.file_name().to_string_lossy().starts_with(WORK_PREFIX) {
+            fs::remove_dir_all(entry.path()).map_err(ImageError::io(&entry.path()))?;
+        }
+    }
+    tempfile::Builder::new()
+        .prefix(WORK_PREFIX)
+        .tempdir_in(&folder)
+        .map_err(ImageError::io(&folder))
+}
+
+fn write_outputs(work: &Path, content: &Content) -> Result<Vec<Output>, ImageError> {
+    let initrd = work.join(INITRD);
+    let mut archive = Vec::new();
+    content
+        .initrd
+        .write(&mut archive)
+        .map_err(ImageError::io(&initrd))?;
+    let mut outputs = Vec::new();
+    for (name, data) in [(INITRD, &archive), (KERNEL, &content.kernel)] {
+        let path = work.join(name);
+        fs::write(&path, data).map_err(ImageError::io(&path))?;
+        outputs.push(Output {
+            name: name.to_owned(),
+            sha256: Sha256::of(data),
+            size_bytes: data.len() as u64,
+        });
+    }
+    Ok(outputs)
+}
+
+/// Renames the outputs into place. The stamp goes first and comes back last: without it, the
+/// next build starts anew.
+fn install(recipe: &Recipe, out: &Path, work: &Path, made: &Lock) -> Result<(), ImageError> {
+    let path = out.join(stamp::FILE);
+    if path.exists() {
+        fs::remove_file(&path).map_err(ImageError::io(&path))?;
+    }
+    for name in [KERNEL, INITRD] {
+        let to = out.join(name);
+        fs::rename(work.join(name), &to).map_err(ImageError::io(&to))?;
+    }
+    write_atomically(&out.join(FRAGMENT), &fragment(recipe))?;
+    write_atomically(&path, &stamp::text(made, made.recipe))
+}
+
+/// The lines of a VM.toml that start this image.
+fn fragment(recipe: &Recipe) -> String {
+    let Recipe { name, cmdline, .. } = recipe;
+    format!(
+        "# Made by `twinvm image build {name}`. These lines go into a VM.toml; paths there are\n\
+         # relative to that file.\n\
+         kernel = \"{KERNEL}\"\ninitrd = \"{INITRD}\"\ncmdline = \"{cmdline}\"\n"
+    )
+}
+
+fn write_atomically(path: &Path, text: &str) -> Result<(), ImageError> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(folder)
+        .map_err(ImageError::io(folder))?;
+    file.write_all(text.as_bytes())
+        .map_err(ImageError::io(path))?;
+    file.persist(path)
+        .map_err(|error| ImageError::io(path)(error.error))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+use super::*;
+use crate::redis::RECIPE;
+use crate::{ImageKind, Silent};
+
+fn options(lock: &Path) -> BuildOptions {
+    BuildOptions {
+        lock: Some(lock.to_owned()),
+        ..BuildOptions::default()
+    }
+}
+
+fn error_of(lock: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("my.lock");
+    fs::write(&path, lock).unwrap();
+    let out = folder.path().join("out");
+    crate::build(ImageKind::Redis, &out, &options(&path), &mut Silent)
+        .unwrap_err()
+        .to_string()
+}
+
+#[test]
+fn a_bad_lock_is_named_with_its_line() {
+    let error = error_of("# x\nrecipe short\n");
+    assert!(
+        error.ends_with("my.lock:2: `short` is not a SHA-256"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_lock_of_another_recipe_is_refused() {
+    let mut lock = Lock::parse(RECIPE.lock).unwrap();
+    lock.recipe = Sha256::of(b"another");
+    let error = error_of(&lock.to_string());
+    assert!(error.contains("--update-lock"), "{error}");
+}
+
+#[test]
+fn finished_files_are_only_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path();
+    let mut lock = Lock::parse(RECIPE.lock).unwrap();
+    for output in &mut lock.outputs {
+        fs::write(out.join(&output.name), &output.name).unwrap();
+        output.sha256 = Sha256::of(output.name.as_bytes());
+        output.size_bytes = output.name.len() as u64;
+    }
+    fs::write(out.join(stamp::FILE), stamp::text(&lock, lock.recipe)).unwrap();
+    // An update leaves its lock in the output folder; the next build finds it there.
+    fs::write(out.join("redis.lock"), lock.to_string()).unwrap();
+    let image = crate::build(ImageKind::Redis, out, &BuildOptions::default(), &mut Silent).unwrap();
+    assert!(image.up_to_date);
+    assert_eq!(fs::read_to_string(image.kernel).unwrap(), "kernel");
+    assert_eq!(image.cmdline, RECIPE.cmdline);
+}
+
+#[test]
+fn other_outputs_than_the_locked_ones_are_refused() {
+    let lock = Lock::parse(RECIPE.lock).unwrap();
+    assert!(compare_outputs(&lock, &lock, "x.lock").is_ok());
+    let mut made = lock.clone();
+    made.outputs[0].sha256 = Sha256::of(b"other");
+    let error = compare_outputs(&made, &lock, "x.lock").unwrap_err();
+    assert!(error.to_string().contains("initrd.cpio has the SHA-256"));
+}
+
+#[test]
+fn damaged_downloads_count_as_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let package = Package {
+        name: "a".to_owned(),
+        version: "1:2".to_owned(),
+        architecture: "all".to_owned(),
+        sha256: Sha256::of(b"whole"),
+        size_bytes: 5,
+    };
+    let packages = [package];
+    assert_eq!(missing(&packages, folder.path()).len(), 1);
+    fs::write(folder.path().join("a_1%3a2_all.deb"), "whole").unwrap();
+    assert_eq!(missing(&packages, folder.path()).len(), 0);
+    fs::write(folder.path().join("a_1%3a2_all.deb"), "whol").unwrap();
+    assert_eq!(missing(&packages, folder.path()).len(), 1);
+}
+
+#[test]
+fn a_missing_program_is_named_with_its_package() {
+    let folder = tempfile::tempdir().unwrap();
+    let look = || look_for_tools(Some(folder.path().as_os_str())).map_err(|e| e.to_string());
+    for tool in ["apt-get", "apt-cache"] {
+        fs::write(folder.path().join(tool), "").unwrap();
+    }
+    assert_eq!(
+        look(),
+        Err("the program `dpkg-deb` is missing: apt-get install dpkg".to_owned())
+    );
+    fs::write(folder.path().join("dpkg-deb"), "").unwrap();
+    assert_eq!(look(), Ok(()));
+}
+
+#[test]
+fn remains_of_a_build_cut_short_are_swept() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = folder.path().join(".cache/work-old");
+    fs::create_dir_all(old.join("unpacked")).unwrap();
+    let work = work_folder(folder.path()).unwrap();
+    assert!(!old.exists());
+    assert!(work.path().starts_with(folder.path()));
+}
+
+#[test]
+fn the_files_replace_older_ones_and_the_stamp_fits() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path();
+    fs::write(out.join(KERNEL), "old").unwrap();
+    let work = work_folder(out).unwrap();
+    let mut initrd = Archive::new();
+    initrd.file("init", true, "#!");
+    let content = Content {
+        kernel: b"new".to_vec(),
+        initrd,
+    };
+    let mut made = Lock::parse(RECIPE.lock).unwrap();
+    made.outputs = write_outputs(work.path(), &content).unwrap();
+    install(&RECIPE, out, work.path(), &made).unwrap();
+    assert_eq!(fs::read_to_string(out.join(KERNEL)).unwrap(), "new");
+    assert!(stamp::is_current(out, &made, made.recipe));
+    let fragment = fs::read_to_string(out.join(FRAGMENT)).unwrap();
+    assert!(
+        fragment.contains("initrd = \"initrd.cpio\"\n"),
+        "{fragment}"
+    );
+}

@@ -1,0 +1,134 @@
+//! What can go wrong while an image is made, each in one line.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::Sha256;
+
+/// Why an image could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// Not a name of an image.
+    #[error("there is no image `{0}`; known: redis")]
+    Kind(String),
+    /// A program of the host is missing.
+    #[error("the program `{program}` is missing: apt-get install {package}")]
+    Tool {
+        /// What was looked for on the PATH.
+        program: &'static str,
+        /// The Debian package that brings it.
+        package: &'static str,
+    },
+    /// The host's package sources name no Debian archive.
+    #[error(
+        "no Debian archive with the component main among the package sources in {}; images are \
+         made on Debian 12 or later",
+        .0.display()
+    )]
+    NoMirror(PathBuf),
+    /// A line of the host's package sources is not understood.
+    #[error("{}:{line}: {why}", path.display())]
+    Sources {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A line of the lock file is not understood.
+    #[error("{path}:{line}: {why}")]
+    Lock {
+        /// The file, or `built-in redis.lock`.
+        path: String,
+        /// The line, from 1; 0 where the file as a whole lacks something.
+        line: usize,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The lock was made by another version of this program.
+    #[error(
+        "{0} was made for another recipe of this image: make a new lock with --update-lock, or \
+         remove the file to take the built-in one"
+    )]
+    Recipe(String),
+    /// The mirror no longer carries a locked version.
+    #[error(
+        "the mirror no longer has {name} {version} (it has {}), which {lock} asks for: make a \
+         new lock with --update-lock",
+        found.as_deref().unwrap_or("no such package")
+    )]
+    Gone {
+        /// The package.
+        name: String,
+        /// The version that the lock asks for.
+        version: String,
+        /// The version that the mirror has.
+        found: Option<String>,
+        /// The lock file.
+        lock: String,
+    },
+    /// The mirror has no package of that name at all.
+    #[error("the mirror {mirror} has no package {name} for riscv64 in {suite}")]
+    NoPackage {
+        /// The package.
+        name: String,
+        /// The mirror's address.
+        mirror: String,
+        /// The suite that was looked through.
+        suite: &'static str,
+    },
+    /// A file is not the one that the lock asks for.
+    #[error("{what} has the SHA-256 {found}, but {lock} says {expected}: {mend}")]
+    Digest {
+        /// The file or package.
+        what: String,
+        /// What was computed.
+        found: Box<Sha256>,
+        /// What the lock says.
+        expected: Box<Sha256>,
+        /// The lock file.
+        lock: String,
+        /// What to do about it.
+        mend: &'static str,
+    },
+    /// A program of the host failed.
+    #[error("{program} failed while {doing}: {said}")]
+    Failed {
+        /// The program.
+        program: &'static str,
+        /// The work at hand.
+        doing: String,
+        /// Its last words.
+        said: String,
+    },
+    /// A package does not contain what the image needs.
+    #[error("{file}: {why}")]
+    Content {
+        /// The file inside the packages.
+        file: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A folder name that cannot be written into apt's configuration.
+    #[error(
+        "the folder {0:?} has a quote, backslash or line end in its name, which apt cannot take"
+    )]
+    Folder(PathBuf),
+    /// A file or folder of the host.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl ImageError {
+    /// For `map_err`: ties a system error to the path it is about.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, source }
+    }
+}

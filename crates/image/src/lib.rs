@@ -1,0 +1,127 @@
+//! Makes guest images from Debian's riscv64 packages.
+//!
+//! The packages come through the host's own `apt-get`, from the mirror that the host is set up
+//! with, into a private package root: the host's package state is neither read nor changed, and
+//! no rights are needed. A lock file pins every package by version and SHA-256 and says what must
+//! come out, so the same lock makes the same bytes on every host.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use twinvm_image::{BuildOptions, ImageKind, Terminal, build};
+//!
+//! let image = build(
+//!     ImageKind::Redis,
+//!     Path::new("target/image/redis"),
+//!     &BuildOptions::default(),
+//!     &mut Terminal::new(),
+//! )?;
+//! println!("{}", image.kernel.display());
+//! # Ok::<(), twinvm_image::ImageError>(())
+//! ```
+
+mod apt;
+mod builder;
+pub mod cpio;
+mod digest;
+mod elf;
+mod error;
+pub mod lock;
+mod progress;
+mod redis;
+pub mod sources;
+mod stamp;
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+pub use digest::Sha256;
+pub use error::ImageError;
+pub use progress::{Progress, Silent, Terminal};
+
+/// An image that this crate knows how to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageKind {
+    /// A Linux kernel and an initramfs with a Redis server and a shell on the serial console.
+    Redis,
+}
+
+impl ImageKind {
+    /// Every kind, in the order in which help lists them.
+    pub const ALL: [Self; 1] = [Self::Redis];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+        }
+    }
+}
+
+impl FromStr for ImageKind {
+    type Err = ImageError;
+
+    fn from_str(name: &str) -> Result<Self, ImageError> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .ok_or_else(|| ImageError::Kind(name.to_owned()))
+    }
+}
+
+/// What a build does with the lock file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LockMode {
+    /// Take exactly the locked packages, and refuse an outcome other than the locked one.
+    #[default]
+    Verify,
+    /// Take the newest packages of the mirror and write a new lock (`--update-lock`).
+    Update,
+    /// Take the locked packages and write down what comes out: after a change of the recipe.
+    Rehash,
+}
+
+/// Choices of a build; the default is what a first run wants.
+#[derive(Debug, Clone, Default)]
+pub struct BuildOptions {
+    /// The lock file. None: the one in the output folder if an update has left one there, else
+    /// the one built into this program.
+    pub lock: Option<PathBuf>,
+    /// Whether to follow the lock or to write it.
+    pub lock_mode: LockMode,
+    /// Where downloads are kept. None: `.cache` in the output folder.
+    pub cache: Option<PathBuf>,
+}
+
+/// A finished image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuiltImage {
+    /// A RISC-V Linux `Image` (which is an EFI program at the same time).
+    pub kernel: PathBuf,
+    /// The initramfs, a raw newc archive.
+    pub initrd: PathBuf,
+    /// The command line that the image is meant to be started with.
+    pub cmdline: String,
+    /// Nothing had to be made: the files were there and still have the right digests.
+    pub up_to_date: bool,
+}
+
+/// Makes the image in the folder `out`: `kernel`, `initrd.cpio` and `image.toml`, the lines that
+/// a VM.toml needs.
+///
+/// If the folder already holds what the lock and the recipe ask for, the files are only verified.
+/// Everything is made in a folder aside and renamed into place, so a build that is cut short
+/// leaves nothing half-made.
+///
+/// # Errors
+///
+/// Each error is one line that names the file, package or program and what to do about it.
+pub fn build(
+    kind: ImageKind,
+    out: &Path,
+    options: &BuildOptions,
+    progress: &mut dyn Progress,
+) -> Result<BuiltImage, ImageError> {
+    match kind {
+        ImageKind::Redis => builder::build(&redis::RECIPE, out, options, progress),
+    }
+}

@@ -1,0 +1,305 @@
+//! The Redis image: what goes into it and where.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::builder::{Content, Recipe};
+use crate::cpio::Archive;
+use crate::{ImageError, Sha256, elf};
+
+/// Raised when the same packages and files would come out as other bytes.
+const BUILDER_VERSION: &[u8] = b"1";
+
+const INIT: &str = include_str!("redis/init");
+const CONFIG: &str = include_str!("redis/redis.conf");
+const PROFILE: &str = include_str!("redis/profile");
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n";
+const GROUP: &str = "root:x:0:\n";
+
+/// The programs beside busybox; their libraries follow by themselves.
+const PROGRAMS: [&str; 2] = ["redis-server", "redis-cli"];
+
+/// Where Debian's riscv64 packages keep shared libraries.
+const LIBRARIES: &str = "usr/lib/riscv64-linux-gnu";
+
+/// The loader's path is fixed in every program (RISC-V ELF psABI, program interpreter).
+const LOADER: &str = "ld-linux-riscv64-lp64d.so.1";
+
+/// Modules that init may load, below `kernel/` of the kernel's module folder.
+const MODULES: [&str; 6] = [
+    "drivers/virtio/virtio_mmio",
+    "drivers/char/hw_random/virtio-rng",
+    "drivers/block/virtio_blk",
+    "net/core/failover",
+    "drivers/net/net_failover",
+    "drivers/net/virtio_net",
+];
+
+/// Commands of the shell: links to busybox. Init's own are among them.
+const APPLETS: [&str; 74] = [
+    "[",
+    "ash",
+    "awk",
+    "base64",
+    "basename",
+    "cat",
+    "chmod",
+    "clear",
+    "cmp",
+    "cp",
+    "cut",
+    "date",
+    "dd",
+    "devmem",
+    "df",
+    "diff",
+    "dmesg",
+    "du",
+    "echo",
+    "env",
+    "expr",
+    "false",
+    "find",
+    "free",
+    "grep",
+    "halt",
+    "head",
+    "hexdump",
+    "hostname",
+    "id",
+    "ifconfig",
+    "insmod",
+    "ip",
+    "kill",
+    "killall",
+    "less",
+    "ln",
+    "ls",
+    "lsmod",
+    "md5sum",
+    "mkdir",
+    "mknod",
+    "more",
+    "mount",
+    "mv",
+    "nc",
+    "netstat",
+    "ping",
+    "poweroff",
+    "printf",
+    "ps",
+    "pwd",
+    "reboot",
+    "rm",
+    "rmdir",
+    "route",
+    "sed",
+    "seq",
+    "setsid",
+    "sh",
+    "sha256sum",
+    "sleep",
+    "sort",
+    "sync",
+    "tail",
+    "time",
+    "top",
+    "touch",
+    "true",
+    "umount",
+    "uname",
+    "usleep",
+    "vi",
+    "wget",
+];
+
+/// How the Redis image is made.
+pub(crate) const RECIPE: Recipe = Recipe {
+    name: "redis",
+    // earlycon shows the boot from its first line; a panic resets the machine at once. The two
+    // initcalls test a random source that nothing here uses and load the keys of signed modules
+    // (ours are unsigned): without them the boot is a sixth shorter.
+    cmdline: "console=ttyS0 earlycon=sbi panic=-1 \
+              initcall_blacklist=jent_mod_init,load_system_certificate_list \
+              ADDR=10.0.2.15/24 GW=10.0.2.2",
+    kernel: "linux-image-riscv64",
+    packages: &[
+        "busybox-static",
+        "libatomic1",
+        "libc6",
+        "libcap2",
+        "libgcc-s1",
+        "libjemalloc2",
+        "liblzf1",
+        "libssl3t64",
+        "libstdc++6",
+        "libsystemd0",
+        "libzstd1",
+        "redis-server",
+        "redis-tools",
+        "zlib1g",
+    ],
+    lock: include_str!("../redis.lock"),
+    digest,
+    assemble,
+};
+
+fn digest() -> Sha256 {
+    let texts = [INIT, CONFIG, PROFILE, PASSWD, GROUP, RECIPE.cmdline];
+    let lists = PROGRAMS.iter().chain(&MODULES).chain(&APPLETS);
+    Sha256::of_parts(
+        std::iter::once(BUILDER_VERSION)
+            .chain(texts.iter().chain(lists).map(|text| text.as_bytes())),
+    )
+}
+
+/// Takes the kernel and the file tree out of the unpacked packages.
+fn assemble(unpacked: &Path) -> Result<Content, ImageError> {
+    let (kernel, release) = kernel(unpacked)?;
+    let mut tree = Archive::new();
+    for folder in ["proc", "root", "run", "sys", "tmp", "var/log"] {
+        tree.directory(folder);
+    }
+    // The kernel opens it for init before devtmpfs is there.
+    tree.character_device("dev/console", 5, 1);
+    tree.file("init", true, INIT);
+    tree.file("etc/redis.conf", false, CONFIG);
+    tree.file("etc/profile", false, PROFILE);
+    tree.file("etc/passwd", false, PASSWD);
+    tree.file("etc/group", false, GROUP);
+    busybox(unpacked, &mut tree)?;
+    programs(unpacked, &mut tree)?;
+    for module in MODULES {
+        let name = module.rsplit('/').next().unwrap_or(module);
+        let path = format!("usr/lib/modules/{release}/kernel/{module}.ko.xz");
+        let mut data = unxz(&path, &read(unpacked, &path)?)?;
+        strip_signature(&path, &mut data)?;
+        tree.file(&format!("lib/modules/{name}.ko"), false, data);
+    }
+    Ok(Content {
+        kernel,
+        initrd: tree,
+    })
+}
+
+/// The kernel and its release, from `boot/vmlinux-RELEASE`.
+fn kernel(unpacked: &Path) -> Result<(Vec<u8>, String), ImageError> {
+    let boot = unpacked.join("boot");
+    let entries = fs::read_dir(&boot).map_err(ImageError::io(&boot))?;
+    let mut releases: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            name.strip_prefix("vmlinux-").map(str::to_owned)
+        })
+        .collect();
+    let (Some(release), None) = (releases.pop(), releases.pop()) else {
+        return Err(content("boot/vmlinux-*", "exactly one kernel is expected"));
+    };
+    let path = format!("boot/vmlinux-{release}");
+    let data = read(unpacked, &path)?;
+    // Linux, Documentation/arch/riscv/boot-image-header.rst: the second magic number.
+    if data.get(56..60) != Some(b"RSC\x05") {
+        return Err(content(&path, "has no header of a RISC-V Linux Image"));
+    }
+    Ok((data, release))
+}
+
+fn busybox(unpacked: &Path, tree: &mut Archive) -> Result<(), ImageError> {
+    let path = "usr/bin/busybox";
+    let data = read(unpacked, path)?;
+    for applet in APPLETS {
+        // The names stand in one table, each ended by a zero byte.
+        let entry = [b"\0", applet.as_bytes(), b"\0"].concat();
+        if !data.windows(entry.len()).any(|window| window == entry) {
+            return Err(content(path, format!("has no applet `{applet}`")));
+        }
+        tree.link(&format!("bin/{applet}"), "busybox");
+    }
+    tree.file("bin/busybox", true, data);
+    Ok(())
+}
+
+/// The programs and, step by step, every library that they or their libraries ask for.
+fn programs(unpacked: &Path, tree: &mut Archive) -> Result<(), ImageError> {
+    let mut libraries: Vec<String> = vec![LOADER.to_owned()];
+    for program in PROGRAMS {
+        let path = format!("usr/bin/{program}");
+        let data = read(unpacked, &path)?;
+        note_libraries(&path, &data, &mut libraries)?;
+        tree.file(&format!("bin/{program}"), true, data);
+    }
+    let mut next = 0;
+    while let Some(name) = libraries.get(next).cloned() {
+        next += 1;
+        let path = format!("{LIBRARIES}/{name}");
+        let data = read(unpacked, &path)?;
+        note_libraries(&path, &data, &mut libraries)?;
+        tree.file(&format!("lib/riscv64-linux-gnu/{name}"), true, data);
+    }
+    tree.link(
+        &format!("lib/{LOADER}"),
+        &format!("riscv64-linux-gnu/{LOADER}"),
+    );
+    Ok(())
+}
+
+/// Adds the libraries that a file asks for to those known.
+fn note_libraries(path: &str, data: &[u8], libraries: &mut Vec<String>) -> Result<(), ImageError> {
+    for name in elf::needed(data).map_err(|why| content(path, why))? {
+        if name.contains('/') {
+            return Err(content(path, format!("asks for the library {name:?}")));
+        }
+        if !libraries.contains(&name) {
+            libraries.push(name);
+        }
+    }
+    Ok(())
+}
+
+/// Reads a file of the unpacked packages; links may not lead out of them.
+fn read(unpacked: &Path, name: &str) -> Result<Vec<u8>, ImageError> {
+    let missing = |_| content(name, "is in none of the packages");
+    let path: PathBuf = unpacked.join(name).canonicalize().map_err(missing)?;
+    if !path.starts_with(unpacked) {
+        return Err(content(name, "is a link that leads out of the packages"));
+    }
+    fs::read(&path).map_err(ImageError::io(&path))
+}
+
+fn unxz(name: &str, packed: &[u8]) -> Result<Vec<u8>, ImageError> {
+    let mut data = Vec::new();
+    lzma_rs::xz_decompress(&mut &packed[..], &mut data)
+        .map_err(|error| content(name, format!("does not unpack: {error:?}")))?;
+    Ok(data)
+}
+
+/// Cuts off a module's signature, if there is one.
+///
+/// The lock vouches for the bytes already, and each check costs the guest some 80 million
+/// instructions, together a third of the whole boot. The kernel loads unsigned modules and says
+/// so once. (Linux, include/linux/module_signature.h: contents, signature, 12 bytes of which the
+/// last four are the signature's big-endian size, then a fixed text.)
+fn strip_signature(name: &str, module: &mut Vec<u8>) -> Result<(), ImageError> {
+    const MARK: &[u8] = b"~Module signature appended~\n";
+    const INFO_BYTES: usize = 12;
+    let Some(signed) = module.strip_suffix(MARK) else {
+        return Ok(());
+    };
+    let end = signed.last_chunk().and_then(|size| {
+        let size = usize::try_from(u32::from_be_bytes(*size)).ok()?;
+        signed.len().checked_sub(INFO_BYTES)?.checked_sub(size)
+    });
+    module.truncate(end.ok_or_else(|| content(name, "has a damaged signature"))?);
+    Ok(())
+}
+
+fn content(file: &str, why: impl Into<String>) -> ImageError {
+    ImageError::Content {
+        file: file.to_owned(),
+        why: why.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
