@@ -1,0 +1,347 @@
+//! The run loop: interrupts, blocks and exits, exact to the step.
+
+use crate::block::{Block, Blocks};
+use crate::bus::{Bus, Lines};
+use crate::clock::Clock;
+use crate::csr::CsrView;
+use crate::decode::decode;
+use crate::exec::{Core, Outcome};
+use crate::hart::{Hart, Mode, envcfg, irq, status};
+use crate::op::Op;
+use crate::trap::{Exception, cause};
+use crate::walk::{Space, WalkFault};
+use twinvm_mem::{Change, Memory, PAGE_BYTES};
+
+/// Why [`Engine::run`] stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// The asked step count is reached.
+    Limit,
+    /// The hart waits for an interrupt that only a record or time can bring.
+    Idle,
+    /// The devices have something for the machine ([`Bus::attention`]).
+    Attention,
+    /// An ECALL from S-mode that the built-in SBI answers: the step is not yet
+    /// counted and pc still points at the ECALL.
+    Sbi,
+}
+
+/// What a hart runs in.
+pub struct Env<'a> {
+    /// Guest RAM.
+    pub mem: &'a mut Memory,
+    /// The devices.
+    pub bus: &'a mut dyn Bus,
+    /// The current anchor of virtual time.
+    pub clock: Clock,
+    /// Steps since power-on; advanced by the run.
+    pub icount: u64,
+    /// True if ECALLs from S-mode are for the machine.
+    pub builtin_sbi: bool,
+}
+
+/// What the engine did, for reports; the guest never sees it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EngineCounters {
+    /// Blocks entered.
+    pub blocks: u64,
+    /// Instructions decoded.
+    pub decoded: u64,
+    /// Page-table walks.
+    pub walks: u64,
+    /// Times all code found by virtual address was voided.
+    pub voids: u64,
+}
+
+/// The interpreter and all it derives from memory.
+pub struct Engine {
+    core: Core,
+    blocks: Blocks,
+    straddler: Option<Op>,
+    blocks_run: u64,
+    voids: u64,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Engine {
+    /// An engine that knows nothing yet.
+    pub fn new() -> Self {
+        Self {
+            core: Core::new(),
+            blocks: Blocks::new(),
+            straddler: None,
+            blocks_run: 0,
+            voids: 0,
+        }
+    }
+
+    /// Throws away all derived state. Never visible to the guest.
+    pub fn flush(&mut self, mem: &mut Memory) {
+        self.core.mmu.flush(mem);
+        self.blocks.flush(mem);
+    }
+
+    /// What was done since the engine was made.
+    pub fn counters(&self) -> EngineCounters {
+        EngineCounters {
+            blocks: self.blocks_run,
+            decoded: self.blocks.decoded,
+            walks: self.core.mmu.walks,
+            voids: self.voids,
+        }
+    }
+
+    /// Steps of virtual time's clock, in ticks, at which the next timer of an
+    /// idle hart is due: for the sleep of the host. `None` if no timer is set.
+    pub fn next_timer(&self, hart: &Hart, env: &Env) -> Option<u64> {
+        let lines = env.bus.lines(hart.id);
+        let view = CsrView {
+            clock: &env.clock,
+            icount: env.icount,
+            lines: line_bits(&lines),
+            mtimecmp: lines.mtimecmp,
+        };
+        hart.compares(&view).into_iter().flatten().min()
+    }
+
+    fn refresh_lines(&mut self, hart: &Hart, env: &Env) {
+        let lines = env.bus.lines(hart.id);
+        self.core.lines = line_bits(&lines);
+        self.core.mtimecmp = lines.mtimecmp;
+        self.core.touched_bus = false;
+    }
+
+    /// Drops what changes in memory have made stale.
+    pub(crate) fn absorb_changes(&mut self, mem: &mut Memory) {
+        if !mem.has_changes() {
+            return;
+        }
+        let mut write_tags = Vec::new();
+        for change in mem.take_changes() {
+            match change {
+                Change::Code { page } => self.blocks.drop_page(page),
+                Change::Table { page, first, last } => {
+                    self.core.mmu.table_changed(mem, page, first, last);
+                }
+                Change::WriteTags { page } => write_tags.push(page),
+                Change::Everything => self.flush(mem),
+            }
+        }
+        if !write_tags.is_empty() {
+            self.core.mmu.withdraw_write_tags(&write_tags);
+        }
+        self.void_if_dropped();
+    }
+
+    fn void_if_dropped(&mut self) {
+        if self.core.mmu.fetch_dropped {
+            self.core.mmu.fetch_voided();
+            self.blocks.void_jumps();
+            self.voids += 1;
+        }
+    }
+
+    /// Chooses the address spaces for the hart's mode, satp and mstatus.
+    fn select_spaces(&mut self, hart: &Hart) {
+        self.core.reselect = false;
+        let space = |mode: Mode| {
+            if mode == Mode::Machine {
+                Space::BARE
+            } else {
+                Space::new(
+                    hart.satp,
+                    mode == Mode::User,
+                    hart.mstatus & status::SUM != 0,
+                    hart.mstatus & status::MXR != 0,
+                    hart.menvcfg & envcfg::ADUE != 0,
+                )
+            }
+        };
+        let fetch = space(hart.mode);
+        let data = if hart.mode == Mode::Machine && hart.mstatus & status::MPRV != 0 {
+            space(Mode::from_bits(hart.mstatus >> status::MPP_SHIFT))
+        } else {
+            fetch
+        };
+        let number = self.core.mmu.select(fetch, data);
+        self.void_if_dropped();
+        self.blocks.select(number);
+    }
+
+    /// Runs until the step counter is `until`, or something needs the machine.
+    pub fn run(&mut self, hart: &mut Hart, env: &mut Env, until: u64) -> Exit {
+        self.refresh_lines(hart, env);
+        self.absorb_changes(env.mem);
+        self.select_spaces(hart);
+        loop {
+            if self.core.reselect {
+                self.select_spaces(hart);
+            }
+            if self.core.touched_bus {
+                self.refresh_lines(hart, env);
+            }
+            if env.bus.attention() {
+                return Exit::Attention;
+            }
+            if env.icount >= until {
+                return Exit::Limit;
+            }
+            let clock = env.clock;
+            let view = self.core.view(&clock, env.icount);
+            if hart.waiting {
+                if !hart.wakes(&view) {
+                    return Exit::Idle;
+                }
+                hart.waiting = false;
+            }
+            if let Some(cause) = hart.interrupt(&view) {
+                let pc = hart.pc;
+                hart.enter_trap(cause, 0, pc);
+                env.icount += 1;
+                self.select_spaces(hart);
+                continue;
+            }
+            let limit = hart.timer_deadline(&view).map_or(until, |at| at.min(until));
+            if let Some(exit) = self.run_blocks(hart, env, limit) {
+                return exit;
+            }
+        }
+    }
+
+    /// Runs blocks until `limit` or until something may have changed what the
+    /// outer loop looks at.
+    fn run_blocks(&mut self, hart: &mut Hart, env: &mut Env, limit: u64) -> Option<Exit> {
+        while env.icount < limit {
+            let pc = hart.pc;
+            let block = match self.blocks.jump(pc) {
+                Some(block) => block,
+                None => match self.find_block(env.mem, pc) {
+                    Ok(Some(block)) => block,
+                    Ok(None) => {
+                        let op = self.straddler.take()?;
+                        let outcome = self.core.execute(hart, env, &[op], 4);
+                        match self.settle(hart, env, pc, outcome) {
+                            Settled::Go => continue,
+                            Settled::Look => return None,
+                            Settled::Exit(exit) => return Some(exit),
+                        }
+                    }
+                    Err(exception) => {
+                        self.trap(hart, env, exception, pc);
+                        return None;
+                    }
+                },
+            };
+            self.blocks_run += 1;
+            let whole = limit - env.icount >= u64::from(block.len);
+            let len = if whole {
+                block.len as usize
+            } else {
+                (limit - env.icount) as usize
+            };
+            let from = block.start as usize;
+            let outcome = match self.blocks.ops.get(from..from + len) {
+                Some(ops) if whole => self.core.execute(hart, env, ops, u64::from(block.end)),
+                Some(ops) => {
+                    let end = ops.last().map_or(0, Op::next_off);
+                    self.core.execute(hart, env, ops, end)
+                }
+                None => return None,
+            };
+            match self.settle(hart, env, pc, outcome) {
+                Settled::Go => {}
+                Settled::Look => return None,
+                Settled::Exit(exit) => return Some(exit),
+            }
+        }
+        None
+    }
+
+    /// Counts the steps of an outcome and takes its trap.
+    #[inline(always)]
+    fn settle(&mut self, hart: &mut Hart, env: &mut Env, pc: u64, outcome: Outcome) -> Settled {
+        match outcome {
+            Outcome::Done { steps, pc } => {
+                env.icount += steps;
+                hart.pc = pc;
+                Settled::Go
+            }
+            Outcome::Look { steps, pc } => {
+                env.icount += steps;
+                hart.pc = pc;
+                self.absorb_changes(env.mem);
+                Settled::Look
+            }
+            Outcome::Trap {
+                steps,
+                off,
+                exception,
+            } => {
+                env.icount += steps;
+                self.trap(hart, env, exception, pc.wrapping_add(off));
+                Settled::Look
+            }
+            Outcome::Sbi { steps, off } => {
+                env.icount += steps;
+                hart.pc = pc.wrapping_add(off);
+                Settled::Exit(Exit::Sbi)
+            }
+        }
+    }
+
+    fn trap(&mut self, hart: &mut Hart, env: &mut Env, exception: Exception, pc: u64) {
+        hart.enter_trap(exception.cause, exception.tval, pc);
+        env.icount += 1;
+        self.absorb_changes(env.mem);
+        self.select_spaces(hart);
+    }
+
+    /// The block at `pc`; `None` with `straddler` set for an instruction that
+    /// lies on two pages.
+    #[cold]
+    fn find_block(&mut self, mem: &mut Memory, pc: u64) -> Result<Option<Block>, Exception> {
+        let pa = self.fetch(mem, pc, pc)?;
+        let block = self.blocks.find(mem, pa);
+        // The walk or the decoding may have tagged pages.
+        self.absorb_changes(mem);
+        if let Some(block) = block {
+            self.blocks.remember_jump(pc, block);
+            return Ok(Some(block));
+        }
+        let second = pc.wrapping_add(2);
+        debug_assert_eq!(second as usize & (PAGE_BYTES - 1), 0);
+        let second_pa = self.fetch(mem, second, second)?;
+        self.absorb_changes(mem);
+        let outside = |_| Exception::new(cause::FETCH_ACCESS, pc);
+        let low = mem.load_u16(pa).map_err(outside)?;
+        let high = mem.load_u16(second_pa).map_err(outside)?;
+        self.straddler = Some(decode(u32::from(high) << 16 | u32::from(low), 0));
+        Ok(None)
+    }
+
+    fn fetch(&mut self, mem: &mut Memory, va: u64, tval: u64) -> Result<u64, Exception> {
+        self.core.mmu.fetch(mem, va).map_err(|fault| {
+            let cause = match fault {
+                WalkFault::Page => cause::FETCH_PAGE,
+                WalkFault::Access => cause::FETCH_ACCESS,
+            };
+            Exception::new(cause, tval)
+        })
+    }
+}
+
+enum Settled {
+    Go,
+    Look,
+    Exit(Exit),
+}
+
+fn line_bits(lines: &Lines) -> u64 {
+    let bit = |on: bool, bit: u64| if on { bit } else { 0 };
+    bit(lines.msip, irq::MSI) | bit(lines.meip, irq::MEI) | bit(lines.seip, irq::SEI)
+}

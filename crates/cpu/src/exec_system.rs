@@ -1,0 +1,101 @@
+//! SYSTEM instructions: environment calls, returns, WFI, fences, CSRs.
+
+use crate::engine::Env;
+use crate::exec::{Core, Flow};
+use crate::hart::{Hart, Mode, status};
+use crate::op::{Kind, Op};
+use crate::trap::{Exception, cause};
+
+impl Core {
+    pub(crate) fn system(
+        &mut self,
+        hart: &mut Hart,
+        env: &mut Env,
+        op: &Op,
+        steps: usize,
+        block_pc: u64,
+    ) -> Flow {
+        let illegal = Flow::Trap(Exception::illegal(op.raw));
+        let pc = block_pc.wrapping_add(u64::from(op.off));
+        let set = |bit: u64| hart.mstatus & bit != 0;
+        match op.kind {
+            // Fetch always sees memory as it is: nothing to do.
+            Kind::FenceI => Flow::Next,
+            Kind::Ecall => match hart.mode {
+                Mode::Supervisor if env.builtin_sbi => Flow::Sbi,
+                Mode::User => Flow::Trap(Exception::new(cause::ECALL_U, 0)),
+                Mode::Supervisor => Flow::Trap(Exception::new(cause::ECALL_S, 0)),
+                Mode::Machine => Flow::Trap(Exception::new(cause::ECALL_M, 0)),
+            },
+            Kind::Ebreak => Flow::Trap(Exception::new(cause::BREAKPOINT, pc)),
+            Kind::Sret => {
+                if hart.mode == Mode::User || (hart.mode == Mode::Supervisor && set(status::TSR)) {
+                    return illegal;
+                }
+                hart.sret();
+                self.mode_changed();
+                Flow::Jumped
+            }
+            Kind::Mret => {
+                if hart.mode != Mode::Machine {
+                    return illegal;
+                }
+                hart.mret();
+                self.mode_changed();
+                Flow::Jumped
+            }
+            Kind::Wfi => {
+                // With TW, WFI below M traps; in U-mode it is never allowed
+                // (section 3.3.3 permits both).
+                if hart.mode == Mode::User || (hart.mode == Mode::Supervisor && set(status::TW)) {
+                    return illegal;
+                }
+                hart.waiting = true;
+                Flow::Look
+            }
+            // Translation always sees the tables as they are: nothing to do.
+            Kind::SfenceVma => {
+                if hart.mode == Mode::User || (hart.mode == Mode::Supervisor && set(status::TVM)) {
+                    return illegal;
+                }
+                Flow::Next
+            }
+            _ => self.csr(hart, env, op, steps),
+        }
+    }
+
+    fn mode_changed(&mut self) {
+        self.reselect = true;
+    }
+
+    fn csr(&mut self, hart: &mut Hart, env: &mut Env, op: &Op, steps: usize) -> Flow {
+        let csr = op.aux;
+        let register = hart.x.0[usize::from(op.rs1)];
+        let (source, modify): (u64, bool) = match op.kind {
+            Kind::Csrrw => (register, false),
+            Kind::Csrrwi => (u64::from(op.rs1), false),
+            Kind::Csrrs | Kind::Csrrc => (register, true),
+            _ => (u64::from(op.rs1), true),
+        };
+        // csrrs and csrrc with x0 or a zero immediate don't write.
+        let write = !modify || op.rs1 != 0;
+        let clock = env.clock;
+        let view = self.view(&clock, env.icount + steps as u64);
+        let Ok(old) = hart.read_csr(csr, write, &view) else {
+            return Flow::Trap(Exception::illegal(op.raw));
+        };
+        if write {
+            let base = hart.csr_modify_base(csr, old);
+            let value = match op.kind {
+                Kind::Csrrs | Kind::Csrrsi => base | source,
+                Kind::Csrrc | Kind::Csrrci => base & !source,
+                _ => source,
+            };
+            hart.write_csr(csr, value, &view);
+            // satp, mstatus and menvcfg decide translations.
+            self.reselect = true;
+        }
+        hart.x.0[usize::from(op.rd)] = old;
+        if write { Flow::Look } else { Flow::Next }
+    }
+}

@@ -1,0 +1,487 @@
+//! The architectural state of one hart.
+
+use serde::{Deserialize, Serialize};
+
+/// Privilege mode; the numbers are those of mstatus.MPP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Mode {
+    /// User.
+    User = 0,
+    /// Supervisor.
+    Supervisor = 1,
+    /// Machine.
+    Machine = 3,
+}
+
+impl Mode {
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        match bits & 3 {
+            0 => Mode::User,
+            1 => Mode::Supervisor,
+            _ => Mode::Machine,
+        }
+    }
+}
+
+/// Bits of mstatus.
+pub(crate) mod status {
+    pub(crate) const SIE: u64 = 1 << 1;
+    pub(crate) const MIE: u64 = 1 << 3;
+    pub(crate) const SPIE: u64 = 1 << 5;
+    pub(crate) const MPIE: u64 = 1 << 7;
+    pub(crate) const SPP: u64 = 1 << 8;
+    pub(crate) const MPP_SHIFT: u32 = 11;
+    pub(crate) const MPP: u64 = 3 << MPP_SHIFT;
+    pub(crate) const FS_SHIFT: u32 = 13;
+    pub(crate) const FS: u64 = 3 << FS_SHIFT;
+    pub(crate) const MPRV: u64 = 1 << 17;
+    pub(crate) const SUM: u64 = 1 << 18;
+    pub(crate) const MXR: u64 = 1 << 19;
+    pub(crate) const TVM: u64 = 1 << 20;
+    pub(crate) const TW: u64 = 1 << 21;
+    pub(crate) const TSR: u64 = 1 << 22;
+    pub(crate) const UXL: u64 = 2 << 32;
+    pub(crate) const SXL: u64 = 2 << 34;
+    pub(crate) const SD: u64 = 1 << 63;
+}
+
+/// Bits of mip and mie.
+pub(crate) mod irq {
+    pub(crate) const SSI: u64 = 1 << 1;
+    pub(crate) const MSI: u64 = 1 << 3;
+    pub(crate) const STI: u64 = 1 << 5;
+    pub(crate) const MTI: u64 = 1 << 7;
+    pub(crate) const SEI: u64 = 1 << 9;
+    pub(crate) const MEI: u64 = 1 << 11;
+    pub(crate) const S_ALL: u64 = SSI | STI | SEI;
+    pub(crate) const ALL: u64 = S_ALL | MSI | MTI | MEI;
+}
+
+/// Bits of menvcfg.
+pub(crate) mod envcfg {
+    pub(crate) const FIOM: u64 = 1;
+    pub(crate) const ADUE: u64 = 1 << 61;
+    pub(crate) const STCE: u64 = 1 << 63;
+}
+
+/// satp.MODE for Sv39.
+pub(crate) const SATP_SV39: u64 = 8;
+
+/// Where writes to x0 go: a register the guest cannot name.
+pub(crate) const SINK: u8 = 32;
+
+/// Registers indexed by a byte without a bounds check: entries above those the
+/// architecture names are never read.
+#[derive(Clone)]
+pub(crate) struct Registers(pub(crate) [u64; 256]);
+
+impl Registers {
+    fn new() -> Self {
+        Self([0; 256])
+    }
+}
+
+/// A counter CSR: the value is `base + offset`, or held while inhibited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Counter {
+    pub(crate) offset: u64,
+    pub(crate) held: Option<u64>,
+}
+
+impl Counter {
+    pub(crate) fn value(&self, base: u64) -> u64 {
+        self.held.unwrap_or_else(|| base.wrapping_add(self.offset))
+    }
+
+    pub(crate) fn write(&mut self, base: u64, value: u64) {
+        match &mut self.held {
+            Some(held) => *held = value,
+            None => self.offset = value.wrapping_sub(base),
+        }
+    }
+
+    pub(crate) fn inhibit(&mut self, base: u64, inhibit: bool) {
+        match (self.held, inhibit) {
+            (None, true) => self.held = Some(self.value(base)),
+            (Some(value), false) => {
+                self.held = None;
+                self.offset = value.wrapping_sub(base);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// One hart: everything the architecture names, and nothing derived from it.
+#[derive(Clone)]
+pub struct Hart {
+    pub(crate) x: Registers,
+    pub(crate) f: Registers,
+    pub(crate) pc: u64,
+    pub(crate) mode: Mode,
+    /// WFI has retired and no enabled interrupt is pending since.
+    pub(crate) waiting: bool,
+    /// Physical address and size of the reservation set by LR.
+    pub(crate) reservation: Option<(u64, u8)>,
+    pub(crate) id: u64,
+    /// Steps of the machine that other harts took.
+    pub(crate) foreign_steps: u64,
+    pub(crate) traps: u64,
+    /// fflags and frm, as in fcsr.
+    pub(crate) fflags: u8,
+    pub(crate) frm: u8,
+    pub(crate) mstatus: u64,
+    pub(crate) medeleg: u64,
+    pub(crate) mideleg: u64,
+    pub(crate) mie: u64,
+    /// The bits of mip that software sets (SSIP, STIP without Sstc, SEIP).
+    pub(crate) mip: u64,
+    pub(crate) mtvec: u64,
+    pub(crate) mscratch: u64,
+    pub(crate) mepc: u64,
+    pub(crate) mcause: u64,
+    pub(crate) mtval: u64,
+    pub(crate) mcounteren: u64,
+    pub(crate) mcountinhibit: u64,
+    pub(crate) menvcfg: u64,
+    pub(crate) cycle: Counter,
+    pub(crate) instret: Counter,
+    pub(crate) stvec: u64,
+    pub(crate) sscratch: u64,
+    pub(crate) sepc: u64,
+    pub(crate) scause: u64,
+    pub(crate) stval: u64,
+    pub(crate) scounteren: u64,
+    pub(crate) senvcfg: u64,
+    pub(crate) satp: u64,
+    pub(crate) stimecmp: u64,
+}
+
+impl Hart {
+    /// A hart at power-on: M-mode, at address `pc`.
+    pub fn new(id: u64, pc: u64) -> Self {
+        Self {
+            x: Registers::new(),
+            f: Registers::new(),
+            pc,
+            mode: Mode::Machine,
+            waiting: false,
+            reservation: None,
+            id,
+            foreign_steps: 0,
+            traps: 0,
+            fflags: 0,
+            frm: 0,
+            mstatus: status::UXL | status::SXL,
+            medeleg: 0,
+            mideleg: 0,
+            mie: 0,
+            mip: 0,
+            mtvec: 0,
+            mscratch: 0,
+            mepc: 0,
+            mcause: 0,
+            mtval: 0,
+            mcounteren: 0,
+            mcountinhibit: 0,
+            menvcfg: envcfg::ADUE,
+            cycle: Counter::default(),
+            instret: Counter::default(),
+            stvec: 0,
+            sscratch: 0,
+            sepc: 0,
+            scause: 0,
+            stval: 0,
+            scounteren: 0,
+            senvcfg: 0,
+            satp: 0,
+            stimecmp: u64::MAX,
+        }
+    }
+
+    /// Sets the hart up as SBI firmware leaves it for a supervisor: S-mode at
+    /// `entry` with a0 = hart id and a1 = `opaque` (the device tree), all
+    /// exceptions and interrupts that a supervisor can take delegated, counters
+    /// and Sstc enabled (RISC-V SBI 2.0, section 3 and the boot protocol of
+    /// Linux).
+    pub fn enter_supervisor(&mut self, entry: u64, opaque: u64) {
+        self.mode = Mode::Supervisor;
+        self.pc = entry;
+        self.x.0[10] = self.id;
+        self.x.0[11] = opaque;
+        self.medeleg = crate::csr::MEDELEG_MASK & !(1 << crate::trap::cause::ECALL_S);
+        self.mideleg = irq::S_ALL;
+        self.mcounteren = 7;
+        self.menvcfg = envcfg::STCE | envcfg::ADUE;
+        self.satp = 0;
+        self.mstatus &= !status::SIE;
+        self.waiting = false;
+    }
+
+    /// Hart id as in mhartid.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Program counter of the next instruction.
+    pub fn pc(&self) -> u64 {
+        self.pc
+    }
+
+    /// Sets the program counter (bit 0 is cleared).
+    pub fn set_pc(&mut self, pc: u64) {
+        self.pc = pc & !1;
+    }
+
+    /// Current privilege mode.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// True while the hart waits for an interrupt.
+    pub fn waiting(&self) -> bool {
+        self.waiting
+    }
+
+    /// Integer register `n` (0–31).
+    pub fn x(&self, n: u8) -> u64 {
+        self.x.0[usize::from(n & 31)]
+    }
+
+    /// Sets integer register `n` (1–31; x0 stays 0).
+    pub fn set_x(&mut self, n: u8, value: u64) {
+        if n & 31 != 0 {
+            self.x.0[usize::from(n & 31)] = value;
+        }
+    }
+
+    /// Sstc compare value in ticks; `u64::MAX` means never.
+    pub fn stimecmp(&self) -> u64 {
+        self.stimecmp
+    }
+
+    /// Sets the Sstc compare value, as the SBI TIME extension does.
+    pub fn set_stimecmp(&mut self, ticks: u64) {
+        self.stimecmp = ticks;
+    }
+
+    /// Sets or clears the supervisor software interrupt, as the SBI IPI
+    /// extension does.
+    pub fn set_ssip(&mut self, pending: bool) {
+        if pending {
+            self.mip |= irq::SSI;
+        } else {
+            self.mip &= !irq::SSI;
+        }
+    }
+
+    /// Ends a reservation (DMA, hart switch).
+    pub fn end_reservation(&mut self) {
+        self.reservation = None;
+    }
+
+    /// A cheap 16-bit tell-tale over pc and x1–x31.
+    pub fn tell_tale(&self) -> u16 {
+        let mut h = self.pc ^ 0x9e37_79b9_7f4a_7c15;
+        for v in &self.x.0[1..32] {
+            h = (h.rotate_left(5) ^ v).wrapping_mul(0x517c_c1b7_2722_0a95);
+        }
+        (h >> 48) as u16
+    }
+}
+
+/// Everything of a [`Hart`], as it is written into snapshots and digests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HartState {
+    /// x1–x31.
+    pub x: Vec<u64>,
+    /// f0–f31, raw bits.
+    pub f: Vec<u64>,
+    /// Program counter.
+    pub pc: u64,
+    /// Privilege mode.
+    pub mode: Mode,
+    /// WFI without a pending interrupt since.
+    pub waiting: bool,
+    /// Physical address and size of the LR reservation.
+    pub reservation: Option<(u64, u8)>,
+    /// mhartid.
+    pub id: u64,
+    /// Steps that other harts took.
+    pub foreign_steps: u64,
+    /// Traps taken.
+    pub traps: u64,
+    /// fcsr.
+    pub fcsr: u8,
+    /// Counters: cycle and instret, each as offset and held value.
+    counters: [Counter; 2],
+    /// CSRs in the order of [`CSR_NAMES`].
+    pub csrs: Vec<u64>,
+}
+
+/// Names of the CSRs in [`HartState::csrs`].
+pub const CSR_NAMES: [&str; 23] = [
+    "mstatus",
+    "medeleg",
+    "mideleg",
+    "mie",
+    "mip",
+    "mtvec",
+    "mscratch",
+    "mepc",
+    "mcause",
+    "mtval",
+    "mcounteren",
+    "mcountinhibit",
+    "menvcfg",
+    "stvec",
+    "sscratch",
+    "sepc",
+    "scause",
+    "stval",
+    "scounteren",
+    "senvcfg",
+    "satp",
+    "stimecmp",
+    "reserved",
+];
+
+/// A hart state that no hart of this version can have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HartStateError(pub &'static str);
+
+impl std::fmt::Display for HartStateError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "hart state: bad {}", self.0)
+    }
+}
+
+impl std::error::Error for HartStateError {}
+
+impl Hart {
+    /// The whole state, for a snapshot or a digest.
+    pub fn save(&self) -> HartState {
+        HartState {
+            x: self.x.0[1..32].to_vec(),
+            f: self.f.0[..32].to_vec(),
+            pc: self.pc,
+            mode: self.mode,
+            waiting: self.waiting,
+            reservation: self.reservation,
+            id: self.id,
+            foreign_steps: self.foreign_steps,
+            traps: self.traps,
+            fcsr: self.frm << 5 | self.fflags,
+            counters: [self.cycle, self.instret],
+            csrs: vec![
+                self.mstatus,
+                self.medeleg,
+                self.mideleg,
+                self.mie,
+                self.mip,
+                self.mtvec,
+                self.mscratch,
+                self.mepc,
+                self.mcause,
+                self.mtval,
+                self.mcounteren,
+                self.mcountinhibit,
+                self.menvcfg,
+                self.stvec,
+                self.sscratch,
+                self.sepc,
+                self.scause,
+                self.stval,
+                self.scounteren,
+                self.senvcfg,
+                self.satp,
+                self.stimecmp,
+                0,
+            ],
+        }
+    }
+
+    /// A hart from a saved state. Values that a CSR cannot hold are refused.
+    pub fn restore(state: &HartState) -> Result<Self, HartStateError> {
+        let bad = HartStateError;
+        let c: [u64; 23] = state
+            .csrs
+            .as_slice()
+            .try_into()
+            .map_err(|_| bad("csr count"))?;
+        if state.x.len() != 31 || state.f.len() != 32 {
+            return Err(bad("register count"));
+        }
+        if state.pc & 1 != 0 {
+            return Err(bad("pc"));
+        }
+        if c[20] != 0 && c[20] >> 60 != SATP_SV39 {
+            return Err(bad("satp"));
+        }
+        if let Some((_, size)) = state.reservation
+            && size != 4
+            && size != 8
+        {
+            return Err(bad("reservation"));
+        }
+        let mut hart = Hart::new(state.id, state.pc);
+        hart.x.0[1..32].copy_from_slice(&state.x);
+        hart.f.0[..32].copy_from_slice(&state.f);
+        hart.mode = state.mode;
+        hart.waiting = state.waiting;
+        hart.reservation = state.reservation;
+        hart.foreign_steps = state.foreign_steps;
+        hart.traps = state.traps;
+        hart.fflags = state.fcsr & 0x1f;
+        hart.frm = state.fcsr >> 5;
+        [hart.cycle, hart.instret] = state.counters;
+        let [
+            mstatus,
+            medeleg,
+            mideleg,
+            mie,
+            mip,
+            mtvec,
+            mscratch,
+            mepc,
+            mcause,
+            mtval,
+            mcounteren,
+            mcountinhibit,
+            menvcfg,
+            stvec,
+            sscratch,
+            sepc,
+            scause,
+            stval,
+            scounteren,
+            senvcfg,
+            satp,
+            stimecmp,
+            _,
+        ] = c;
+        hart.mstatus = mstatus;
+        hart.medeleg = medeleg;
+        hart.mideleg = mideleg;
+        hart.mie = mie;
+        hart.mip = mip;
+        hart.mtvec = mtvec;
+        hart.mscratch = mscratch;
+        hart.mepc = mepc;
+        hart.mcause = mcause;
+        hart.mtval = mtval;
+        hart.mcounteren = mcounteren;
+        hart.mcountinhibit = mcountinhibit;
+        hart.menvcfg = menvcfg;
+        hart.stvec = stvec;
+        hart.sscratch = sscratch;
+        hart.sepc = sepc;
+        hart.scause = scause;
+        hart.stval = stval;
+        hart.scounteren = scounteren;
+        hart.senvcfg = senvcfg;
+        hart.satp = satp;
+        hart.stimecmp = stimecmp;
+        Ok(hart)
+    }
+}

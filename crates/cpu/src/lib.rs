@@ -1,0 +1,38 @@
+//! One RISC-V hart (RV64GC with M, S and U modes, Sv39, Sstc, Svadu) and the
+//! engine that runs it: an interpreter of decoded basic blocks.
+//!
+//! The engine's contract is [`Engine::run`]: it goes exactly to the asked step
+//! count and tells why it stopped. What a guest sees after step N depends on
+//! [`Hart`], RAM, the devices and the clock's anchor only; everything inside
+//! [`Engine`] (translations, decoded blocks) is derived, never saved, and may be
+//! thrown away at any step boundary without the guest noticing.
+//!
+//! A **step** is an instruction retired or a trap taken. The step counter of the
+//! machine (`icount`) is passed in and out; see `docs/DETERMINISM.md`.
+
+mod block;
+mod bus;
+mod clock;
+mod csr;
+mod decode;
+mod engine;
+mod exec;
+mod exec_fp;
+mod exec_mem;
+mod exec_system;
+mod hart;
+mod interrupts;
+mod mmu;
+mod op;
+mod rvc;
+mod trap;
+mod walk;
+
+pub use bus::{AccessFault, Bus, Lines};
+pub use clock::{Clock, TICKS_PER_SECOND};
+pub use engine::{Engine, EngineCounters, Env, Exit};
+pub use hart::{CSR_NAMES, Hart, HartState, HartStateError, Mode};
+pub use trap::Exception;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,401 @@
+//! Cached translations, coherent with the page tables in memory.
+//!
+//! Invalid entries are never cached. Each table page that a walk has read is
+//! tagged in [`Memory`] and remembered here with its level and the virtual
+//! address of its first entry; a store over a valid entry drops what was derived
+//! from it. Fences therefore have nothing to do.
+
+use crate::walk::{Access, LEVELS, Space, Visit, WalkFault, walk};
+use twinvm_mem::{Memory, PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
+
+/// Address spaces kept side by side: four processes with U, S, S+SUM and some room.
+pub(crate) const SPACES: usize = 16;
+const DATA_BITS: u32 = 9;
+const DATA: usize = 1 << DATA_BITS;
+/// Entries of all data spaces.
+pub(crate) const DATA_ENTRIES: usize = SPACES * DATA;
+const FETCH_BITS: u32 = 7;
+const FETCH: usize = 1 << FETCH_BITS;
+/// Not page-aligned: equals no tag of an address.
+const NO_TAG: u64 = 1;
+/// Slow stores to a table page until it is taken for recycled memory: all
+/// derived from it is dropped and the tag withdrawn.
+const STORES_UNTIL_UNTAGGED: u8 = 64;
+/// Withdrawing single write tags costs a scan; from here on drop all at once.
+const MANY_WRITE_TAGS: usize = 8;
+
+/// A data translation of one virtual page.
+#[derive(Clone, Copy)]
+pub(crate) struct DataEntry {
+    /// Virtual page address if loads are allowed.
+    pub(crate) load: u64,
+    /// Virtual page address if fast stores are allowed.
+    pub(crate) store: u64,
+    /// Offset of the page from the start of RAM.
+    pub(crate) offset: u64,
+}
+
+const NO_DATA: DataEntry = DataEntry {
+    load: NO_TAG,
+    store: NO_TAG,
+    offset: 0,
+};
+
+#[derive(Clone, Copy)]
+struct FetchEntry {
+    tag: u64,
+    page: u32,
+}
+
+const NO_FETCH: FetchEntry = FetchEntry {
+    tag: NO_TAG,
+    page: 0,
+};
+
+/// What is remembered of a page that holds page tables.
+#[derive(Clone, Copy, Default)]
+struct TablePage {
+    known: bool,
+    /// Read at two levels or two virtual bases.
+    mixed: bool,
+    level: u8,
+    stores: u8,
+    base: u64,
+}
+
+/// Translations of all address spaces in use.
+pub(crate) struct Mmu {
+    pub(crate) data: Box<[DataEntry; DATA_ENTRIES]>,
+    fetch: Box<[FetchEntry; SPACES * FETCH]>,
+    spaces: [Option<Space>; SPACES],
+    next_victim: usize,
+    /// First entry of the data space in use; add the index of the page.
+    pub(crate) data_base: usize,
+    fetch_space: usize,
+    tables: Vec<TablePage>,
+    /// Every page whose `tables` entry is known, and some that were.
+    known_tables: Vec<u32>,
+    visited: Vec<Visit>,
+    /// Fetch translations were dropped: code found by virtual address is void.
+    pub(crate) fetch_dropped: bool,
+    /// A fetch translation was evicted since the last void, so a dropped page may
+    /// have code found by virtual address without a fetch entry to show it.
+    fetch_evicted: bool,
+    pub(crate) walks: u64,
+}
+
+/// Index of a virtual page within a data space.
+#[inline(always)]
+pub(crate) fn data_index(va: u64) -> usize {
+    (va >> PAGE_SHIFT) as usize & (DATA - 1)
+}
+
+fn fetch_index(va: u64) -> usize {
+    (va >> PAGE_SHIFT) as usize & (FETCH - 1)
+}
+
+/// Sign-extends a 39-bit virtual address.
+fn extend(va: u64) -> u64 {
+    ((va as i64) << 25 >> 25) as u64
+}
+
+fn page_of(va: u64) -> u64 {
+    va & !(PAGE_BYTES as u64 - 1)
+}
+
+fn boxed<T: Copy, const N: usize>(value: T) -> Box<[T; N]> {
+    match vec![value; N].into_boxed_slice().try_into() {
+        Ok(array) => array,
+        Err(_) => unreachable!("the vector has N elements"),
+    }
+}
+
+impl Mmu {
+    pub(crate) fn new() -> Self {
+        Self {
+            data: boxed(NO_DATA),
+            fetch: boxed(NO_FETCH),
+            spaces: [None; SPACES],
+            next_victim: 0,
+            data_base: 0,
+            fetch_space: 0,
+            tables: Vec::new(),
+            known_tables: Vec::new(),
+            visited: Vec::with_capacity(LEVELS),
+            fetch_dropped: false,
+            fetch_evicted: false,
+            walks: 0,
+        }
+    }
+
+    /// Chooses the spaces for fetches and for loads and stores. Returns the
+    /// number of the fetch space.
+    pub(crate) fn select(&mut self, fetch: Space, data: Space) -> usize {
+        self.fetch_space = self.slot(fetch, None);
+        let data_slot = self.slot(data, Some(self.fetch_space));
+        self.data_base = data_slot * DATA;
+        self.fetch_space
+    }
+
+    fn slot(&mut self, space: Space, keep: Option<usize>) -> usize {
+        if let Some(slot) = self.spaces.iter().position(|s| *s == Some(space)) {
+            return slot;
+        }
+        let slot = match self.spaces.iter().position(Option::is_none) {
+            Some(free) => free,
+            None => {
+                if Some(self.next_victim) == keep {
+                    self.next_victim = (self.next_victim + 1) % SPACES;
+                }
+                let victim = self.next_victim;
+                self.next_victim = (self.next_victim + 1) % SPACES;
+                self.clear_space(victim);
+                victim
+            }
+        };
+        self.spaces[slot] = Some(space);
+        slot
+    }
+
+    fn clear_space(&mut self, slot: usize) {
+        self.data[slot * DATA..][..DATA].fill(NO_DATA);
+        self.fetch[slot * FETCH..][..FETCH].fill(NO_FETCH);
+        self.fetch_dropped = true;
+    }
+
+    /// Drops every translation; forgets the table pages.
+    pub(crate) fn flush(&mut self, mem: &mut Memory) {
+        for slot in 0..SPACES {
+            if self.spaces[slot].is_some() {
+                self.clear_space(slot);
+            }
+        }
+        for page in std::mem::take(&mut self.known_tables) {
+            if let Some(table) = self.tables.get_mut(page as usize) {
+                *table = TablePage::default();
+            }
+            mem.clear_table(page as usize);
+        }
+        self.fetch_dropped = true;
+    }
+
+    /// Withdraws all fast write tags.
+    fn drop_write_tags(&mut self) {
+        for entry in self.data.iter_mut() {
+            entry.store = NO_TAG;
+        }
+    }
+
+    pub(crate) fn withdraw_write_tags(&mut self, pages: &[u32]) {
+        if pages.len() > MANY_WRITE_TAGS {
+            return self.drop_write_tags();
+        }
+        for page in pages {
+            let offset = u64::from(*page) << PAGE_SHIFT;
+            for entry in self.data.iter_mut().filter(|e| e.offset == offset) {
+                entry.store = NO_TAG;
+            }
+        }
+    }
+
+    /// Valid entries `first..=last` of a table page were overwritten.
+    pub(crate) fn table_changed(&mut self, mem: &mut Memory, page: u32, first: u16, last: u16) {
+        let Some(table) = self.tables.get(page as usize).copied().filter(|t| t.known) else {
+            return;
+        };
+        if table.mixed {
+            return self.flush(mem);
+        }
+        for entry in first..=last {
+            let shift = PAGE_SHIFT + 9 * u32::from(table.level);
+            let va = extend(table.base.wrapping_add(u64::from(entry) << shift));
+            if table.level == 0 {
+                self.drop_page(va);
+            } else {
+                self.drop_range(va, 1 << shift);
+            }
+        }
+    }
+
+    /// Drops every translation of `len` bytes from `va`.
+    fn drop_range(&mut self, va: u64, len: u64) {
+        let within = |tag: u64| tag != NO_TAG && tag.wrapping_sub(va) < len;
+        for slot in (0..SPACES).filter(|slot| self.spaces[*slot].is_some()) {
+            for data in &mut self.data[slot * DATA..][..DATA] {
+                if within(data.load) || within(data.store) {
+                    *data = NO_DATA;
+                }
+            }
+            for fetch in &mut self.fetch[slot * FETCH..][..FETCH] {
+                if within(fetch.tag) {
+                    *fetch = NO_FETCH;
+                    self.fetch_dropped = true;
+                }
+            }
+        }
+        self.fetch_dropped |= self.fetch_evicted;
+    }
+
+    fn drop_page(&mut self, va: u64) {
+        let page = page_of(va);
+        for slot in 0..SPACES {
+            let data = &mut self.data[slot * DATA + data_index(va)];
+            if data.load == page || data.store == page {
+                *data = NO_DATA;
+            }
+            let fetch = &mut self.fetch[slot * FETCH + fetch_index(va)];
+            if fetch.tag == page {
+                *fetch = NO_FETCH;
+                self.fetch_dropped = true;
+            }
+        }
+        self.fetch_dropped |= self.fetch_evicted;
+    }
+
+    /// A slow store went to a page that holds tables. Pages that take many
+    /// stores are probably recycled: stop watching them.
+    pub(crate) fn note_table_store(&mut self, mem: &mut Memory, page: usize) {
+        let Some(table) = self.tables.get_mut(page) else {
+            return;
+        };
+        table.stores = table.stores.saturating_add(1);
+        if table.stores >= STORES_UNTIL_UNTAGGED {
+            let table = std::mem::take(table);
+            if table.mixed {
+                return self.flush(mem);
+            }
+            let shift = PAGE_SHIFT + 9 * u32::from(table.level);
+            if usize::from(table.level) == LEVELS - 1 {
+                return self.flush(mem);
+            }
+            self.drop_range(table.base, 512 << shift);
+            mem.clear_table(page);
+        }
+    }
+
+    fn walk(
+        &mut self,
+        mem: &mut Memory,
+        space: &Space,
+        va: u64,
+        access: Access,
+    ) -> Result<crate::walk::Translation, WalkFault> {
+        self.walks += 1;
+        let mut visited = std::mem::take(&mut self.visited);
+        let result = walk(mem, space, va, access, &mut visited);
+        if result.is_ok() {
+            if self.tables.is_empty() {
+                self.tables = vec![TablePage::default(); mem.pages()];
+            }
+            for visit in &visited {
+                self.remember(mem, visit);
+            }
+        }
+        self.visited = visited;
+        result
+    }
+
+    fn remember(&mut self, mem: &mut Memory, visit: &Visit) {
+        let pages = self.tables.len();
+        let Some(table) = self.tables.get_mut(visit.page as usize) else {
+            return;
+        };
+        table.stores = 0;
+        if !table.known {
+            *table = TablePage {
+                known: true,
+                mixed: false,
+                level: visit.level,
+                stores: 0,
+                base: visit.base,
+            };
+            if self.known_tables.len() >= pages {
+                self.known_tables.sort_unstable();
+                self.known_tables.dedup();
+            }
+            self.known_tables.push(visit.page);
+            mem.mark_table(visit.page as usize);
+        } else if table.level != visit.level || table.base != visit.base {
+            table.mixed = true;
+        }
+    }
+
+    /// Physical address of an instruction fetch at `va`.
+    pub(crate) fn fetch(&mut self, mem: &mut Memory, va: u64) -> Result<u64, WalkFault> {
+        let at = self.fetch_space * FETCH + fetch_index(va);
+        let entry = self.fetch[at];
+        let offset = va & (PAGE_BYTES as u64 - 1);
+        if entry.tag == page_of(va) {
+            return Ok(RAM_BASE + (u64::from(entry.page) << PAGE_SHIFT) + offset);
+        }
+        let space = self.spaces[self.fetch_space].unwrap_or(Space::BARE);
+        let pa = if space.root == 0 {
+            va
+        } else {
+            self.walk(mem, &space, va, Access::Fetch)?.pa
+        };
+        if !mem.contains(pa, 2) {
+            return Err(WalkFault::Access);
+        }
+        if self.fetch[at].tag != NO_TAG {
+            self.fetch_evicted = true;
+        }
+        self.fetch[at] = FetchEntry {
+            tag: page_of(va),
+            page: ((pa - RAM_BASE) >> PAGE_SHIFT) as u32,
+        };
+        Ok(pa)
+    }
+
+    /// Code found by virtual address has been voided.
+    pub(crate) fn fetch_voided(&mut self) {
+        self.fetch_dropped = false;
+        self.fetch_evicted = false;
+    }
+
+    /// Physical address of a load or store at `va`; caches it if it is RAM.
+    pub(crate) fn data(
+        &mut self,
+        mem: &mut Memory,
+        va: u64,
+        access: Access,
+    ) -> Result<u64, WalkFault> {
+        let space = self.spaces[self.data_base / DATA].unwrap_or(Space::BARE);
+        let translation = if space.root == 0 {
+            crate::walk::Translation {
+                pa: va,
+                load: true,
+                store: true,
+            }
+        } else {
+            self.walk(mem, &space, va, access)?
+        };
+        let pa = translation.pa;
+        if mem.contains(page_of(pa), PAGE_BYTES as u64) {
+            let page = ((pa - RAM_BASE) >> PAGE_SHIFT) as usize;
+            let tag = page_of(va);
+            let store = translation.store && mem.claim_write_tag(page);
+            self.data[self.data_base + data_index(va)] = DataEntry {
+                load: if translation.load { tag } else { NO_TAG },
+                store: if store { tag } else { NO_TAG },
+                offset: (page as u64) << PAGE_SHIFT,
+            };
+        }
+        Ok(pa)
+    }
+
+    /// After a slow store: the page may take fast stores now. Only for the
+    /// translation that [`Mmu::data`] has just made for `va`.
+    pub(crate) fn upgrade_store(&mut self, mem: &mut Memory, va: u64, pa: u64) {
+        let entry = &mut self.data[self.data_base + data_index(va)];
+        if !mem.contains(pa, 1) {
+            return;
+        }
+        let page = ((pa - RAM_BASE) >> PAGE_SHIFT) as usize;
+        let known = (entry.load == page_of(va) || entry.store == page_of(va))
+            && entry.offset == (page as u64) << PAGE_SHIFT;
+        if known && mem.claim_write_tag(page) {
+            entry.store = page_of(va);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The decoded form of an instruction.
+
+/// What an [`Op`] does. One kind per instruction; compressed instructions are
+/// decoded to the kind they expand to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+#[rustfmt::skip]
+pub(crate) enum Kind {
+    Nop, Li, Auipc,
+    Addi, Slti, Sltiu, Xori, Ori, Andi, Slli, Srli, Srai, Addiw, Slliw, Srliw, Sraiw,
+    Add, Sub, Sll, Slt, Sltu, Xor, Srl, Sra, Or, And, Addw, Subw, Sllw, Srlw, Sraw,
+    Mul, Mulh, Mulhsu, Mulhu, Div, Divu, Rem, Remu, Mulw, Divw, Divuw, Remw, Remuw,
+    Lb, Lh, Lw, Ld, Lbu, Lhu, Lwu, Sb, Sh, Sw, Sd, Flw, Fld, Fsw, Fsd,
+    Beq, Bne, Blt, Bge, Bltu, Bgeu, Jal, Jalr,
+    // From here on: out of line.
+    LrW, LrD, ScW, ScD,
+    AmoSwapW, AmoAddW, AmoXorW, AmoAndW, AmoOrW, AmoMinW, AmoMaxW, AmoMinuW, AmoMaxuW,
+    AmoSwapD, AmoAddD, AmoXorD, AmoAndD, AmoOrD, AmoMinD, AmoMaxD, AmoMinuD, AmoMaxuD,
+    Fence, FenceI, Ecall, Ebreak, Sret, Mret, Wfi, SfenceVma,
+    Csrrw, Csrrs, Csrrc, Csrrwi, Csrrsi, Csrrci,
+    FaddS, FsubS, FmulS, FdivS, FsqrtS, FsgnjS, FsgnjnS, FsgnjxS, FminS, FmaxS,
+    FcvtWS, FcvtWuS, FcvtLS, FcvtLuS, FmvXW, FeqS, FltS, FleS, FclassS,
+    FcvtSW, FcvtSWu, FcvtSL, FcvtSLu, FmvWX, FcvtSD, FmaddS, FmsubS, FnmsubS, FnmaddS,
+    FaddD, FsubD, FmulD, FdivD, FsqrtD, FsgnjD, FsgnjnD, FsgnjxD, FminD, FmaxD,
+    FcvtWD, FcvtWuD, FcvtLD, FcvtLuD, FmvXD, FeqD, FltD, FleD, FclassD,
+    FcvtDW, FcvtDWu, FcvtDL, FcvtDLu, FmvDX, FcvtDS, FmaddD, FmsubD, FnmsubD, FnmaddD,
+    Illegal,
+}
+
+impl Kind {
+    /// True if no instruction may follow in the same block: the next pc, the
+    /// privilege mode, or what is enabled may change.
+    pub(crate) fn ends_block(self) -> bool {
+        use Kind::*;
+        matches!(
+            self,
+            Jal | Jalr | FenceI | Ecall | Ebreak | Sret | Mret | Wfi | SfenceVma | Illegal
+        ) || (self as u8 >= Csrrw as u8 && self as u8 <= Csrrci as u8)
+    }
+}
+
+/// One decoded instruction of a block.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Op {
+    pub(crate) kind: Kind,
+    /// Destination; writes to x0 were turned to the sink register.
+    pub(crate) rd: u8,
+    pub(crate) rs1: u8,
+    pub(crate) rs2: u8,
+    /// Immediate. For branches, jal and auipc: relative to the block's start.
+    pub(crate) imm: i32,
+    /// Offset of the instruction from the block's start, bytes.
+    pub(crate) off: u16,
+    /// CSR number; or rm in bits 2:0 and rs3 in bits 7:3.
+    pub(crate) aux: u16,
+    /// The instruction's bits (16 if compressed), for xtval.
+    pub(crate) raw: u32,
+}
+
+impl Op {
+    /// Offset of the following instruction from the block's start, bytes.
+    #[inline(always)]
+    pub(crate) fn next_off(&self) -> u64 {
+        u64::from(self.off) + if self.raw & 3 == 3 { 4 } else { 2 }
+    }
+}
