@@ -1,0 +1,74 @@
+# `make` lists what there is. Each target installs what it needs first (scripts/setup.sh), so Debian
+# with Rust and make is enough to start from. Everything is built with the release profile, so that
+# the stages share their artefacts, and every stage has a limit in seconds (scripts/stage.sh).
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help build test demo demo-ci bench image fmt lint check clean
+
+# The stages of one target follow each other; cargo itself uses all cores.
+.NOTPARALLEL:
+
+CARGO ?= cargo
+STAGE := scripts/stage.sh
+OUT := $(or $(CARGO_TARGET_DIR),target)
+# On CI, a Cargo.lock that doesn't fit the manifests is a failure and not something to mend quietly.
+LOCKED := $(if $(CI),--locked)
+TWINVM := $(CARGO) run --release --package twinvm $(LOCKED) --
+
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+DEMO_KILLS ?= 6
+# Any number does; the demonstration prints it, and the same one repeats the run.
+ifndef DEMO_SEED
+DEMO_SEED := $(shell date +%s)
+endif
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+build: ## build the twinvm program (target/release/twinvm)
+	@$(STAGE) setup 300 scripts/setup.sh build
+	@$(STAGE) build 900 $(CARGO) build --release --package twinvm $(LOCKED)
+
+test: ## every check and every test, from nothing: what CI runs
+	@$(STAGE) setup 600 scripts/setup.sh test
+	@$(STAGE) format 60 $(CARGO) fmt --all --check
+	@$(STAGE) build 1200 $(CARGO) build --release --workspace --all-targets $(LOCKED)
+	@$(STAGE) rules 60 $(OUT)/release/xtask check
+	@$(STAGE) lint 900 $(CARGO) clippy --release --workspace --all-targets $(LOCKED) -- -D warnings
+	@$(STAGE) dependencies 600 scripts/cargo-deny.sh
+	@$(STAGE) image 300 $(OUT)/release/twinvm image build redis --out target/image/redis
+	@$(STAGE) tests 1200 $(CARGO) test --release --workspace $(LOCKED)
+
+demo: ## the demonstration; DEMO_ARGS="..." goes to twinvm demo
+	@$(STAGE) setup 600 scripts/setup.sh demo
+	@$(TWINVM) demo $(DEMO_ARGS)
+
+demo-ci: ## the demonstration without a person: DEMO_KILLS=6 kills from DEMO_SEED
+	@$(STAGE) setup 600 scripts/setup.sh demo
+	@$(STAGE) "demo-ci, seed $(DEMO_SEED)" 900 $(TWINVM) demo --kills $(DEMO_KILLS) --seed $(DEMO_SEED) --out target/demo-ci
+
+bench: ## the benchmarks, with QEMU as the yardstick; BENCH_ARGS="..." goes to twinvm bench
+	@$(STAGE) setup 600 scripts/setup.sh bench
+	@$(TWINVM) bench $(BENCH_ARGS)
+
+image: ## make the redis guest image from Debian packages (target/image/redis)
+	@$(STAGE) setup 600 scripts/setup.sh demo
+	@$(STAGE) image 900 $(TWINVM) image build redis --out target/image/redis
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+lint: ## clippy, warnings denied
+	@$(STAGE) setup 600 scripts/setup.sh test
+	@$(STAGE) lint 900 $(CARGO) clippy --release --workspace --all-targets $(LOCKED) -- -D warnings
+
+check: ## the project's own rules (cargo xtask check), the format, and the dependencies' licences
+	@$(STAGE) setup 600 scripts/setup.sh test
+	@$(STAGE) format 60 $(CARGO) fmt --all --check
+	@$(STAGE) rules 300 $(CARGO) xtask check
+	@$(STAGE) dependencies 600 scripts/cargo-deny.sh
+
+clean: ## remove everything that was built
+	$(CARGO) clean
