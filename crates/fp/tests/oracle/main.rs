@@ -1,8 +1,8 @@
 //! Every operation against Berkeley SoftFloat (RISC-V specialisation), result
 //! and flags, in every rounding mode.
 //!
-//! A failure prints the operands and, for a random case, the seed and the case
-//! number. `FP_SEED` and `FP_CASES` (cases per operation) change the random
+//! A failure prints the operands and, for a random case, the command that
+//! repeats it. `FP_SEED` and `FP_CASES` (cases per operation) change the random
 //! run: `FP_SEED=7 FP_CASES=10000000 cargo test --release -p twinvm-fp --test
 //! oracle`.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -95,7 +95,11 @@ fn random_cases_agree() {
             let rm = MODES[case as usize % MODES.len()];
             let before = (random.next() as u8 & 31) & (random.next() as u8);
             check(op, operands, rm, before, &|| {
-                format!("FP_SEED={seed} case {case}")
+                format!(
+                    "rerun: FP_SEED={seed} FP_CASES={} \
+                     cargo test --release -p twinvm-fp --test oracle",
+                    case + 1
+                )
             });
         }
     }
