@@ -277,6 +277,18 @@ fn missing_doubled_and_late_batches_are_refused() {
             ..
         }
     ));
+    let late = refused(&[0, 3]);
+    assert!(
+        matches!(
+            late,
+            ReadError::Backwards {
+                last: 1000,
+                found: 999,
+                ..
+            }
+        ),
+        "{late}"
+    );
     assert!(matches!(refused(&[0, 1, 2, 2]), ReadError::AfterEnd { .. }));
 }
 
