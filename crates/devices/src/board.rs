@@ -1,0 +1,411 @@
+//! The board: all devices, their address map and their interrupt lines.
+//!
+//! The machine calls [`Board::read`] and [`Board::write`] inside the hart's access step, and the
+//! `receive_frame`, `push_console_input`, `complete_entropy` and `update_time` calls for records
+//! and deadlines. After each of them it takes what [`Board::has_outputs`] announces and looks at
+//! [`Board::interrupt_lines`].
+
+use serde::{Deserialize, Serialize};
+use twinvm_mem::Memory;
+
+use crate::access::read_le;
+use crate::persist::{Persist, StateError, consistent, length};
+use crate::virtio::{VirtioMmio, VirtioNet, VirtioRng};
+use crate::{
+    AccessFault, Clint, ClintState, DeviceOutput, Finisher, FinisherRequest, FinisherState,
+    MAX_HARTS, Now, Outbox, Plic, PlicState, Rtc, RtcState, Uart16550, UartState,
+};
+
+pub mod map;
+mod slot;
+#[cfg(test)]
+mod tests;
+
+use map::Place;
+use slot::Slot;
+pub use slot::{SlotConfig, SlotState};
+
+/// What the board is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoardConfig {
+    /// Number of harts, 1 to [`MAX_HARTS`].
+    pub harts: usize,
+    /// What the virtio slots hold, from the first; slots without an entry are empty. At most
+    /// [`map::VIRTIO_SLOTS`].
+    pub slots: Vec<SlotConfig>,
+    /// Wall time at mtime 0 in nanoseconds since 1970, fixed at the cold start.
+    pub rtc_base_ns: u64,
+}
+
+/// A configuration that no board can have, or a call for a device that it hasn't got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BoardError {
+    /// No harts or too many.
+    #[error("the board cannot have {0} harts, only 1 to {MAX_HARTS}")]
+    Harts(usize),
+    /// More devices than slots.
+    #[error("{0} virtio devices, but the board has {slots} slots", slots = map::VIRTIO_SLOTS)]
+    Slots(usize),
+    /// The reset ROM's contents are larger than its window.
+    #[error("reset ROM of {0} bytes is larger than its window of {window}", window = map::ROM_SIZE)]
+    Rom(usize),
+    /// An event is for a slot that doesn't hold such a device: the record comes from another
+    /// machine.
+    #[error("virtio slot {slot} holds no {expected}")]
+    WrongSlot {
+        /// The slot.
+        slot: u8,
+        /// The device that the event is for.
+        expected: &'static str,
+    },
+}
+
+/// External interrupt lines of one hart; the machine timer line follows from
+/// [`Board::mtimecmp`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lines {
+    /// Machine software interrupt (mip.MSIP).
+    pub msip: bool,
+    /// Machine external interrupt (mip.MEIP).
+    pub meip: bool,
+    /// Supervisor external interrupt (mip.SEIP, the line, not the writable bit).
+    pub seip: bool,
+}
+
+/// All devices of the machine.
+#[derive(Debug)]
+pub struct Board {
+    rom: Vec<u8>,
+    clint: Clint,
+    plic: Plic,
+    uart: Uart16550,
+    rtc: Rtc,
+    finisher: Finisher,
+    slots: [Slot; map::VIRTIO_SLOTS],
+    outbox: Outbox,
+}
+
+/// The saved form of [`Board`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoardState {
+    /// Contents of the reset ROM.
+    pub rom: Vec<u8>,
+    /// Core-local interruptor.
+    pub clint: ClintState,
+    /// Interrupt controller.
+    pub plic: PlicState,
+    /// Serial port.
+    pub uart: UartState,
+    /// Real-time clock.
+    pub rtc: RtcState,
+    /// Finisher.
+    pub finisher: FinisherState,
+    /// All virtio slots.
+    pub slots: Vec<SlotState>,
+}
+
+impl Board {
+    /// A board after power-on, with this reset ROM.
+    pub fn new(config: &BoardConfig, rom: Vec<u8>) -> Result<Self, BoardError> {
+        if !(1..=MAX_HARTS).contains(&config.harts) {
+            return Err(BoardError::Harts(config.harts));
+        }
+        if config.slots.len() > map::VIRTIO_SLOTS {
+            return Err(BoardError::Slots(config.slots.len()));
+        }
+        if rom.len() as u64 > map::ROM_SIZE {
+            return Err(BoardError::Rom(rom.len()));
+        }
+        let slots = std::array::from_fn(|slot| {
+            Slot::new(config.slots.get(slot).copied().unwrap_or(SlotConfig::Empty))
+        });
+        Ok(Self {
+            rom,
+            clint: Clint::new(config.harts),
+            plic: Plic::new(config.harts),
+            uart: Uart16550::new(),
+            rtc: Rtc::new(config.rtc_base_ns),
+            finisher: Finisher::new(),
+            slots,
+            outbox: Outbox::default(),
+        })
+    }
+
+    /// Power-on state of all devices; the ROM, the configuration and the time of day stay. Part of
+    /// the reset step of the machine, which first takes all outputs.
+    pub fn reset(&mut self) {
+        self.clint.reset();
+        self.plic.reset();
+        self.uart.reset();
+        self.rtc.reset();
+        self.finisher = Finisher::new();
+        for slot in &mut self.slots {
+            slot.reset();
+        }
+        self.drive_lines();
+    }
+
+    /// Contents of the reset ROM, from [`map::ROM_BASE`]; the rest of its window is zero. Harts
+    /// fetch from here.
+    pub fn rom(&self) -> &[u8] {
+        &self.rom
+    }
+
+    /// A hart loads `size` bytes (1, 2, 4 or 8) from a device. May change device state: a claim,
+    /// a received byte.
+    ///
+    /// # Errors
+    /// A hole, a misaligned address or a size that the register doesn't take, as in QEMU.
+    pub fn read(
+        &mut self,
+        _mem: &mut Memory,
+        pa: u64,
+        size: usize,
+        now: Now,
+    ) -> Result<u64, AccessFault> {
+        let value = match map::place(pa, size).ok_or(AccessFault)? {
+            Place::Rom(offset) => return Ok(read_le(&self.rom, offset, size)),
+            Place::Clint(offset) => return self.clint.read(offset, size, now),
+            Place::Finisher(offset) => return self.finisher.read(offset, size),
+            Place::Virtio(slot, offset) => return self.slots[slot].read(offset, size),
+            Place::Plic(offset) => return self.plic.read(offset, size),
+            Place::Rtc(offset) => self.rtc.read(offset, size, now)?,
+            Place::Uart(offset) => self.uart.read(offset, size)?,
+        };
+        self.drive_lines();
+        Ok(value)
+    }
+
+    /// A hart stores the low `size` bytes (1, 2, 4 or 8) of `value` to a device. A virtio notify
+    /// runs its device to the end. Next hop of what devices send: [`Board::take_outputs`].
+    ///
+    /// # Errors
+    /// A hole, a misaligned address or a size that the register doesn't take, as in QEMU. Stores
+    /// to the ROM do nothing.
+    pub fn write(
+        &mut self,
+        mem: &mut Memory,
+        pa: u64,
+        size: usize,
+        value: u64,
+        now: Now,
+    ) -> Result<(), AccessFault> {
+        match map::place(pa, size).ok_or(AccessFault)? {
+            Place::Rom(_) => return Ok(()),
+            Place::Clint(offset) => return self.clint.write(offset, size, value),
+            Place::Finisher(offset) => return self.finisher.write(offset, size, value),
+            Place::Plic(offset) => return self.plic.write(offset, size, value),
+            Place::Rtc(offset) => self.rtc.write(offset, size, value, now)?,
+            Place::Uart(offset) => self.uart.write(offset, size, value, &mut self.outbox)?,
+            Place::Virtio(slot, offset) => {
+                let out = self.outbox.for_device(slot as u8);
+                self.slots[slot].write(offset, size, value, mem, out)?;
+            }
+        }
+        self.drive_lines();
+        Ok(())
+    }
+
+    /// Gives the PLIC the interrupt lines of all devices as they are now.
+    fn drive_lines(&mut self) {
+        for (slot, device) in self.slots.iter().enumerate() {
+            let irq = map::virtio_irq(slot) as usize;
+            self.plic.set_level(irq, device.irq_level());
+        }
+        self.plic
+            .set_level(map::UART_IRQ as usize, self.uart.irq_level());
+        self.plic
+            .set_level(map::RTC_IRQ as usize, self.rtc.irq_level());
+    }
+
+    /// Interrupt lines of `hart`; all low for a hart that doesn't exist.
+    #[inline]
+    pub fn interrupt_lines(&self, hart: usize) -> Lines {
+        let context = Plic::machine_context(hart);
+        Lines {
+            msip: self.clint.msip(hart),
+            meip: self.plic.context_pending(context),
+            seip: self.plic.context_pending(context + 1),
+        }
+    }
+
+    /// The timer compare value of `hart` in ticks of mtime: mip.MTIP is set while mtime is at or
+    /// above it.
+    #[inline]
+    pub fn mtimecmp(&self, hart: usize) -> u64 {
+        self.clint.mtimecmp(hart)
+    }
+
+    /// The mtime at which the clock's alarm fires; the machine stops there like at a timer and
+    /// calls [`Board::update_time`].
+    #[inline]
+    pub fn alarm_deadline(&self) -> Option<u64> {
+        self.rtc.alarm_deadline()
+    }
+
+    /// Fires the clock's alarm if mtime has reached it.
+    pub fn update_time(&mut self, now: Now) {
+        self.rtc.update(now.mtime);
+        self.drive_lines();
+    }
+
+    /// Whether an output, console bytes or a finisher request wait to be taken.
+    #[inline]
+    pub fn has_outputs(&self) -> bool {
+        !self.outbox.is_empty() || self.finisher.has_request()
+    }
+
+    /// Takes what devices sent, oldest first. Next hop: the machine logs the hash of each as an
+    /// output record and hands it to the output gate.
+    pub fn take_outputs(&mut self) -> Vec<DeviceOutput> {
+        self.outbox.take_outputs()
+    }
+
+    /// Takes what the guest sent on the serial console, oldest first.
+    pub fn take_console(&mut self) -> Vec<u8> {
+        self.outbox.take_console()
+    }
+
+    /// Takes the guest's request to end or to start again.
+    pub fn take_finisher_request(&mut self) -> Option<FinisherRequest> {
+        self.finisher.take_request()
+    }
+
+    /// Bytes of console input that would be taken now. The host looks before it logs input.
+    pub fn console_room(&self) -> usize {
+        self.uart.input_room()
+    }
+
+    /// Console input, in the step of its record. Gives the number of bytes taken; those beyond
+    /// [`console_room`](Self::console_room) are dropped, the same on every node.
+    pub fn push_console_input(&mut self, bytes: &[u8]) -> usize {
+        let taken = self.uart.push_input(bytes);
+        self.drive_lines();
+        taken
+    }
+
+    /// Whether a frame for the card in `slot` would reach the guest. If not, the host drops it
+    /// before it is logged. False for a slot without a card.
+    pub fn net_room(&self, slot: u8) -> bool {
+        matches!(self.slots.get(usize::from(slot)), Some(Slot::Net(net)) if net.rx_room())
+    }
+
+    /// The slots that hold network cards, with their addresses.
+    pub fn net_devices(&self) -> impl Iterator<Item = (u8, [u8; 6])> {
+        (0..).zip(&self.slots).filter_map(|(slot, device)| {
+            let Slot::Net(net) = device else {
+                return None;
+            };
+            Some((slot, net.device().mac()))
+        })
+    }
+
+    /// A frame arrives at the card in `slot`, in the step of its record. Next hop: the guest's
+    /// receive queue, which the guest sees together with the interrupt.
+    pub fn receive_frame(
+        &mut self,
+        mem: &mut Memory,
+        slot: u8,
+        frame: &[u8],
+    ) -> Result<(), BoardError> {
+        self.net(slot)?.receive(mem, frame);
+        self.drive_lines();
+        Ok(())
+    }
+
+    /// The first slot whose entropy source has an open request, and the bytes it wants. The live
+    /// node looks at slice ends and answers with an entropy record.
+    pub fn entropy_wanted(&self) -> Option<(u8, usize)> {
+        (0..).zip(&self.slots).find_map(|(slot, device)| {
+            let Slot::Rng(rng) = device else {
+                return None;
+            };
+            Some((slot, rng.wanted())).filter(|(_, wanted)| *wanted > 0)
+        })
+    }
+
+    /// Entropy for the source in `slot`, in the step of its record.
+    pub fn complete_entropy(
+        &mut self,
+        mem: &mut Memory,
+        slot: u8,
+        bytes: &[u8],
+    ) -> Result<(), BoardError> {
+        self.rng(slot)?.complete(mem, bytes);
+        self.drive_lines();
+        Ok(())
+    }
+
+    fn net(&mut self, slot: u8) -> Result<&mut VirtioMmio<VirtioNet>, BoardError> {
+        match self.slots.get_mut(usize::from(slot)) {
+            Some(Slot::Net(net)) => Ok(net),
+            _ => Err(BoardError::WrongSlot {
+                slot,
+                expected: "network card",
+            }),
+        }
+    }
+
+    fn rng(&mut self, slot: u8) -> Result<&mut VirtioMmio<VirtioRng>, BoardError> {
+        match self.slots.get_mut(usize::from(slot)) {
+            Some(Slot::Rng(rng)) => Ok(rng),
+            _ => Err(BoardError::WrongSlot {
+                slot,
+                expected: "entropy source",
+            }),
+        }
+    }
+}
+
+impl Persist for Board {
+    type State = BoardState;
+
+    /// # Panics
+    /// If outputs have not been taken: they would be lost, which is a fault of the machine.
+    fn save(&self) -> BoardState {
+        assert!(
+            self.outbox.is_empty(),
+            "board saved before its outputs were taken"
+        );
+        BoardState {
+            rom: self.rom.clone(),
+            clint: self.clint.save(),
+            plic: self.plic.save(),
+            uart: self.uart.save(),
+            rtc: self.rtc.save(),
+            finisher: self.finisher.save(),
+            slots: self.slots.iter().map(Persist::save).collect(),
+        }
+    }
+
+    fn restore(state: BoardState) -> Result<Self, StateError> {
+        length("board.rom", state.rom.len(), 0, map::ROM_SIZE as usize)?;
+        let found = state.slots.len();
+        length("board.slots", found, map::VIRTIO_SLOTS, map::VIRTIO_SLOTS)?;
+        consistent(
+            state.plic.contexts.len() == 2 * state.clint.msip.len(),
+            "plic and clint differ in their number of harts",
+        )?;
+        let mut slots = [const { Slot::Empty }; map::VIRTIO_SLOTS];
+        for (slot, state) in slots.iter_mut().zip(state.slots) {
+            *slot = Slot::restore(state)?;
+        }
+        let levels = state.plic.level;
+        let mut board = Self {
+            rom: state.rom,
+            clint: Clint::restore(state.clint)?,
+            plic: Plic::restore(state.plic)?,
+            uart: Uart16550::restore(state.uart)?,
+            rtc: Rtc::restore(state.rtc)?,
+            finisher: Finisher::restore(state.finisher)?,
+            slots,
+            outbox: Outbox::default(),
+        };
+        board.drive_lines();
+        consistent(
+            board.plic.save().level == levels,
+            "plic lines differ from those that the devices drive",
+        )?;
+        Ok(board)
+    }
+}

@@ -1,0 +1,112 @@
+//! What a virtio slot of the board can hold.
+
+use serde::{Deserialize, Serialize};
+use twinvm_mem::Memory;
+
+use crate::persist::{Persist, StateError};
+use crate::virtio::{MmioState, NetState, RngState, VirtioMmio, VirtioNet, VirtioRng};
+use crate::virtio::{read_empty_slot, write_empty_slot};
+use crate::{AccessFault, DeviceOut};
+
+/// What to put into a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotConfig {
+    /// Nothing.
+    Empty,
+    /// A network card with this address.
+    Net {
+        /// The card's address.
+        mac: [u8; 6],
+    },
+    /// An entropy source.
+    Rng,
+}
+
+/// A slot of the live board.
+#[derive(Debug)]
+pub(super) enum Slot {
+    Empty,
+    Net(VirtioMmio<VirtioNet>),
+    Rng(VirtioMmio<VirtioRng>),
+}
+
+/// The saved form of a slot. Variants are numbered in their order: new ones go to the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SlotState {
+    /// Nothing in the slot.
+    Empty,
+    /// A network card.
+    Net(MmioState<NetState>),
+    /// An entropy source.
+    Rng(MmioState<RngState>),
+}
+
+impl Slot {
+    pub(super) fn new(config: SlotConfig) -> Self {
+        match config {
+            SlotConfig::Empty => Self::Empty,
+            SlotConfig::Net { mac } => Self::Net(VirtioMmio::new(VirtioNet::new(mac))),
+            SlotConfig::Rng => Self::Rng(VirtioMmio::new(VirtioRng::new())),
+        }
+    }
+
+    pub(super) fn reset(&mut self) {
+        match self {
+            Self::Empty => {}
+            Self::Net(net) => net.reset(),
+            Self::Rng(rng) => rng.reset(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn irq_level(&self) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::Net(net) => net.irq_level(),
+            Self::Rng(rng) => rng.irq_level(),
+        }
+    }
+
+    pub(super) fn read(&self, offset: u64, size: usize) -> Result<u64, AccessFault> {
+        match self {
+            Self::Empty => read_empty_slot(offset, size),
+            Self::Net(net) => net.read(offset, size),
+            Self::Rng(rng) => rng.read(offset, size),
+        }
+    }
+
+    pub(super) fn write(
+        &mut self,
+        offset: u64,
+        size: usize,
+        value: u64,
+        mem: &mut Memory,
+        out: DeviceOut<'_>,
+    ) -> Result<(), AccessFault> {
+        match self {
+            Self::Empty => write_empty_slot(offset, size),
+            Self::Net(net) => net.write(offset, size, value, mem, out),
+            Self::Rng(rng) => rng.write(offset, size, value, mem, out),
+        }
+    }
+}
+
+impl Persist for Slot {
+    type State = SlotState;
+
+    fn save(&self) -> SlotState {
+        match self {
+            Self::Empty => SlotState::Empty,
+            Self::Net(net) => SlotState::Net(net.save()),
+            Self::Rng(rng) => SlotState::Rng(rng.save()),
+        }
+    }
+
+    fn restore(state: SlotState) -> Result<Self, StateError> {
+        Ok(match state {
+            SlotState::Empty => Self::Empty,
+            SlotState::Net(net) => Self::Net(VirtioMmio::restore(net)?),
+            SlotState::Rng(rng) => Self::Rng(VirtioMmio::restore(rng)?),
+        })
+    }
+}

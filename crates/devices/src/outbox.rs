@@ -1,0 +1,80 @@
+//! What devices give out: it waits here until the machine takes it, after the access.
+
+/// Something that a device wants done outside the machine, in the order in which it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceOutput {
+    /// An Ethernet frame that the guest sent. Next hop: the machine logs its hash as an output
+    /// record and hands it to the output gate.
+    Frame {
+        /// The virtio slot of the network device.
+        device: u8,
+        /// The frame from the destination address on, without checksum.
+        bytes: Vec<u8>,
+    },
+}
+
+/// Outputs and console bytes that the machine has not yet taken.
+///
+/// It isn't device state: the machine takes everything after the access that made it, so at every
+/// point where state is saved the outbox is empty.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    outputs: Vec<DeviceOutput>,
+    console: Vec<u8>,
+}
+
+impl Outbox {
+    /// Whether there is nothing to take.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.outputs.is_empty() && self.console.is_empty()
+    }
+
+    /// Takes the outputs, oldest first.
+    pub fn take_outputs(&mut self) -> Vec<DeviceOutput> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// Takes the bytes sent on the serial console, oldest first.
+    pub fn take_console(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.console)
+    }
+
+    /// Adds a byte that the guest sent on the serial console.
+    pub(crate) fn push_console(&mut self, byte: u8) {
+        self.console.push(byte);
+    }
+
+    /// The outbox as the device in virtio slot `device` sees it.
+    pub fn for_device(&mut self, device: u8) -> DeviceOut<'_> {
+        DeviceOut {
+            device,
+            outbox: self,
+        }
+    }
+}
+
+/// The outbox as one virtio device sees it: what it puts in carries its slot number.
+#[derive(Debug)]
+pub struct DeviceOut<'a> {
+    device: u8,
+    outbox: &'a mut Outbox,
+}
+
+impl DeviceOut<'_> {
+    /// The same outbox for a shorter time.
+    pub fn reborrow(&mut self) -> DeviceOut<'_> {
+        DeviceOut {
+            device: self.device,
+            outbox: self.outbox,
+        }
+    }
+
+    /// Adds a frame that the guest sent.
+    pub fn frame(&mut self, bytes: Vec<u8>) {
+        self.outbox.outputs.push(DeviceOutput::Frame {
+            device: self.device,
+            bytes,
+        });
+    }
+}

@@ -1,0 +1,411 @@
+//! The split virtqueue (virtio 1.2 section 2.7), the device's side, directly on guest RAM.
+
+use serde::{Deserialize, Serialize};
+use twinvm_mem::{Memory, OutOfRam};
+
+use crate::persist::{Persist, StateError, consistent};
+
+#[cfg(test)]
+mod tests;
+
+/// Largest queue that we offer.
+pub const MAX_QUEUE_SIZE: u16 = 256;
+/// Most descriptors in one chain, those of its indirect table included: bounds the work that one
+/// available buffer can cause.
+pub const MAX_CHAIN_DESCRIPTORS: usize = 256;
+
+const DESCRIPTOR_BYTES: u64 = 16;
+const DESC_NEXT: u16 = 1;
+const DESC_WRITE: u16 = 2;
+const DESC_INDIRECT: u16 = 4;
+const AVAIL_NO_INTERRUPT: u16 = 1;
+
+/// How the guest broke the rules of the ring. The device answers with DEVICE_NEEDS_RESET.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RingError {
+    /// A ring, a table or a buffer is not wholly in RAM.
+    #[error(transparent)]
+    OutOfRam(#[from] OutOfRam),
+    /// A size, alignment or address that no ring can have.
+    #[error("virtqueue of size {size} cannot be enabled: bad size, alignment or address")]
+    BadLayout {
+        /// The queue size that the guest set.
+        size: u16,
+    },
+    /// More buffers offered than the queue has room for.
+    #[error("available index {found} is more than {size} ahead of {expected}")]
+    IndexJump {
+        /// The available index in the ring.
+        found: u16,
+        /// The device's own index.
+        expected: u16,
+        /// The queue size.
+        size: u16,
+    },
+    /// A descriptor number beyond its table.
+    #[error("descriptor {index} is outside its table of {len}")]
+    BadDescriptor {
+        /// The descriptor number.
+        index: u16,
+        /// Entries in the table.
+        len: u16,
+    },
+    /// A chain that is too long or runs in a circle.
+    #[error("descriptor chain of more than {MAX_CHAIN_DESCRIPTORS}, or a loop")]
+    ChainTooLong,
+    /// A readable buffer behind a writable one.
+    #[error("device-readable descriptor after a device-writable one")]
+    ReadableAfterWritable,
+    /// An indirect table that was not negotiated, is nested, has a successor, or has a bad length.
+    #[error("indirect descriptor not allowed here, or its table has a bad length")]
+    BadIndirect,
+}
+
+/// One buffer of a chain, wholly inside RAM when it was checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Segment {
+    pa: u64,
+    len: u32,
+}
+
+/// A buffer that the guest offers: its device-readable part, then its device-writable part.
+///
+/// It lives only inside one operation of a device and is kept between operations for its memory
+/// alone.
+#[derive(Debug, Default)]
+pub struct Chain {
+    head: u16,
+    readable: Vec<Segment>,
+    writable: Vec<Segment>,
+}
+
+impl Chain {
+    /// Bytes that the device may read.
+    pub fn readable_bytes(&self) -> u64 {
+        total(&self.readable)
+    }
+
+    /// Bytes that the device may write.
+    pub fn writable_bytes(&self) -> u64 {
+        total(&self.writable)
+    }
+
+    /// Copies the readable part from byte `skip` on into `out`; stops when either ends, and gives
+    /// the number of bytes copied.
+    pub fn read(&self, mem: &Memory, skip: u64, out: &mut [u8]) -> Result<usize, RingError> {
+        let mut skip = skip;
+        let mut done = 0;
+        for segment in &self.readable {
+            let len = u64::from(segment.len);
+            if skip >= len {
+                skip -= len;
+                continue;
+            }
+            let take = usize::try_from(len - skip)
+                .unwrap_or(usize::MAX)
+                .min(out.len() - done);
+            if take == 0 {
+                break;
+            }
+            mem.read(segment.pa + skip, &mut out[done..done + take])?;
+            done += take;
+            skip = 0;
+        }
+        Ok(done)
+    }
+
+    /// Copies `bytes` to the start of the writable part; gives the number of bytes that had room.
+    pub fn write(&self, mem: &mut Memory, bytes: &[u8]) -> Result<usize, RingError> {
+        let mut done = 0;
+        for segment in &self.writable {
+            let take = (segment.len as usize).min(bytes.len() - done);
+            if take == 0 {
+                break;
+            }
+            mem.store(segment.pa, &bytes[done..done + take])?;
+            done += take;
+        }
+        Ok(done)
+    }
+}
+
+fn total(segments: &[Segment]) -> u64 {
+    segments.iter().map(|segment| u64::from(segment.len)).sum()
+}
+
+/// A virtqueue: where the guest put its rings and how far the device is in them.
+///
+/// The device's indexes are its own state; it never reads back what it wrote.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Virtqueue {
+    pub(crate) size: u16,
+    pub(crate) desc: u64,
+    pub(crate) driver: u64,
+    pub(crate) device: u64,
+    ready: bool,
+    indirect: bool,
+    next_avail: u16,
+    next_used: u16,
+}
+
+/// The saved form of [`Virtqueue`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueState {
+    /// Queue size that the guest chose.
+    pub size: u16,
+    /// Physical address of the descriptor table.
+    pub desc: u64,
+    /// Physical address of the available ring.
+    pub driver: u64,
+    /// Physical address of the used ring.
+    pub device: u64,
+    /// The guest enabled the queue.
+    pub ready: bool,
+    /// Indirect descriptors were negotiated.
+    pub indirect: bool,
+    /// Free-running index of the next available entry to take.
+    pub next_avail: u16,
+    /// Free-running index of the next used entry to fill.
+    pub next_used: u16,
+}
+
+impl Virtqueue {
+    /// A queue as after a reset.
+    pub fn new() -> Self {
+        Self {
+            size: MAX_QUEUE_SIZE,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the guest enabled the queue.
+    pub fn ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Enables the queue, if its layout can be one and lies in RAM.
+    pub(crate) fn enable(&mut self, mem: &Memory, indirect: bool) -> Result<(), RingError> {
+        if !self.layout_valid() {
+            return Err(RingError::BadLayout { size: self.size });
+        }
+        let size = u64::from(self.size);
+        for (pa, len) in [
+            (self.desc, DESCRIPTOR_BYTES * size),
+            (self.driver, 4 + 2 * size),
+            (self.device, 4 + 8 * size),
+        ] {
+            in_ram(mem, pa, len)?;
+        }
+        self.ready = true;
+        self.indirect = indirect;
+        self.next_avail = 0;
+        self.next_used = 0;
+        Ok(())
+    }
+
+    /// Disables the queue: the guest may set it up anew.
+    pub(crate) fn disable(&mut self) {
+        self.ready = false;
+        self.next_avail = 0;
+        self.next_used = 0;
+    }
+
+    fn layout_valid(&self) -> bool {
+        self.size.is_power_of_two()
+            && self.size <= MAX_QUEUE_SIZE
+            && self.desc.is_multiple_of(16)
+            && self.driver.is_multiple_of(2)
+            && self.device.is_multiple_of(4)
+    }
+
+    /// How many buffers the guest has offered that the device hasn't taken yet: at most the queue
+    /// size. An operation asks once and takes no more than that.
+    pub fn available(&self, mem: &Memory) -> Result<u16, RingError> {
+        let found = mem.load_u16(self.driver.wrapping_add(2))?;
+        let available = found.wrapping_sub(self.next_avail);
+        if available > self.size {
+            return Err(RingError::IndexJump {
+                found,
+                expected: self.next_avail,
+                size: self.size,
+            });
+        }
+        Ok(available)
+    }
+
+    /// Takes the next offered buffer into `chain`. Only after [`available`](Self::available) said
+    /// that there is one.
+    pub fn take(&mut self, mem: &Memory, chain: &mut Chain) -> Result<(), RingError> {
+        self.peek(mem, chain)?;
+        self.next_avail = self.next_avail.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Like [`take`](Self::take), but leaves the buffer in the queue.
+    pub fn peek(&self, mem: &Memory, chain: &mut Chain) -> Result<(), RingError> {
+        let slot = u64::from(self.next_avail & (self.size - 1));
+        let head = mem.load_u16(self.driver.wrapping_add(4 + 2 * slot))?;
+        chain.head = head;
+        chain.readable.clear();
+        chain.writable.clear();
+        self.walk(mem, chain)
+    }
+
+    fn walk(&self, mem: &Memory, chain: &mut Chain) -> Result<(), RingError> {
+        let (mut table, mut len, mut index) = (self.desc, self.size, chain.head);
+        let mut inside_indirect = false;
+        for _ in 0..MAX_CHAIN_DESCRIPTORS {
+            if index >= len {
+                return Err(RingError::BadDescriptor { index, len });
+            }
+            let at = table.wrapping_add(DESCRIPTOR_BYTES * u64::from(index));
+            let descriptor = Descriptor::read(mem, at)?;
+            if descriptor.flags & DESC_INDIRECT != 0 {
+                if inside_indirect || !self.indirect {
+                    return Err(RingError::BadIndirect);
+                }
+                inside_indirect = true;
+                len = descriptor.table_len()?;
+                table = descriptor.pa;
+                index = 0;
+                continue;
+            }
+            chain.push(mem, &descriptor)?;
+            if descriptor.flags & DESC_NEXT == 0 {
+                return Ok(());
+            }
+            index = descriptor.next;
+        }
+        Err(RingError::ChainTooLong)
+    }
+
+    /// Gives a buffer back to the guest, `written` bytes of it filled. It becomes visible with
+    /// [`publish`](Self::publish).
+    pub fn give_back(
+        &mut self,
+        mem: &mut Memory,
+        chain: &Chain,
+        written: u32,
+    ) -> Result<(), RingError> {
+        let slot = u64::from(self.next_used & (self.size - 1));
+        let mut entry = [0; 8];
+        entry[..4].copy_from_slice(&u32::from(chain.head).to_le_bytes());
+        entry[4..].copy_from_slice(&written.to_le_bytes());
+        mem.store(self.device.wrapping_add(4 + 8 * slot), &entry)?;
+        self.next_used = self.next_used.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Shows the guest all buffers given back; says whether the guest wants an interrupt for them.
+    pub fn publish(&self, mem: &mut Memory) -> Result<bool, RingError> {
+        mem.store_u16(self.device.wrapping_add(2), self.next_used)?;
+        let flags = mem.load_u16(self.driver)?;
+        Ok(flags & AVAIL_NO_INTERRUPT == 0)
+    }
+}
+
+impl Chain {
+    fn push(&mut self, mem: &Memory, descriptor: &Descriptor) -> Result<(), RingError> {
+        let writable = descriptor.flags & DESC_WRITE != 0;
+        if !writable && !self.writable.is_empty() {
+            return Err(RingError::ReadableAfterWritable);
+        }
+        if descriptor.len == 0 {
+            return Ok(());
+        }
+        in_ram(mem, descriptor.pa, u64::from(descriptor.len))?;
+        let segment = Segment {
+            pa: descriptor.pa,
+            len: descriptor.len,
+        };
+        if writable {
+            self.writable.push(segment);
+        } else {
+            self.readable.push(segment);
+        }
+        Ok(())
+    }
+}
+
+/// A descriptor as the guest wrote it.
+struct Descriptor {
+    pa: u64,
+    len: u32,
+    flags: u16,
+    next: u16,
+}
+
+impl Descriptor {
+    fn read(mem: &Memory, at: u64) -> Result<Self, RingError> {
+        let mut raw = [0; DESCRIPTOR_BYTES as usize];
+        mem.read(at, &mut raw)?;
+        let [low, high] = [0, 8].map(|from| {
+            let mut half = [0; 8];
+            half.copy_from_slice(&raw[from..from + 8]);
+            u64::from_le_bytes(half)
+        });
+        Ok(Self {
+            pa: low,
+            len: high as u32,
+            flags: (high >> 32) as u16,
+            next: (high >> 48) as u16,
+        })
+    }
+
+    /// Entries in the indirect table that this descriptor points to.
+    fn table_len(&self) -> Result<u16, RingError> {
+        let entries = u64::from(self.len) / DESCRIPTOR_BYTES;
+        let whole = u64::from(self.len).is_multiple_of(DESCRIPTOR_BYTES);
+        if self.flags & DESC_NEXT != 0 || !whole || entries == 0 {
+            return Err(RingError::BadIndirect);
+        }
+        match u16::try_from(entries) {
+            Ok(len) if usize::from(len) <= MAX_CHAIN_DESCRIPTORS => Ok(len),
+            _ => Err(RingError::BadIndirect),
+        }
+    }
+}
+
+fn in_ram(mem: &Memory, pa: u64, len: u64) -> Result<(), RingError> {
+    if mem.contains(pa, len) {
+        Ok(())
+    } else {
+        Err(OutOfRam { pa, len }.into())
+    }
+}
+
+impl Persist for Virtqueue {
+    type State = QueueState;
+
+    fn save(&self) -> QueueState {
+        QueueState {
+            size: self.size,
+            desc: self.desc,
+            driver: self.driver,
+            device: self.device,
+            ready: self.ready,
+            indirect: self.indirect,
+            next_avail: self.next_avail,
+            next_used: self.next_used,
+        }
+    }
+
+    /// Addresses are checked against RAM at each use, not here.
+    fn restore(state: QueueState) -> Result<Self, StateError> {
+        let queue = Self {
+            size: state.size,
+            desc: state.desc,
+            driver: state.driver,
+            device: state.device,
+            ready: state.ready,
+            indirect: state.indirect,
+            next_avail: state.next_avail,
+            next_used: state.next_used,
+        };
+        consistent(
+            !queue.ready || queue.layout_valid(),
+            "virtqueue is ready but its size or alignment is not one a queue can have",
+        )?;
+        Ok(queue)
+    }
+}
