@@ -1,0 +1,169 @@
+//! One question to the arbiter at a time, repeated until it is settled.
+//!
+//! ```text
+//!            sent                unknown / no answer
+//!   Idle ----------> InFlight ------------------------> Waiting
+//!    ^                  | ^                                |
+//!    | settled          | |        backoff over            |
+//!    +------------------+ +--------------------------------+
+//! ```
+//!
+//! A read is settled by its answer. A CAS from g is settled only by a record with a higher
+//! generation, from whatever answer; `Unknown` and records that still show g are not
+//! answers, because the request may land later.
+
+use std::collections::VecDeque;
+
+use crate::arbiter::Outcome;
+use crate::config::{ARBITER_ANSWER_MS, ARBITER_RETRY_FIRST_MS, ARBITER_RETRY_LAST_MS};
+use crate::event::Action;
+use crate::record::{Generation, Record, ReqId};
+use crate::time::Instant;
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Question {
+    Read,
+    Cas { expect: Generation, record: Record },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    InFlight { give_up: Instant },
+    Waiting { until: Instant },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    question: Question,
+    req: ReqId,
+    stage: Stage,
+    backoff_ms: u64,
+}
+
+/// The node's side of the arbiter.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asking {
+    last_req: u64,
+    pending: Option<Pending>,
+    unanswered: u32,
+}
+
+impl Asking {
+    /// What is being asked.
+    pub(crate) fn question(&self) -> Option<Question> {
+        self.pending.map(|p| p.question)
+    }
+
+    /// Whether the outcome of a CAS is awaited.
+    pub(crate) fn awaits_cas(&self) -> bool {
+        matches!(self.question(), Some(Question::Cas { .. }))
+    }
+
+    /// How often in a row the present question found no answer.
+    pub(crate) fn unanswered(&self) -> u32 {
+        self.unanswered
+    }
+
+    /// Forgets the question. For a CAS: only when another one that raises the same
+    /// generation takes its place.
+    pub(crate) fn forget(&mut self) {
+        self.pending = None;
+        self.unanswered = 0;
+    }
+
+    /// Asks, in the place of whatever was asked before.
+    pub(crate) fn ask<T>(
+        &mut self,
+        now: Instant,
+        question: Question,
+        out: &mut VecDeque<Action<T>>,
+    ) {
+        self.unanswered = 0;
+        self.send(now, question, ARBITER_RETRY_FIRST_MS, out);
+    }
+
+    fn send<T>(
+        &mut self,
+        now: Instant,
+        question: Question,
+        backoff_ms: u64,
+        out: &mut VecDeque<Action<T>>,
+    ) {
+        self.last_req += 1;
+        let req = ReqId(self.last_req);
+        out.push_back(match question {
+            Question::Read => Action::ArbiterRead { req },
+            Question::Cas { expect, record } => Action::ArbiterCas {
+                req,
+                expect,
+                record,
+            },
+        });
+        self.pending = Some(Pending {
+            question,
+            req,
+            stage: Stage::InFlight {
+                give_up: now.plus_ms(ARBITER_ANSWER_MS),
+            },
+            backoff_ms,
+        });
+    }
+
+    /// Takes an answer. Returns what a read found, if this settles it; a CAS is settled by
+    /// [`Asking::settle`].
+    pub(crate) fn answer(
+        &mut self,
+        now: Instant,
+        req: ReqId,
+        outcome: &Outcome,
+    ) -> Option<Option<Record>> {
+        let pending = self.pending.as_mut().filter(|p| p.req == req)?;
+        match (pending.question, outcome) {
+            (Question::Read, Outcome::Read(record)) => {
+                self.forget();
+                Some(*record)
+            }
+            _ => {
+                pending.stage = Stage::Waiting {
+                    until: now.plus_ms(pending.backoff_ms),
+                };
+                self.unanswered = self.unanswered.saturating_add(1);
+                None
+            }
+        }
+    }
+
+    /// A record of this generation exists: the end of any CAS from a lower one.
+    pub(crate) fn settle(&mut self, generation: Generation) {
+        if let Some(Question::Cas { expect, .. }) = self.question()
+            && generation > expect
+        {
+            self.forget();
+        }
+    }
+
+    /// Repeats the question when its time has come.
+    pub(crate) fn tick<T>(&mut self, now: Instant, out: &mut VecDeque<Action<T>>) {
+        let Some(pending) = self.pending else {
+            return;
+        };
+        match pending.stage {
+            Stage::InFlight { give_up } if now >= give_up => {
+                self.unanswered = self.unanswered.saturating_add(1);
+            }
+            Stage::Waiting { until } if now >= until => {}
+            _ => return,
+        }
+        let backoff_ms = (pending.backoff_ms * 2).min(ARBITER_RETRY_LAST_MS);
+        self.send(now, pending.question, backoff_ms, out);
+    }
+
+    /// When [`Asking::tick`] is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.pending.map(|p| match p.stage {
+            Stage::InFlight { give_up } => give_up,
+            Stage::Waiting { until } => until,
+        })
+    }
+}

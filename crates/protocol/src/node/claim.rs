@@ -1,0 +1,124 @@
+//! Claiming: a backup without its live node.
+//!
+//! ```text
+//!   Draining ----> Asking ----------------> (Live)    the record names us live
+//!      |             ^  \
+//!      |             |   +----------------> (Cold)    it names neither us nor our session
+//!      +--> Reading -+---------------------> (Cold)
+//!     never told that we were paired
+//! ```
+//!
+//! Draining is a stage because the last position is read only after storing and acking have
+//! ended; Reading because a backup that was never told may not be named; Asking because
+//! only a higher generation settles. Disk durability belongs to the drain; fencing of shared
+//! storage comes between the won CAS and the first access.
+
+use crate::event::{ExitReason, NoteLevel};
+use crate::node::core::{Change, Core};
+use crate::node::follow::Follow;
+use crate::node::mutation::Mutation;
+use crate::record::{Position, Record};
+use crate::time::Instant;
+
+/// How far the claim is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClaimStage {
+    Draining,
+    Reading,
+    Asking,
+}
+
+/// A claim.
+#[derive(Debug)]
+pub(crate) struct Claim<T> {
+    pub(crate) follow: Follow<T>,
+    pub(crate) stage: ClaimStage,
+    /// The end of the log we hold, once drained.
+    pub(crate) drained: Position,
+}
+
+impl<T> Claim<T> {
+    pub(crate) fn new(follow: Follow<T>) -> Self {
+        Self {
+            follow,
+            stage: ClaimStage::Draining,
+            drained: Position(0),
+        }
+    }
+
+    pub(crate) fn on_drained(&mut self, core: &mut Core<T>, now: Instant, position: Position) {
+        if self.stage != ClaimStage::Draining {
+            core.fault("drained twice");
+            return;
+        }
+        if position < self.follow.acked && !core.broken(Mutation::AckWhileDraining) {
+            core.fault(format!(
+                "drained to {position}, but {} was acked",
+                self.follow.acked
+            ));
+            return;
+        }
+        self.drained = position;
+        if core.broken(Mutation::ClaimWithoutCas) {
+            core.change(Change::Claimed(Record {
+                generation: core.generation.next(),
+                live: core.live_name(),
+                backup: None,
+                halted: false,
+            }));
+            return;
+        }
+        match self.follow.told {
+            Some(generation) => {
+                self.stage = ClaimStage::Asking;
+                core.ask_cas(now, generation, None, false);
+            }
+            None => {
+                self.stage = ClaimStage::Reading;
+                core.ask_read(now);
+            }
+        }
+    }
+
+    pub(crate) fn on_read(&mut self, core: &mut Core<T>, now: Instant, read: Option<Record>) {
+        if self.stage != ClaimStage::Reading {
+            return;
+        }
+        match read {
+            Some(record) => self.look(core, now, &record),
+            None => core.change(Change::Discard("the arbiter has no record".into())),
+        }
+    }
+
+    pub(crate) fn on_record(&mut self, core: &mut Core<T>, now: Instant, record: &Record) {
+        if self.stage == ClaimStage::Asking {
+            self.look(core, now, record);
+        }
+    }
+
+    fn look(&mut self, core: &mut Core<T>, now: Instant, record: &Record) {
+        if record.live == core.live_name() {
+            core.change(Change::Claimed(*record));
+        } else if record.names_backup(core.me.id, self.follow.session)
+            || core.broken(Mutation::ClaimUntold) && self.stage == ClaimStage::Reading
+        {
+            self.stage = ClaimStage::Asking;
+            core.ask_cas(now, record.generation, None, false);
+        } else if record.halted {
+            core.change(Change::Exit(ExitReason::PeerHalted));
+        } else {
+            let why = format!("the claim is lost: {record}");
+            core.change(Change::Discard(why));
+        }
+    }
+
+    pub(crate) fn tick(&mut self, core: &mut Core<T>) {
+        if core.asking.unanswered() > 1 {
+            core.note(
+                NoteLevel::Error,
+                "claiming, but the arbiter does not answer; the VM stands still until it does"
+                    .into(),
+            );
+        }
+    }
+}

@@ -1,0 +1,680 @@
+//! The node: one state machine per process.
+//!
+//! [`RoleKind`] has the diagram of the roles; each role's file has its own. One call of
+//! [`Node::handle`] takes one event, carries out at most a few changes of role through the
+//! one function that checks them, lets out what may leave, and checks the invariants. A
+//! violated invariant takes back everything the event did and freezes the node
+//! ([`Action::Fatal`]): a crash is always safe, a wrong frame never is.
+//!
+//! Rules for the driver:
+//! - carry out actions in order; events that follow from them come in later calls;
+//! - after [`Action::Discard`] no machine event of the discarded VM may come;
+//! - call with [`Event::Tick`] at [`Node::next_deadline`];
+//! - while [`Node::execution_must_wait`], do not execute.
+
+mod asking;
+mod claim;
+mod core;
+mod follow;
+mod invariants;
+mod live;
+mod mutation;
+mod role;
+mod seek;
+mod session;
+mod status;
+mod stop;
+#[cfg(test)]
+mod tests;
+
+use crate::config::{Config, Identity};
+use crate::event::{Action, CloseReason, Ctl, Event, ExitReason, NoteLevel};
+use crate::message::{Goodbye, Hello, Message, PROTOCOL_VERSION, Refusal, first_mismatch};
+use crate::record::{ConnId, Generation, Position, Record, SessionId};
+use crate::time::Instant;
+
+use self::claim::Claim;
+use self::core::{Change, Core};
+use self::follow::Follow;
+use self::live::Live;
+#[doc(hidden)]
+pub use self::mutation::Mutation;
+pub use self::role::RoleKind;
+use self::seek::Seek;
+pub use self::status::Status;
+use self::stop::StopKind;
+
+/// Steps one event may set off; each stage of a stop or pairing is one, so a handful.
+const MAX_STEPS: usize = 16;
+
+/// A role with its state. [`RoleKind`] has the diagram.
+enum Role<T> {
+    Cold(Seek),
+    Joining(Box<Follow<T>>),
+    Backup(Box<Follow<T>>),
+    Claiming(Box<Claim<T>>),
+    Live(Box<Live<T>>),
+    Frozen(Seek),
+    Exited,
+}
+
+impl<T> Role<T> {
+    fn kind(&self) -> RoleKind {
+        match self {
+            Self::Cold(_) => RoleKind::Cold,
+            Self::Joining(_) => RoleKind::Joining,
+            Self::Backup(_) => RoleKind::Backup,
+            Self::Claiming(_) => RoleKind::Claiming,
+            Self::Live(_) => RoleKind::Live,
+            Self::Frozen(_) => RoleKind::Frozen,
+            Self::Exited => RoleKind::Exited,
+        }
+    }
+}
+
+/// One node's protocol. `T` is an output: kept, ordered and handed back, never looked at.
+pub struct Node<T> {
+    core: Core<T>,
+    role: Role<T>,
+    started: bool,
+    now: Instant,
+}
+
+impl<T> Node<T> {
+    /// A node that does nothing before [`Event::Start`].
+    pub fn new(me: Identity, config: Config) -> Self {
+        Self {
+            core: Core::new(me, config),
+            role: Role::Cold(Seek::new(Instant::default())),
+            started: false,
+            now: Instant::default(),
+        }
+    }
+
+    /// Breaks a rule, to prove that tests see it.
+    #[cfg(feature = "mutations")]
+    #[doc(hidden)]
+    pub fn break_rule(&mut self, mutation: Mutation) {
+        self.core.mutation = Some(mutation);
+    }
+
+    /// Takes one event. `now` must not go back.
+    pub fn handle(&mut self, now: Instant, event: Event<T>) {
+        if matches!(self.role, Role::Exited) {
+            return;
+        }
+        let mark = self.core.out.len();
+        let now = now.max(self.now);
+        self.now = now;
+        self.core.emitted = 0;
+        match event {
+            Event::Start { generation } if !self.started => {
+                self.started = true;
+                self.core.generation = generation;
+                self.role = Role::Cold(Seek::new(now));
+                self.tick(now);
+            }
+            _ if !self.started => {}
+            event => self.dispatch(now, event),
+        }
+        self.settle(now);
+        if let Err(what) = self.check() {
+            self.core.out.truncate(mark);
+            self.core.act(Action::Fatal { what });
+            self.role = Role::Exited;
+        }
+    }
+
+    /// The next thing to do; `None` when all is done. Take them until then.
+    pub fn next_action(&mut self) -> Option<Action<T>> {
+        self.core.out.pop_front()
+    }
+
+    /// When the next [`Event::Tick`] is due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let core = &self.core;
+        let role = match &self.role {
+            Role::Cold(seek) | Role::Frozen(seek) => seek.deadline(core, self.now),
+            Role::Joining(follow) => Some(follow.deadline(core, false)),
+            Role::Backup(follow) => Some(follow.deadline(core, true)),
+            Role::Claiming(_) => None,
+            Role::Live(live) => live.deadline(core),
+            Role::Exited => return None,
+        };
+        let shared = [core.asking.deadline(), core.conns_deadline()];
+        shared.into_iter().flatten().chain(role).min()
+    }
+
+    fn dispatch(&mut self, now: Instant, event: Event<T>) {
+        match event {
+            Event::Start { .. } => self.core.fault("started twice"),
+            Event::Tick => self.tick(now),
+            Event::Terminate => self.on_terminate(now),
+            Event::Ctl(ctl) => self.on_ctl(now, ctl),
+            Event::ChannelUp {
+                conn,
+                dialed,
+                nonce,
+            } => self.on_channel_up(now, conn, dialed, nonce),
+            Event::DialFailed => self.core.dial_failed(now),
+            Event::ChannelDown { conn } => self.on_channel_down(now, conn),
+            Event::Received { conn, message } => self.on_received(now, conn, message),
+            Event::Arbiter { req, outcome } => self.on_arbiter(now, req, outcome),
+            Event::Progress { progress, beat } => {
+                self.core.progress = progress;
+                self.core.beat = beat;
+                if let Role::Live(live) = &mut self.role {
+                    live.log_end = live.log_end.max(progress.position);
+                }
+            }
+            Event::Stored { session, end } => {
+                if let Some(follow) = self.follow_mut(session) {
+                    let (follow, core) = follow;
+                    follow.on_stored(core, now, end);
+                }
+            }
+            Event::Side { session, bytes } => self.on_side(session, bytes),
+            Event::Installed { session } => self.on_installed(session),
+            Event::SessionFailed { session, why } => self.on_session_failed(now, session, &why),
+            Event::Diverged { detail } => self.on_diverged(now, &detail),
+            event => self.on_machine(now, event),
+        }
+    }
+
+    fn on_machine(&mut self, now: Instant, event: Event<T>) {
+        let core = &mut self.core;
+        match (&mut self.role, event) {
+            (
+                Role::Live(live),
+                Event::Output {
+                    position,
+                    bytes,
+                    item,
+                },
+            ) => live.on_output(core, position, bytes, item),
+            (Role::Live(live), Event::Flushed { first, end, batch }) => {
+                live.on_flushed(core, first, end, batch);
+            }
+            (Role::Live(live), Event::SnapshotTaken { session, position }) => {
+                live.on_snapshot_taken(core, session, position);
+            }
+            (
+                Role::Live(live),
+                Event::SnapshotChunk {
+                    session,
+                    offset,
+                    bytes,
+                    last,
+                },
+            ) => live.on_snapshot_chunk(core, session, offset, bytes, last),
+            (Role::Live(live), Event::GuestHalted { position }) => live.on_guest_halted(position),
+            (Role::Live(live), Event::Frozen { position }) => live.on_frozen(position),
+            (
+                Role::Backup(follow),
+                Event::Output {
+                    position,
+                    bytes,
+                    item,
+                },
+            ) => follow.on_output(core, position, bytes, item),
+            (Role::Backup(follow), Event::GuestHalted { position }) => {
+                follow.halted = Some(position);
+            }
+            (Role::Claiming(claim), event) => match event {
+                Event::Output {
+                    position,
+                    bytes,
+                    item,
+                } => claim.follow.on_output(core, position, bytes, item),
+                Event::GuestHalted { position } => claim.follow.halted = Some(position),
+                Event::Drained { position } => claim.on_drained(core, now, position),
+                _ => {}
+            },
+            // What a thread said before it learnt of the change of role.
+            _ => {}
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let core = &mut self.core;
+        core.asking.tick(now, &mut core.out);
+        match &mut self.role {
+            Role::Cold(seek) | Role::Frozen(seek) => seek.tick(core, now),
+            Role::Joining(follow) => follow.tick(core, now, false),
+            Role::Backup(follow) => follow.tick(core, now, true),
+            Role::Claiming(claim) => claim.tick(core),
+            Role::Live(live) => live.tick(core, now),
+            Role::Exited => {}
+        }
+        // After the roles, so that a session that has just ended is not also abandoned.
+        self.core.tick_conns(now);
+    }
+
+    // ---- the channel -----------------------------------------------------------------
+
+    fn on_channel_up(&mut self, now: Instant, conn: ConnId, dialed: bool, nonce: u128) {
+        let seeking = matches!(&self.role, Role::Cold(s) | Role::Frozen(s) if !s.starting);
+        self.core
+            .channel_up(now, Core::<T>::new_conn(conn, dialed, nonce));
+        if dialed && self.core.conn(conn).is_some() {
+            if seeking {
+                let hello = self.core.hello(self.role.kind(), None);
+                self.core.send(conn, hello);
+            } else {
+                self.core.close(now, conn, CloseReason::Abandoned);
+            }
+        }
+    }
+
+    fn on_channel_down(&mut self, now: Instant, conn: ConnId) {
+        if !self.core.channel_down(now, conn) {
+            return;
+        }
+        let why = "the connection broke";
+        match &mut self.role {
+            Role::Cold(seek) | Role::Frozen(seek) => seek.on_down(conn),
+            Role::Joining(follow) | Role::Backup(follow) if follow.conn == conn => {
+                self.core.change(Change::Suspect(why.into()));
+            }
+            Role::Live(live) if live.session().is_some_and(|s| s.conn == conn) => {
+                live.lose_session(&mut self.core, now, why);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_received(&mut self, now: Instant, conn: ConnId, message: Message) {
+        if self.core.conn(conn).is_none() {
+            return;
+        }
+        if let Message::Hello(hello) = message {
+            return self.on_hello(now, conn, &hello);
+        }
+        let core = &mut self.core;
+        match &mut self.role {
+            Role::Cold(seek) | Role::Frozen(seek) => seek.on_message(core, now, conn, message),
+            Role::Joining(follow) if follow.conn == conn => match message {
+                Message::Paired { .. } => {
+                    core.close_protocol(now, conn, "paired before it was installed");
+                    core.change(Change::Suspect("the live node broke the protocol".into()));
+                }
+                message => follow.on_message(core, now, message),
+            },
+            Role::Backup(follow) if follow.conn == conn => follow.on_message(core, now, message),
+            Role::Live(live) => live.on_message(core, now, conn, message),
+            _ => core.close_protocol(now, conn, "a frame outside a session"),
+        }
+    }
+
+    fn on_hello(&mut self, now: Instant, id: ConnId, hello: &Hello) {
+        let kind = self.role.kind();
+        let holds = self.holds();
+        let core = &mut self.core;
+        let Some(conn) = core.conn(id).filter(|c| !c.greeted) else {
+            return core.close_protocol(now, id, "two hellos");
+        };
+        conn.greeted = true;
+        let dialed = conn.dialed;
+        if !dialed {
+            let answer = core.hello(kind, holds);
+            core.send(id, answer);
+        }
+        let refusal = if hello.version != PROTOCOL_VERSION {
+            let ours = PROTOCOL_VERSION;
+            core.note(
+                NoteLevel::Error,
+                format!(
+                    "{} speaks protocol {}, this node {ours}; run the same version",
+                    hello.name, hello.version
+                ),
+            );
+            Some(Refusal::Version { ours })
+        } else if hello.id == core.me.id {
+            Some(Refusal::SameNode)
+        } else if let Some(mismatch) = first_mismatch(&core.me.machine, &hello.machine) {
+            core.act(Action::Mismatch(mismatch.clone()));
+            Some(Refusal::Machine(mismatch))
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            if !dialed {
+                core.send(id, Message::Refuse(refusal));
+            }
+            core.close(now, id, CloseReason::Done);
+            if dialed {
+                core.dial_slowly(now);
+            }
+            return;
+        }
+        match &mut self.role {
+            Role::Live(live) => live.on_caller(core, now, id, hello),
+            role => {
+                if !dialed {
+                    core.send(id, Message::Refuse(Refusal::NotLive));
+                    core.close(now, id, CloseReason::Done);
+                }
+                if let Role::Cold(seek) | Role::Frozen(seek) = role {
+                    seek.on_answer(core, now, hello);
+                }
+            }
+        }
+    }
+
+    /// The session this node could claim with.
+    fn holds(&self) -> Option<SessionId> {
+        match &self.role {
+            Role::Backup(follow) => Some(follow.session),
+            Role::Claiming(claim) => Some(claim.follow.session),
+            _ => None,
+        }
+    }
+
+    fn follow_mut(&mut self, session: SessionId) -> Option<(&mut Follow<T>, &mut Core<T>)> {
+        match &mut self.role {
+            Role::Joining(follow) | Role::Backup(follow) if follow.session == session => {
+                Some((follow, &mut self.core))
+            }
+            Role::Claiming(claim)
+                if claim.follow.session == session
+                    && self.core.broken(Mutation::AckWhileDraining) =>
+            {
+                Some((&mut claim.follow, &mut self.core))
+            }
+            _ => None,
+        }
+    }
+
+    fn on_side(&mut self, session: SessionId, bytes: Vec<u8>) {
+        let conn = match &self.role {
+            Role::Joining(f) | Role::Backup(f) if f.session == session => Some(f.conn),
+            Role::Live(live) => live.session().filter(|s| s.id == session).map(|s| s.conn),
+            _ => None,
+        };
+        if let Some(conn) = conn {
+            self.core.send(conn, Message::Side { bytes });
+        }
+    }
+
+    fn on_installed(&mut self, session: SessionId) {
+        if let Role::Joining(follow) = &self.role
+            && follow.session == session
+        {
+            if follow.snapshot_whole() {
+                self.core.change(Change::Installed);
+            } else {
+                self.core.fault("installed half a snapshot");
+            }
+        }
+    }
+
+    fn on_session_failed(&mut self, now: Instant, session: SessionId, why: &str) {
+        let core = &mut self.core;
+        match &mut self.role {
+            Role::Joining(f) | Role::Backup(f) if f.session == session => {
+                f.leave(core, now, Goodbye::Leaving);
+                core.change(Change::Suspect(why.to_owned()));
+            }
+            Role::Live(live) if live.session().is_some_and(|s| s.id == session) => {
+                live.lose_session(core, now, why);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_diverged(&mut self, now: Instant, detail: &str) {
+        let core = &mut self.core;
+        let why = format!("replay diverged: {detail}");
+        if !matches!(self.role, Role::Cold(_) | Role::Frozen(_) | Role::Exited) {
+            core.note(NoteLevel::Error, why.clone());
+        }
+        match &mut self.role {
+            Role::Joining(follow) | Role::Backup(follow) => {
+                follow.leave(core, now, Goodbye::Diverged);
+                core.change(Change::Discard(why));
+            }
+            Role::Claiming(_) => core.change(Change::Discard(why)),
+            Role::Live(live) => {
+                if let Some(session) = live.session() {
+                    let conn = session.conn;
+                    core.send(conn, Message::Goodbye(Goodbye::Diverged));
+                    live.lose_session(core, now, &why);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    // ---- people ----------------------------------------------------------------------
+
+    fn on_terminate(&mut self, now: Instant) {
+        let core = &mut self.core;
+        if std::mem::replace(&mut core.terminating, true) {
+            return core.change(Change::Exit(ExitReason::Forced));
+        }
+        match &mut self.role {
+            Role::Live(live) => live.begin_stop(core, StopKind::Leave),
+            // The VM may exist only here: settle the claim first, then leave as live or cold.
+            Role::Claiming(_) => core.note(
+                NoteLevel::Warn,
+                "asked to terminate while claiming: settling the claim first".into(),
+            ),
+            Role::Joining(follow) | Role::Backup(follow) => {
+                follow.leave(core, now, Goodbye::Leaving);
+                core.change(Change::Exit(ExitReason::Terminated));
+            }
+            _ => core.change(Change::Exit(ExitReason::Terminated)),
+        }
+    }
+
+    fn on_ctl(&mut self, now: Instant, ctl: Ctl) {
+        let core = &mut self.core;
+        let result = match (&mut self.role, ctl) {
+            (Role::Live(live), ctl) => live.on_ctl(core, now, ctl),
+            (Role::Backup(follow), Ctl::Detach) => {
+                follow.leave(core, now, Goodbye::Leaving);
+                core.change(Change::Exit(ExitReason::Detached));
+                Ok(())
+            }
+            (role, _) => Err(format!("this node is {}; ask the live node", role.kind())),
+        };
+        self.core.act(Action::CtlAnswer { ctl, result });
+    }
+
+    // ---- the arbiter -----------------------------------------------------------------
+
+    fn on_arbiter(&mut self, now: Instant, req: crate::ReqId, outcome: crate::Outcome) {
+        let core = &mut self.core;
+        let read = core.asking.answer(now, req, &outcome);
+        if let Some(record) = outcome.record()
+            && core.learn(record)
+        {
+            core.asking.settle(record.generation);
+            match &mut self.role {
+                Role::Cold(seek) | Role::Frozen(seek) => seek.on_record(core, now, record),
+                Role::Claiming(claim) => claim.on_record(core, now, record),
+                Role::Live(live) => live.on_record(core, now, record),
+                _ => {}
+            }
+        }
+        if let Some(read) = read {
+            match &mut self.role {
+                Role::Cold(seek) | Role::Frozen(seek) => seek.on_read(core, now, read),
+                Role::Claiming(claim) => claim.on_read(core, now, read),
+                Role::Live(live) => live.on_read(core, now, read),
+                _ => {}
+            }
+        }
+    }
+
+    // ---- after every event -------------------------------------------------------------
+
+    /// Carries out what the event set off: changes of role, stages that are due, outputs
+    /// that may leave.
+    fn settle(&mut self, now: Instant) {
+        for _ in 0..MAX_STEPS {
+            if let Some(change) = self.core.change.take() {
+                self.change_role(now, change);
+                continue;
+            }
+            let Role::Live(live) = &mut self.role else {
+                return;
+            };
+            live.release(&mut self.core);
+            if !live.advance(&mut self.core, now) {
+                return;
+            }
+        }
+        self.core.fault("one event set off too many steps");
+    }
+
+    /// The one place where the role changes. Unfit changes are faults of ours.
+    fn change_role(&mut self, now: Instant, change: Change<T>) {
+        let from = self.role.kind();
+        let role = std::mem::replace(&mut self.role, Role::Exited);
+        let core = &mut self.core;
+        let (role, why) = match (role, change) {
+            (_, Change::Exit(reason)) => {
+                core.act(Action::RoleChanged {
+                    from,
+                    to: RoleKind::Exited,
+                    why: format!("{reason:?}"),
+                });
+                core.act(Action::Exit { reason });
+                return;
+            }
+            (Role::Frozen(_), Change::Start(record)) => {
+                // Named live again, by a record we did not write as this life: the disks
+                // decide, not the VM that lost.
+                core.act(Action::Discard);
+                core.act(Action::RoleChanged {
+                    from,
+                    to: RoleKind::Cold,
+                    why: "the record names this node live again".into(),
+                });
+                self.role = Role::Cold(Seek::new(now));
+                return self.change_role(now, Change::Start(record));
+            }
+            (Role::Cold(_), Change::Start(record)) => {
+                core.act(Action::ColdStart {
+                    generation: record.generation,
+                });
+                let live = Live::new(record, Default::default(), Position(0));
+                (Role::Live(Box::new(live)), format!("started: {record}"))
+            }
+            (Role::Frozen(_), Change::Join(follow)) => {
+                core.act(Action::Discard);
+                core.act(Action::RoleChanged {
+                    from,
+                    to: RoleKind::Cold,
+                    why: "the winner's snapshot begins".into(),
+                });
+                self.role = Role::Cold(Seek::new(now));
+                return self.change_role(now, Change::Join(follow));
+            }
+            (Role::Cold(_), Change::Join(follow)) => {
+                core.act(Action::BeginInstall {
+                    session: follow.session,
+                    position: follow.base,
+                });
+                (Role::Joining(follow), "the snapshot begins".into())
+            }
+            (Role::Joining(mut follow), Change::Installed) => {
+                core.send(follow.conn, Message::Installed);
+                follow.watch_beats(now);
+                (Role::Backup(follow), "the snapshot is installed".into())
+            }
+            (Role::Joining(_), Change::Suspect(why) | Change::Discard(why))
+            | (Role::Backup(_) | Role::Claiming(_), Change::Discard(why)) => {
+                core.act(Action::Discard);
+                core.asking.forget();
+                core.new_life();
+                if core.terminating {
+                    core.change(Change::Exit(ExitReason::Terminated));
+                }
+                (Role::Cold(Seek::new(now)), why)
+            }
+            (Role::Backup(follow), Change::Suspect(why)) => {
+                core.act(Action::BeginDrain);
+                (Role::Claiming(Box::new(Claim::new(*follow))), why)
+            }
+            (Role::Claiming(claim), Change::Claimed(record)) => {
+                core.act(Action::GoLive {
+                    generation: record.generation,
+                });
+                core.act(Action::Announce);
+                let halted = claim.follow.halted;
+                let mut held = claim.follow.held;
+                if core.broken(Mutation::NoResend) {
+                    held = Default::default();
+                }
+                let mut live = Live::new(record, held, claim.drained);
+                if let Some(position) = halted {
+                    live.on_guest_halted(position);
+                } else if core.terminating {
+                    live.begin_stop(core, StopKind::Leave);
+                }
+                (Role::Live(Box::new(live)), format!("claimed: {record}"))
+            }
+            (Role::Live(mut live), Change::Lost(record)) => {
+                live.lose_session(core, now, "the record names another node live");
+                if core.broken(Mutation::LoserEmits) {
+                    live.link = live::Link::Solo;
+                    live.release(core);
+                }
+                core.act(Action::Freeze);
+                core.asking.forget();
+                core.new_life();
+                if core.terminating {
+                    core.change(Change::Exit(ExitReason::Terminated));
+                }
+                (Role::Frozen(Seek::new(now)), format!("lost: {record}"))
+            }
+            (role, change) => {
+                core.fault(format!(
+                    "{change_name} as {from}",
+                    change_name = change.name()
+                ));
+                self.role = role;
+                return;
+            }
+        };
+        let to = role.kind();
+        if !from.may_become(to) {
+            core.fault(format!("no way leads from {from} to {to}"));
+        }
+        core.act(Action::RoleChanged { from, to, why });
+        self.role = role;
+    }
+
+    /// Whether execution must wait: the gate, or a backup's store of unproven outputs, is
+    /// full. Never while draining for a claim: what is left to execute is bounded by the
+    /// log that is stored.
+    pub fn execution_must_wait(&self) -> bool {
+        match &self.role {
+            Role::Live(live) => live.gate.full(),
+            Role::Backup(follow) => follow.held.full(),
+            _ => false,
+        }
+    }
+
+    /// Whether batches must be handed over as [`Event::Flushed`].
+    pub fn wants_log(&self) -> bool {
+        matches!(&self.role, Role::Live(live) if live.session().is_some())
+    }
+
+    /// The newest record seen.
+    pub fn record(&self) -> Option<&Record> {
+        self.core.record.as_ref()
+    }
+
+    /// The highest generation known.
+    pub fn generation(&self) -> Generation {
+        self.core.generation
+    }
+
+    /// What this node is.
+    pub fn role(&self) -> RoleKind {
+        self.role.kind()
+    }
+}

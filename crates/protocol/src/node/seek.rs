@@ -1,0 +1,387 @@
+//! Cold and Frozen: looking for the right to start, or for a live node to join.
+//!
+//! ```text
+//!   Reading --> Deciding --------> Starting ---> (Live)
+//!      ^          |   ^   CAS         |
+//!      |          |   +---------------+ someone else's record
+//!      +----------+
+//!       re-read    \---> Welcomed ---> (Joining) when the snapshot begins
+//! ```
+//!
+//! A start's CAS, once sent, must be settled before anything else: it may land late and
+//! make this node live.
+
+use crate::config::{FIRST_START_ASK_MS, REDIAL_MS, REREAD_MS};
+use crate::event::{CloseReason, NoteLevel, Progress};
+use crate::message::{Goodbye, Hello, Message, Refusal};
+use crate::node::core::{Change, Core};
+use crate::node::follow::Follow;
+use crate::node::mutation::Mutation;
+use crate::node::role::RoleKind;
+use crate::record::{BackupName, ConnId, Generation, NodeId, Position, Record, SessionId};
+use crate::time::Instant;
+
+/// What the peer last said of itself.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    id: NodeId,
+    role: RoleKind,
+    generation: Generation,
+    holds: Option<SessionId>,
+    at: Instant,
+}
+
+/// A live node has welcomed us; its snapshot has not begun.
+#[derive(Clone, Debug)]
+pub(crate) struct Welcomed {
+    pub(crate) conn: ConnId,
+    session: SessionId,
+    generation: Generation,
+    heard_at: Instant,
+    next_beat: Instant,
+}
+
+/// The search.
+#[derive(Debug)]
+pub(crate) struct Seek {
+    /// When it began: `cold_delay_ms` counts from here.
+    since: Instant,
+    /// The newest record, and when it was first seen: answers before that do not count.
+    read: Option<(Option<Record>, Instant)>,
+    next_read: Instant,
+    answer: Option<Answer>,
+    /// A start's CAS is out.
+    pub(crate) starting: bool,
+    pub(crate) welcomed: Option<Welcomed>,
+}
+
+impl Seek {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            read: None,
+            next_read: now,
+            answer: None,
+            starting: false,
+            welcomed: None,
+        }
+    }
+
+    pub(crate) fn tick<T>(&mut self, core: &mut Core<T>, now: Instant) {
+        if let Some(welcomed) = &mut self.welcomed {
+            if now >= welcomed.heard_at.plus_ms(core.config.suspect_ms) {
+                let conn = welcomed.conn;
+                self.welcomed = None;
+                core.close(now, conn, CloseReason::SessionEnded("silence".into()));
+            } else if now >= welcomed.next_beat {
+                welcomed.next_beat = now.plus_ms(core.config.heartbeat_ms);
+                let message = Message::Ack {
+                    received: Position(0),
+                    progress: Progress::default(),
+                };
+                core.send(welcomed.conn, message);
+            }
+            return;
+        }
+        if self.starting {
+            if core.asking.unanswered() > 1 {
+                core.note(
+                    NoteLevel::Warn,
+                    "starting, but the arbiter does not answer; asking again".into(),
+                );
+            }
+            return;
+        }
+        core.tick_dial(now);
+        if now >= self.next_read && core.asking.question().is_none() {
+            core.ask_read(now);
+        } else if core.asking.unanswered() > 1 {
+            core.note(
+                NoteLevel::Warn,
+                "waiting: the arbiter does not answer; asking again".into(),
+            );
+        }
+        self.decide(core, now);
+    }
+
+    pub(crate) fn deadline<T>(&self, core: &Core<T>, now: Instant) -> Option<Instant> {
+        if let Some(welcomed) = &self.welcomed {
+            let silent = welcomed.heard_at.plus_ms(core.config.suspect_ms);
+            return Some(silent.min(welcomed.next_beat));
+        }
+        if self.starting {
+            return None;
+        }
+        let mut deadline = core.dial_deadline();
+        let mut sooner = |at: Instant| deadline = Some(deadline.map_or(at, |d| d.min(at)));
+        if core.asking.question().is_none() {
+            sooner(self.next_read);
+        }
+        // Once past, these two have had their effect, or an answer has overruled them.
+        let mut once = |at: Instant| {
+            if at > now {
+                sooner(at);
+            }
+        };
+        match self.read {
+            Some((None, _)) if core.generation == Generation(0) => {
+                once(self.since.plus_ms(FIRST_START_ASK_MS));
+            }
+            Some((Some(record), _)) if record.live.id == core.me.id => {
+                if let Some(delay) = core.config.cold_delay_ms {
+                    once(self.since.plus_ms(delay));
+                }
+            }
+            _ => {}
+        }
+        deadline
+    }
+
+    pub(crate) fn on_read<T>(&mut self, core: &mut Core<T>, now: Instant, read: Option<Record>) {
+        self.next_read = now.plus_ms(REREAD_MS);
+        // A register that shows less than is known has lost something, or the answer is old.
+        let stale = read.is_some_and(|r| core.record.is_some_and(|k| k.generation > r.generation));
+        if !stale && self.read.is_none_or(|(old, _)| old != read) {
+            self.read = Some((read, now));
+        }
+        self.decide(core, now);
+    }
+
+    pub(crate) fn on_record<T>(&mut self, core: &mut Core<T>, now: Instant, record: &Record) {
+        let won = self.starting && record.live == core.live_name();
+        self.starting = self.starting && core.asking.awaits_cas();
+        self.read = Some((Some(*record), now));
+        if won {
+            core.change(Change::Start(*record));
+        } else {
+            self.decide(core, now);
+        }
+    }
+
+    /// The peer said what it is and holds.
+    pub(crate) fn on_answer<T>(&mut self, core: &mut Core<T>, now: Instant, hello: &Hello) {
+        self.answer = Some(Answer {
+            id: hello.id,
+            role: hello.role,
+            generation: hello.generation,
+            holds: hello.holds,
+            at: now,
+        });
+        if hello.generation > core.generation {
+            self.next_read = self.next_read.min(now);
+        }
+        self.decide(core, now);
+    }
+
+    /// Cold start, rule by rule.
+    fn decide<T>(&mut self, core: &mut Core<T>, now: Instant) {
+        if self.starting || self.welcomed.is_some() {
+            return;
+        }
+        let Some((read, read_at)) = self.read else {
+            return;
+        };
+        match read {
+            None if core.generation == Generation(0) => {
+                let answer = self.answer.filter(|a| a.at >= self.since);
+                match answer {
+                    Some(a) if a.generation > Generation(0) || a.role == RoleKind::Live => {
+                        core.note(
+                            NoteLevel::Warn,
+                            format!(
+                                "waiting: the arbiter has no record, but the peer knows \
+                                 generation {}; restore the arbiter, or let the peer be live",
+                                a.generation
+                            ),
+                        );
+                    }
+                    None if now < self.since.plus_ms(FIRST_START_ASK_MS) => {}
+                    _ => self.start(core, now, Generation(0)),
+                }
+            }
+            None => core.note(
+                NoteLevel::Error,
+                format!(
+                    "waiting: the arbiter has no record, but this node knows generation {}: \
+                     it will not start by itself; restore the arbiter's record, or start the \
+                     peer if it is live",
+                    core.generation
+                ),
+            ),
+            Some(record) if record.live.id != core.me.id => {
+                core.note(
+                    NoteLevel::Info,
+                    format!("waiting to join node {}, named live", record.live.id),
+                );
+            }
+            Some(record) => match record.backup {
+                None => self.start(core, now, record.generation),
+                Some(backup) => self.decide_beside(core, now, &record, backup, read_at),
+            },
+        }
+    }
+
+    /// The record names us live and a backup that may hold a newer machine than our disks.
+    fn decide_beside<T>(
+        &mut self,
+        core: &mut Core<T>,
+        now: Instant,
+        record: &Record,
+        backup: BackupName,
+        read_at: Instant,
+    ) {
+        if core.broken(Mutation::StartBesideHolder) {
+            self.start(core, now, record.generation);
+            return;
+        }
+        // Only the named node can say that it does not hold the session.
+        let answer = self.answer.filter(|a| a.id == backup.id && a.at >= read_at);
+        match answer {
+            Some(a) if a.role == RoleKind::Live || a.generation > record.generation => {
+                self.next_read = self.next_read.min(now.plus_ms(REDIAL_MS));
+            }
+            Some(a) if a.holds == Some(backup.session) => core.note(
+                NoteLevel::Info,
+                format!(
+                    "waiting: backup {} holds the VM and will claim it",
+                    backup.id
+                ),
+            ),
+            Some(_) => self.start(core, now, record.generation),
+            None => match core.config.cold_delay_ms {
+                Some(delay) if now >= self.since.plus_ms(delay) => {
+                    core.note(
+                        NoteLevel::Warn,
+                        format!(
+                            "backup {} was unreachable for {delay} ms: starting from the disks",
+                            backup.id
+                        ),
+                    );
+                    self.start(core, now, record.generation);
+                }
+                Some(delay) => core.note(
+                    NoteLevel::Warn,
+                    format!(
+                        "waiting up to {delay} ms for backup {}, which may hold a newer state",
+                        backup.id
+                    ),
+                ),
+                None => core.note(
+                    NoteLevel::Warn,
+                    format!(
+                        "waiting for ever for backup {}, which may hold a newer state: start \
+                         it, or set cold_delay_ms",
+                        backup.id
+                    ),
+                ),
+            },
+        }
+    }
+
+    fn start<T>(&mut self, core: &mut Core<T>, now: Instant, expect: Generation) {
+        self.starting = true;
+        core.ask_cas(now, expect, None, false);
+    }
+
+    pub(crate) fn on_message<T>(
+        &mut self,
+        core: &mut Core<T>,
+        now: Instant,
+        conn: ConnId,
+        message: Message,
+    ) {
+        if let Some(welcomed) = self.welcomed.as_mut().filter(|w| w.conn == conn) {
+            welcomed.heard_at = now;
+            match message {
+                Message::Heartbeat { .. } => {}
+                Message::SnapshotBegin { position } => {
+                    let (session, generation) = (welcomed.session, welcomed.generation);
+                    let follow = Follow::new(now, conn, session, generation, position);
+                    core.change(Change::Join(Box::new(follow)));
+                }
+                Message::Goodbye(goodbye) => {
+                    self.welcomed = None;
+                    if goodbye == Goodbye::Halted {
+                        core.note(NoteLevel::Info, "the peer has powered the VM off".into());
+                    }
+                    core.close(now, conn, CloseReason::Done);
+                }
+                _ => {
+                    self.welcomed = None;
+                    core.close_protocol(now, conn, "a frame before the snapshot");
+                }
+            }
+            return;
+        }
+        let ready = core.conn(conn).is_some_and(|c| c.dialed && c.greeted);
+        match message {
+            Message::Refuse(refusal) if ready => {
+                core.close(now, conn, CloseReason::Done);
+                match refusal {
+                    Refusal::NotLive | Refusal::Busy => {}
+                    Refusal::SameNode => {
+                        core.dial_slowly(now);
+                        core.note(
+                            NoteLevel::Error,
+                            "the peer's channel address leads to a node with this node's id: \
+                             a copied state directory, or this node itself"
+                                .into(),
+                        );
+                    }
+                    Refusal::Version { ours } => {
+                        core.dial_slowly(now);
+                        core.note(
+                            NoteLevel::Error,
+                            format!("the peer speaks protocol {ours}; run the same version"),
+                        );
+                    }
+                    // Told already, from the two hellos.
+                    Refusal::Machine(_) => core.dial_slowly(now),
+                }
+            }
+            Message::Welcome {
+                session,
+                generation,
+            } if ready => self.on_welcome(core, now, conn, session, generation),
+            _ => core.close_protocol(now, conn, "a frame outside a session"),
+        }
+    }
+
+    fn on_welcome<T>(
+        &mut self,
+        core: &mut Core<T>,
+        now: Instant,
+        conn: ConnId,
+        session: SessionId,
+        generation: Generation,
+    ) {
+        // Not while our own start may land; and never behind a node that the record has
+        // left behind.
+        if self.starting || generation < core.generation || self.welcomed.is_some() {
+            core.close(now, conn, CloseReason::Abandoned);
+            return;
+        }
+        core.learn_generation(generation);
+        if let Some(c) = core.conn(conn) {
+            c.session = true;
+        }
+        core.asking.forget();
+        self.welcomed = Some(Welcomed {
+            conn,
+            session,
+            generation,
+            heard_at: now,
+            next_beat: now,
+        });
+        core.note(
+            NoteLevel::Info,
+            "welcomed by the live node; waiting for its snapshot".into(),
+        );
+    }
+
+    pub(crate) fn on_down(&mut self, conn: ConnId) {
+        if self.welcomed.as_ref().is_some_and(|w| w.conn == conn) {
+            self.welcomed = None;
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What a person may want to know about a node.
+
+use crate::event::Progress;
+use crate::node::live::{Link, PairingStage};
+use crate::node::{Node, Role, RoleKind};
+use crate::record::{Generation, NodeId, Position, SessionId};
+
+/// A node at one moment, for `ctl status` and for slowing the live node down by lag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Its role.
+    pub role: RoleKind,
+    /// Of a live node: `solo`, `pairing: …`, `paired`, `settling`. Else empty.
+    pub link: &'static str,
+    /// The highest generation known.
+    pub generation: Generation,
+    /// Live and paired by a settled record, or a backup told so.
+    pub protected: bool,
+    /// The session's id, if one is open.
+    pub session: Option<SessionId>,
+    /// The other end of it, as far as known.
+    pub peer: Option<(NodeId, String)>,
+    /// Log acked by the backup (live), or stored (backup).
+    pub acked: Position,
+    /// How far the other side has executed, by its last word.
+    pub peer_progress: Progress,
+    /// Outputs in the gate, or not yet proven released.
+    pub gate_items: usize,
+    /// Their bytes.
+    pub gate_bytes: usize,
+    /// The last thing noted: what a waiting node waits for.
+    pub note: String,
+}
+
+impl<T> Node<T> {
+    /// The node at this moment.
+    pub fn status(&self) -> Status {
+        let mut status = Status {
+            role: self.role.kind(),
+            link: "",
+            generation: self.core.generation,
+            protected: false,
+            session: None,
+            peer: None,
+            acked: Position(0),
+            peer_progress: Progress::default(),
+            gate_items: 0,
+            gate_bytes: 0,
+            note: self.core.last_note().to_owned(),
+        };
+        match &self.role {
+            Role::Joining(follow) | Role::Backup(follow) => {
+                status.session = Some(follow.session);
+                status.protected = follow.told.is_some();
+                status.acked = follow.acked;
+                status.peer_progress = follow.live_progress;
+                status.gate_items = follow.held.len();
+                status.gate_bytes = follow.held.bytes();
+            }
+            Role::Claiming(claim) => {
+                status.acked = claim.follow.acked;
+                status.gate_items = claim.follow.held.len();
+                status.gate_bytes = claim.follow.held.bytes();
+            }
+            Role::Live(live) => {
+                status.link = link_name(&live.link);
+                status.protected = matches!(live.link, Link::Paired(_));
+                status.gate_items = live.gate.len();
+                status.gate_bytes = live.gate.bytes();
+                if let Some(session) = live.session() {
+                    status.session = Some(session.id);
+                    status.peer = Some((session.peer, session.peer_name.clone()));
+                    status.acked = session.acked;
+                    status.peer_progress = session.progress;
+                }
+            }
+            Role::Cold(_) | Role::Frozen(_) | Role::Exited => {}
+        }
+        status
+    }
+}
+
+fn link_name(link: &Link) -> &'static str {
+    match link {
+        Link::Solo => "solo",
+        Link::Pairing { stage, .. } => match stage {
+            PairingStage::Snapshot => "pairing: snapshot",
+            PairingStage::CatchUp => "pairing: catching up",
+            PairingStage::Probe { .. } => "pairing: asking the arbiter",
+            PairingStage::GateOn { .. } => "pairing: gate on",
+            PairingStage::Cas => "pairing: awaiting the record",
+        },
+        Link::Paired(_) => "paired",
+        Link::Settling { .. } => "settling",
+    }
+}
