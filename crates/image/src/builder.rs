@@ -79,7 +79,7 @@ pub(crate) fn build(
             return Err(ImageError::Recipe(name.clone()));
         }
         progress.stage(&format!("verifying {}", out.display()));
-        if stamp::is_current(out, lock, digest) {
+        if stamp::is_current(out, lock) {
             progress.note(&format!("up to date: {}", out.display()));
             return Ok(image);
         }
@@ -341,7 +341,8 @@ fn work_folder(out: &Path) -> Result<tempfile::TempDir, ImageError> {
         .flatten()
     {
         if entry.file_name().to_string_lossy().starts_with(WORK_PREFIX) {
-            fs::remove_dir_all(entry.path()).map_err(ImageError::io(&entry.path()))?;
+            // A program of that build may still be writing: the next build sweeps again.
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
     tempfile::Builder::new()
@@ -382,7 +383,7 @@ fn install(recipe: &Recipe, out: &Path, work: &Path, made: &Lock) -> Result<(), 
         fs::rename(work.join(name), &to).map_err(ImageError::io(&to))?;
     }
     write_atomically(&out.join(FRAGMENT), &fragment(recipe))?;
-    write_atomically(&path, &stamp::text(made, made.recipe))
+    write_atomically(&path, &stamp::text(made))
 }
 
 /// The lines of a VM.toml that start this image.

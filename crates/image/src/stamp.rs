@@ -10,16 +10,14 @@ use crate::lock::Lock;
 /// Its name in the output folder.
 pub(crate) const FILE: &str = ".stamp";
 
-/// What the stamp of this lock and recipe says.
-pub(crate) fn text(lock: &Lock, recipe: Sha256) -> String {
-    let inputs = Sha256::of_parts([lock.to_string().as_bytes(), &recipe.0]);
-    format!("{inputs}\n")
+/// What the stamp of this lock says. The recipe's digest is a line of the lock.
+pub(crate) fn text(lock: &Lock) -> String {
+    format!("{}\n", Sha256::of(lock.to_string().as_bytes()))
 }
 
-/// Whether the folder holds a finished build of this lock and recipe, its files unchanged.
-pub(crate) fn is_current(out: &Path, lock: &Lock, recipe: Sha256) -> bool {
-    lock.recipe == recipe
-        && fs::read_to_string(out.join(FILE)).is_ok_and(|found| found == text(lock, recipe))
+/// Whether the folder holds a finished build of this lock, its files unchanged.
+pub(crate) fn is_current(out: &Path, lock: &Lock) -> bool {
+    fs::read_to_string(out.join(FILE)).is_ok_and(|found| found == text(lock))
         && lock.outputs.iter().all(|output| {
             let path = out.join(&output.name);
             let right_size = fs::metadata(&path).is_ok_and(|file| file.len() == output.size_bytes);
