@@ -15,7 +15,7 @@
 //! once repeats every TCP segment that the guest has not acknowledged, so that
 //! clients see milliseconds and not TCP's retransmission timeout.
 //!
-//! The way of a frame: `framing` cuts it out of the port's stream, [`switch`]
+//! The way of a frame: `framing` cuts it out of the port's stream, `switch`
 //! says where it goes, the event loop in `run` puts it into another port's queue
 //! or hands it to the `gateway`.
 
