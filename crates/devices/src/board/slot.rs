@@ -9,7 +9,7 @@ use crate::virtio::{read_empty_slot, write_empty_slot};
 use crate::{AccessFault, DeviceOut};
 
 /// What to put into a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SlotConfig {
     /// Nothing.
     Empty,
