@@ -35,8 +35,10 @@ fn timer_compare_takes_words_and_halves() {
 #[test]
 fn mtime_is_read_only() {
     let mut clint = Clint::new(1);
+    let before = clint.save();
     clint.write(0xbff8, 8, 0).unwrap();
     clint.write(0xbffc, 4, 0).unwrap();
+    assert_eq!(clint.save(), before);
     assert_eq!(clint.read(0xbff8, 8, NOW), Ok(NOW.mtime));
     assert_eq!(clint.read(0xbff8, 4, NOW), Ok(0x5566_7788));
     assert_eq!(clint.read(0xbffc, 4, NOW), Ok(0x1122_3344));

@@ -66,6 +66,21 @@ fn frames_of_no_frame_size_are_given_back_unsent() {
 }
 
 #[test]
+fn the_header_may_end_inside_a_buffer() {
+    let mut bench = running();
+    let bytes: Vec<u8> = (0..60).collect();
+    packet(&mut bench, BUFFERS, &bytes);
+    let pieces = [
+        readable(BUFFERS, 5),
+        readable(BUFFERS + 5, 20),
+        readable(BUFFERS + 25, 47),
+    ];
+    bench.offer(TX, &pieces);
+    bench.notify(TX);
+    assert_eq!(bench.frames(), [bytes]);
+}
+
+#[test]
 fn the_guest_can_ask_for_no_interrupt() {
     let mut bench = running();
     bench.mem.store_u16(avail_ring(TX), 1).unwrap();

@@ -78,8 +78,12 @@ fn broken_chains_need_a_reset_and_touch_nothing() {
         (
             "table in a table",
             0,
-            // The table is the descriptor table itself, whose first entry is the table.
-            &[(0, with(readable(desc_table(TX), 16), INDIRECT, 0))],
+            // Entry 0 names entry 1 as its table, which names entry 2, a proper frame.
+            &[
+                (0, with(readable(desc_table(TX) + 16, 16), INDIRECT, 0)),
+                (1, with(readable(desc_table(TX) + 32, 16), INDIRECT, 0)),
+                (2, ok),
+            ],
         ),
     ];
     for (name, head, table) in cases {
