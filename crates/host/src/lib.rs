@@ -1,0 +1,20 @@
+//! The outside of a node: files, sockets, signals, terminal and clocks.
+//!
+//! Each module is one thing that a node's main loop needs and cannot do without the host.
+//! None of them decides anything; they turn what the host does into events on a channel,
+//! and never make the thread that runs the guest wait for a disk or a peer (the store
+//! excepted, whose writes the protocol orders).
+//!
+//! - [`store`]: the node's own folder: its lock, its id, the generation it has learnt.
+//! - [`arbiter_file`] and [`arbiter_worker`]: the arbiter in a shared folder, and the
+//!   thread that asks it.
+//! - [`channel`]: connections to the other node.
+//! - [`lan_port`]: the connection to the user-mode switch.
+//! - [`ctl_socket`]: a person's requests to a running node.
+//! - [`console`], [`signals`], [`time`], [`random`]: terminal, signals, clocks, dice.
+#![warn(missing_docs)]
+
+pub mod random;
+pub mod store;
+
+mod durable;
