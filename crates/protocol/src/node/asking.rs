@@ -134,13 +134,15 @@ impl Asking {
         }
     }
 
-    /// A record of this generation exists: the end of any CAS from a lower one.
-    pub(crate) fn settle(&mut self, generation: Generation) {
-        if let Some(Question::Cas { expect, .. }) = self.question()
-            && generation > expect
-        {
+    /// A record of this generation exists: the end of any CAS from a lower one. True if
+    /// one was awaited.
+    pub(crate) fn settle(&mut self, generation: Generation) -> bool {
+        let settled =
+            matches!(self.question(), Some(Question::Cas { expect, .. }) if generation > expect);
+        if settled {
             self.forget();
         }
+        settled
     }
 
     /// Repeats the question when its time has come.

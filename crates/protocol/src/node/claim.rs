@@ -51,7 +51,7 @@ impl<T> Claim<T> {
             core.fault("drained twice");
             return;
         }
-        if position < self.follow.acked && !core.broken(Mutation::AckWhileDraining) {
+        if position < self.follow.acked && !core.broken(Mutation::AckBeforeStored) {
             core.fault(format!(
                 "drained to {position}, but {} was acked",
                 self.follow.acked
@@ -68,7 +68,12 @@ impl<T> Claim<T> {
             }));
             return;
         }
+        // A late answer may have shown that the record has moved on since we were told.
+        let newer = core
+            .record
+            .filter(|r| self.follow.told.is_some_and(|g| r.generation > g));
         match self.follow.told {
+            Some(_) if let Some(record) = newer => self.look(core, now, &record),
             Some(generation) => {
                 self.stage = ClaimStage::Asking;
                 core.ask_cas(now, generation, None, false);

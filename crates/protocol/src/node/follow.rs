@@ -7,6 +7,7 @@ use crate::event::{Action, CloseReason, ExitReason, NoteLevel, Progress};
 use crate::gate::{Gate, Permit};
 use crate::message::{Goodbye, Message};
 use crate::node::core::{Change, Core};
+use crate::node::mutation::Mutation;
 use crate::record::{ConnId, Generation, Position, SessionId};
 use crate::time::Instant;
 
@@ -154,6 +155,16 @@ impl<T> Follow<T> {
                     return self.broken(core, now, "a log batch out of place");
                 }
                 self.received = end;
+                if core.broken(Mutation::AckBeforeStored) {
+                    let progress = core.progress;
+                    core.send(
+                        self.conn,
+                        Message::Ack {
+                            received: end,
+                            progress,
+                        },
+                    );
+                }
                 if self.on_released(core, now, released) {
                     core.act(Action::Store {
                         session: self.session,

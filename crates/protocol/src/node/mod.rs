@@ -375,12 +375,6 @@ impl<T> Node<T> {
             Role::Joining(follow) | Role::Backup(follow) if follow.session == session => {
                 Some((follow, &mut self.core))
             }
-            Role::Claiming(claim)
-                if claim.follow.session == session
-                    && self.core.broken(Mutation::AckWhileDraining) =>
-            {
-                Some((&mut claim.follow, &mut self.core))
-            }
             _ => None,
         }
     }
@@ -486,10 +480,10 @@ impl<T> Node<T> {
     fn on_arbiter(&mut self, now: Instant, req: crate::ReqId, outcome: crate::Outcome) {
         let core = &mut self.core;
         let read = core.asking.answer(now, req, &outcome);
-        if let Some(record) = outcome.record()
-            && core.learn(record)
+        if let Some(shown) = outcome.record()
+            && (core.learn(shown) | core.asking.settle(shown.generation))
+            && let Some(record) = &core.record.clone()
         {
-            core.asking.settle(record.generation);
             match &mut self.role {
                 Role::Cold(seek) | Role::Frozen(seek) => seek.on_record(core, now, record),
                 Role::Claiming(claim) => claim.on_record(core, now, record),

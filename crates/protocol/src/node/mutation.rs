@@ -14,8 +14,8 @@ pub enum Mutation {
     UnknownIsFailed,
     /// Rule 7: a paired node that suspects goes on alone without a won drop.
     SoloWithoutDrop,
-    /// Rule 8: what is stored after the drain is still acked.
-    AckWhileDraining,
+    /// Rule 8: acks on receipt, so that a drain may miss what was acked.
+    AckBeforeStored,
     /// Rule 8: goes live without asking the arbiter.
     ClaimWithoutCas,
     /// Rule 8: a backup that was never told claims without looking for its name.

@@ -58,6 +58,7 @@ impl<T> Node<T> {
                 status.gate_bytes = follow.held.bytes();
             }
             Role::Claiming(claim) => {
+                status.session = Some(claim.follow.session);
                 status.acked = claim.follow.acked;
                 status.gate_items = claim.follow.held.len();
                 status.gate_bytes = claim.follow.held.bytes();
