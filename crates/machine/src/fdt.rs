@@ -1,0 +1,353 @@
+//! The device tree: QEMU's `virt` board, as far as this machine has its parts.
+//!
+//! Names, properties and values are those of QEMU's own tree for the board (bindings in the
+//! Linux kernel's Documentation/devicetree). Virtio slots and harts come in ascending order,
+//! so a guest numbers its disks and network cards by slot.
+
+use twinvm_cpu::TICKS_PER_SECOND;
+use twinvm_devices::MAX_HARTS;
+use twinvm_devices::map::{self, VIRTIO_SLOTS};
+use twinvm_mem::RAM_BASE;
+use vm_fdt::FdtWriter;
+
+/// The most bytes a tree may take; the loader keeps that much free for it.
+pub const MAX_FDT_BYTES: u64 = 64 * 1024;
+/// The longest command line: Linux on RISC-V reads 1024 bytes with the final zero and drops
+/// the rest without a word.
+pub const MAX_CMDLINE_BYTES: usize = 1023;
+
+/// The extensions that the engines implement, in the order of `riscv,isa`. Every name here
+/// is a promise to the guest: add one only together with its instructions.
+pub const IMPLEMENTED_EXTENSIONS: &[&str] = &[
+    "i", "m", "a", "f", "d", "c", "zicntr", "zicsr", "zifencei", "zihpm", "sstc", "svadu", "svvptc",
+];
+
+const PHANDLE_PLIC: u32 = 1;
+const PHANDLE_FINISHER: u32 = 2;
+/// Phandle of hart 0's interrupt controller; those of the other harts follow.
+const PHANDLE_FIRST_INTC: u32 = 3;
+
+// Local interrupt numbers (RISC-V privileged architecture, mcause).
+const IRQ_M_SOFT: u32 = 3;
+const IRQ_M_TIMER: u32 = 7;
+const IRQ_S_EXT: u32 = 9;
+const IRQ_M_EXT: u32 = 11;
+
+const UART_CLOCK_HZ: u32 = 3_686_400;
+const FINISHER_POWEROFF: u32 = 0x5555;
+const FINISHER_REBOOT: u32 = 0x7777;
+const SERIAL_PATH: &str = "/soc/serial@10000000";
+
+/// The deepest page table that the harts walk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MmuType {
+    /// Three levels.
+    Sv39,
+    /// Four levels.
+    Sv48,
+}
+
+impl MmuType {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sv39 => "riscv,sv39",
+            Self::Sv48 => "riscv,sv48",
+        }
+    }
+}
+
+/// What the tree says about the machine.
+#[derive(Debug, Clone)]
+pub struct FdtConfig {
+    /// Size of RAM in bytes.
+    pub ram_bytes: u64,
+    /// Number of harts, 1 to [`MAX_HARTS`].
+    pub harts: u32,
+    /// Names of the extensions, single letters first, in the order of `riscv,isa`.
+    pub extensions: Vec<String>,
+    /// The deepest page table.
+    pub mmu_type: MmuType,
+    /// Block size of Zicbom in bytes, if the harts have it.
+    pub cbom_block_bytes: Option<u32>,
+    /// Block size of Zicboz in bytes, if the harts have it.
+    pub cboz_block_bytes: Option<u32>,
+    /// Command line of the kernel, at most [`MAX_CMDLINE_BYTES`].
+    pub cmdline: String,
+    /// Where the initial RAM disk starts and ends, if there is one.
+    pub initrd: Option<(u64, u64)>,
+    /// Seed of the kernel's random number generator.
+    pub rng_seed: Option<[u8; 32]>,
+    /// Number of virtio slots, at most eight.
+    pub virtio_slots: usize,
+}
+
+impl Default for FdtConfig {
+    /// One hart with what the engines implement, eight virtio slots, nothing to boot and no
+    /// RAM: the caller says how much.
+    fn default() -> Self {
+        Self {
+            ram_bytes: 0,
+            harts: 1,
+            extensions: IMPLEMENTED_EXTENSIONS
+                .iter()
+                .map(|&name| name.to_owned())
+                .collect(),
+            mmu_type: MmuType::Sv39,
+            cbom_block_bytes: None,
+            cboz_block_bytes: None,
+            cmdline: String::new(),
+            initrd: None,
+            rng_seed: None,
+            virtio_slots: VIRTIO_SLOTS,
+        }
+    }
+}
+
+/// Why there is no tree for a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum FdtError {
+    /// Too long for the kernel to read.
+    #[error(
+        "the kernel command line has {len} bytes, Linux reads at most {MAX_CMDLINE_BYTES}: shorten it"
+    )]
+    CmdlineTooLong {
+        /// Its length.
+        len: usize,
+    },
+    /// A zero byte would end the command line early.
+    #[error("the kernel command line has a zero byte at offset {at}: remove it")]
+    CmdlineZero {
+        /// Where.
+        at: usize,
+    },
+    /// No hart, or too many.
+    #[error("harts = {0}, allowed are 1 to {MAX_HARTS}")]
+    Harts(u32),
+    /// More virtio slots than the board has.
+    #[error("virtio slots = {0}, the board has {VIRTIO_SLOTS}")]
+    VirtioSlots(usize),
+    /// An extension that can't be written down.
+    #[error("\"{0}\" is no name of a RISC-V extension: lower-case letters and digits")]
+    Extension(String),
+    /// The tree is too long.
+    #[error("the device tree takes {len} bytes, allowed are {MAX_FDT_BYTES}")]
+    TooLong {
+        /// Its length.
+        len: usize,
+    },
+    /// The writer refused something that the checks above let through.
+    #[error("device tree writer: {0}")]
+    Writer(#[from] vm_fdt::Error),
+}
+
+/// Writes the tree as a flattened device tree (Devicetree Specification 0.4, chapter 5).
+///
+/// # Errors
+/// [`FdtError`], naming what is out of bounds.
+pub fn build(config: &FdtConfig) -> Result<Vec<u8>, FdtError> {
+    check(config)?;
+    let mut fdt = FdtWriter::new()?;
+    let root = fdt.begin_node("")?;
+    fdt.property_u32("#address-cells", 2)?;
+    fdt.property_u32("#size-cells", 2)?;
+    fdt.property_string("compatible", "riscv-virtio")?;
+    fdt.property_string("model", "riscv-virtio,twinvm")?;
+    chosen(&mut fdt, config)?;
+    let aliases = fdt.begin_node("aliases")?;
+    fdt.property_string("serial0", SERIAL_PATH)?;
+    fdt.end_node(aliases)?;
+    let memory = fdt.begin_node(&format!("memory@{RAM_BASE:x}"))?;
+    fdt.property_string("device_type", "memory")?;
+    fdt.property_array_u64("reg", &[RAM_BASE, config.ram_bytes])?;
+    fdt.end_node(memory)?;
+    cpus(&mut fdt, config)?;
+    syscon(&mut fdt, "poweroff", "syscon-poweroff", FINISHER_POWEROFF)?;
+    syscon(&mut fdt, "reboot", "syscon-reboot", FINISHER_REBOOT)?;
+    soc(&mut fdt, config)?;
+    fdt.end_node(root)?;
+    let tree = fdt.finish()?;
+    if tree.len() as u64 > MAX_FDT_BYTES {
+        return Err(FdtError::TooLong { len: tree.len() });
+    }
+    Ok(tree)
+}
+
+fn check(config: &FdtConfig) -> Result<(), FdtError> {
+    let len = config.cmdline.len();
+    if len > MAX_CMDLINE_BYTES {
+        return Err(FdtError::CmdlineTooLong { len });
+    }
+    if let Some(at) = config.cmdline.bytes().position(|byte| byte == 0) {
+        return Err(FdtError::CmdlineZero { at });
+    }
+    if config.harts == 0 || config.harts as usize > MAX_HARTS {
+        return Err(FdtError::Harts(config.harts));
+    }
+    if config.virtio_slots > VIRTIO_SLOTS {
+        return Err(FdtError::VirtioSlots(config.virtio_slots));
+    }
+    let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    for name in &config.extensions {
+        if name.is_empty() || !name.bytes().all(good) {
+            return Err(FdtError::Extension(name.clone()));
+        }
+    }
+    Ok(())
+}
+
+fn chosen(fdt: &mut FdtWriter, config: &FdtConfig) -> Result<(), FdtError> {
+    let node = fdt.begin_node("chosen")?;
+    fdt.property_string("bootargs", &config.cmdline)?;
+    fdt.property_string("stdout-path", SERIAL_PATH)?;
+    if let Some((start, end)) = config.initrd {
+        fdt.property_u64("linux,initrd-start", start)?;
+        fdt.property_u64("linux,initrd-end", end)?;
+    }
+    if let Some(seed) = &config.rng_seed {
+        fdt.property("rng-seed", seed)?;
+    }
+    fdt.end_node(node)?;
+    Ok(())
+}
+
+fn cpus(fdt: &mut FdtWriter, config: &FdtConfig) -> Result<(), FdtError> {
+    let isa = isa_string(&config.extensions);
+    let cpus = fdt.begin_node("cpus")?;
+    fdt.property_u32("#address-cells", 1)?;
+    fdt.property_u32("#size-cells", 0)?;
+    fdt.property_u32("timebase-frequency", TICKS_PER_SECOND as u32)?;
+    for hart in 0..config.harts {
+        let cpu = fdt.begin_node(&format!("cpu@{hart:x}"))?;
+        fdt.property_string("device_type", "cpu")?;
+        fdt.property_u32("reg", hart)?;
+        fdt.property_string("status", "okay")?;
+        fdt.property_string("compatible", "riscv")?;
+        fdt.property_string("riscv,isa", &isa)?;
+        fdt.property_string("riscv,isa-base", "rv64i")?;
+        fdt.property_string_list("riscv,isa-extensions", config.extensions.clone())?;
+        if let Some(bytes) = config.cbom_block_bytes {
+            fdt.property_u32("riscv,cbom-block-size", bytes)?;
+        }
+        if let Some(bytes) = config.cboz_block_bytes {
+            fdt.property_u32("riscv,cboz-block-size", bytes)?;
+        }
+        fdt.property_string("mmu-type", config.mmu_type.name())?;
+        let intc = fdt.begin_node("interrupt-controller")?;
+        fdt.property_u32("#interrupt-cells", 1)?;
+        fdt.property_null("interrupt-controller")?;
+        fdt.property_string("compatible", "riscv,cpu-intc")?;
+        fdt.property_phandle(PHANDLE_FIRST_INTC + hart)?;
+        fdt.end_node(intc)?;
+        fdt.end_node(cpu)?;
+    }
+    fdt.end_node(cpus)?;
+    Ok(())
+}
+
+/// `rv64` with the single letters, then the longer names, each behind an underscore.
+fn isa_string(extensions: &[String]) -> String {
+    let (letters, names): (Vec<_>, Vec<_>) = extensions.iter().partition(|name| name.len() == 1);
+    let mut isa = String::from("rv64");
+    isa.extend(letters.into_iter().map(String::as_str));
+    for name in names {
+        isa.push('_');
+        isa.push_str(name);
+    }
+    isa
+}
+
+fn syscon(fdt: &mut FdtWriter, name: &str, compatible: &str, value: u32) -> Result<(), FdtError> {
+    let node = fdt.begin_node(name)?;
+    fdt.property_string("compatible", compatible)?;
+    fdt.property_u32("regmap", PHANDLE_FINISHER)?;
+    fdt.property_u32("offset", 0)?;
+    fdt.property_u32("value", value)?;
+    fdt.end_node(node)?;
+    Ok(())
+}
+
+fn soc(fdt: &mut FdtWriter, config: &FdtConfig) -> Result<(), FdtError> {
+    let soc = fdt.begin_node("soc")?;
+    fdt.property_u32("#address-cells", 2)?;
+    fdt.property_u32("#size-cells", 2)?;
+    fdt.property_string("compatible", "simple-bus")?;
+    fdt.property_null("ranges")?;
+
+    let test = begin_device(fdt, "test", map::FINISHER_BASE, map::FINISHER_SIZE)?;
+    compatible(fdt, &["sifive,test1", "sifive,test0", "syscon"])?;
+    fdt.property_phandle(PHANDLE_FINISHER)?;
+    fdt.end_node(test)?;
+
+    let rtc = begin_device(fdt, "rtc", map::RTC_BASE, map::RTC_SIZE)?;
+    compatible(fdt, &["google,goldfish-rtc"])?;
+    interrupt(fdt, map::RTC_IRQ)?;
+    fdt.end_node(rtc)?;
+
+    let clint = begin_device(fdt, "clint", map::CLINT_BASE, map::CLINT_SIZE)?;
+    compatible(fdt, &["sifive,clint0", "riscv,clint0"])?;
+    let lines = local_interrupts(config.harts, [IRQ_M_SOFT, IRQ_M_TIMER]);
+    fdt.property_array_u32("interrupts-extended", &lines)?;
+    fdt.end_node(clint)?;
+
+    let plic = begin_device(fdt, "plic", map::PLIC_BASE, map::PLIC_SIZE)?;
+    compatible(fdt, &["sifive,plic-1.0.0", "riscv,plic0"])?;
+    fdt.property_u32("#address-cells", 0)?;
+    fdt.property_u32("#interrupt-cells", 1)?;
+    fdt.property_null("interrupt-controller")?;
+    let lines = local_interrupts(config.harts, [IRQ_M_EXT, IRQ_S_EXT]);
+    fdt.property_array_u32("interrupts-extended", &lines)?;
+    fdt.property_u32("riscv,ndev", map::PLIC_SOURCES)?;
+    fdt.property_phandle(PHANDLE_PLIC)?;
+    fdt.end_node(plic)?;
+
+    let serial = begin_device(fdt, "serial", map::UART_BASE, map::UART_SIZE)?;
+    compatible(fdt, &["ns16550a"])?;
+    fdt.property_u32("clock-frequency", UART_CLOCK_HZ)?;
+    interrupt(fdt, map::UART_IRQ)?;
+    fdt.end_node(serial)?;
+
+    for slot in 0..config.virtio_slots {
+        let base = map::virtio_base(slot);
+        let virtio = begin_device(fdt, "virtio_mmio", base, map::VIRTIO_STRIDE)?;
+        compatible(fdt, &["virtio,mmio"])?;
+        interrupt(fdt, map::virtio_irq(slot))?;
+        fdt.end_node(virtio)?;
+    }
+    fdt.end_node(soc)?;
+    Ok(())
+}
+
+fn begin_device(
+    fdt: &mut FdtWriter,
+    name: &str,
+    base: u64,
+    bytes: u64,
+) -> Result<vm_fdt::FdtWriterNode, FdtError> {
+    let node = fdt.begin_node(&format!("{name}@{base:x}"))?;
+    fdt.property_array_u64("reg", &[base, bytes])?;
+    Ok(node)
+}
+
+fn compatible(fdt: &mut FdtWriter, names: &[&str]) -> Result<(), FdtError> {
+    let names = names.iter().map(|&name| name.to_owned()).collect();
+    fdt.property_string_list("compatible", names)?;
+    Ok(())
+}
+
+fn interrupt(fdt: &mut FdtWriter, irq: u32) -> Result<(), FdtError> {
+    fdt.property_u32("interrupts", irq)?;
+    fdt.property_u32("interrupt-parent", PHANDLE_PLIC)?;
+    Ok(())
+}
+
+/// For each hart its interrupt controller with each of `lines`, hart by hart. The PLIC's
+/// contexts are numbered in this order.
+fn local_interrupts(harts: u32, lines: [u32; 2]) -> Vec<u32> {
+    (0..harts)
+        .flat_map(|hart| lines.map(|line| [PHANDLE_FIRST_INTC + hart, line]))
+        .flatten()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
