@@ -14,6 +14,8 @@
 //! - [`console`], [`signals`], [`time`], [`random`]: terminal, signals, clocks, dice.
 #![warn(missing_docs)]
 
+pub mod arbiter_file;
+pub mod arbiter_worker;
 pub mod random;
 pub mod store;
 

@@ -1,0 +1,127 @@
+use std::time::{Duration, Instant};
+
+use twinvm_protocol::{Incarnation, LiveName, MemoryArbiter, NodeId};
+
+use super::*;
+
+/// Answers when it is let go on, once per token.
+struct Gated {
+    inner: MemoryArbiter,
+    tokens: Receiver<()>,
+}
+
+impl ArbiterContract for Gated {
+    fn read(&mut self) -> Outcome {
+        match self.tokens.recv() {
+            Ok(()) => self.inner.read(),
+            Err(_) => Outcome::Unknown,
+        }
+    }
+
+    fn cas(&mut self, expect: Generation, record: Record) -> Outcome {
+        match self.tokens.recv() {
+            Ok(()) => self.inner.cas(expect, record),
+            Err(_) => Outcome::Unknown,
+        }
+    }
+}
+
+impl ArbiterBackend for Gated {
+    fn take_trouble(&mut self) -> Option<String> {
+        Some("gate".to_owned())
+    }
+}
+
+fn record(generation: u64) -> Record {
+    Record {
+        generation: Generation(generation),
+        live: LiveName {
+            id: NodeId(1),
+            incarnation: Incarnation(2),
+        },
+        backup: None,
+        halted: false,
+    }
+}
+
+fn gated() -> (ArbiterWorker, Sender<()>, Receiver<ArbiterReply>) {
+    let (token, tokens) = crossbeam_channel::unbounded();
+    let (replies, answers) = crossbeam_channel::unbounded();
+    let backend = Gated {
+        inner: MemoryArbiter::new(),
+        tokens,
+    };
+    let worker = ArbiterWorker::start(Box::new(backend), replies).unwrap();
+    (worker, token, answers)
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[test]
+fn answers_come_in_order_with_their_requests_names() {
+    let (worker, token, answers) = gated();
+    worker
+        .submit(ArbiterRequest::Read { req: ReqId(5) })
+        .unwrap();
+    let cas = ArbiterRequest::Cas {
+        req: ReqId(6),
+        expect: Generation(0),
+        record: record(1),
+    };
+    worker.submit(cas).unwrap();
+    token.send(()).unwrap();
+    token.send(()).unwrap();
+    let first = answers.recv_timeout(PATIENCE).unwrap();
+    assert_eq!((first.req, first.outcome), (ReqId(5), Outcome::Read(None)));
+    assert_eq!(first.trouble.as_deref(), Some("gate"));
+    let second = answers.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(
+        (second.req, second.outcome),
+        (ReqId(6), Outcome::Won(record(1)))
+    );
+}
+
+#[test]
+fn a_hung_arbiter_never_blocks_the_asker() {
+    let (worker, token, answers) = gated();
+    let start = Instant::now();
+    let mut accepted = 0;
+    for req in 0..100 {
+        let request = ArbiterRequest::Read { req: ReqId(req) };
+        accepted += usize::from(worker.submit(request).is_ok());
+    }
+    assert!(start.elapsed() < Duration::from_secs(1));
+    // One is being asked, if its thread has come to it.
+    assert!(
+        (MAX_REQUESTS..=MAX_REQUESTS + 1).contains(&accepted),
+        "{accepted}"
+    );
+    // It wakes up: every accepted request is answered once, no other.
+    drop(token);
+    for req in 0..accepted as u64 {
+        let reply = answers.recv_timeout(PATIENCE).unwrap();
+        assert_eq!((reply.req, reply.outcome), (ReqId(req), Outcome::Unknown));
+    }
+    drop(worker);
+    assert!(answers.recv_timeout(PATIENCE).is_err());
+}
+
+#[test]
+fn a_dropped_worker_sends_no_waiting_request() {
+    let (worker, token, answers) = gated();
+    for req in 0..3 {
+        worker
+            .submit(ArbiterRequest::Read { req: ReqId(req) })
+            .unwrap();
+    }
+    // The first is being asked by now or never will be.
+    while worker.requests.len() == 3 {
+        thread::yield_now();
+    }
+    let start = Instant::now();
+    drop(worker);
+    assert!(start.elapsed() < Duration::from_secs(1));
+    token.send(()).unwrap();
+    assert_eq!(answers.recv_timeout(PATIENCE).unwrap().req, ReqId(0));
+    assert!(answers.recv_timeout(PATIENCE).is_err());
+}
