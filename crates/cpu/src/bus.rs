@@ -17,6 +17,8 @@ pub struct Lines {
     pub seip: bool,
     /// The CLINT's compare value for this hart, in ticks of the virtual clock.
     pub mtimecmp: u64,
+    /// Virtual time at which [`Bus::alarm`] wants to be called; `u64::MAX` for never.
+    pub alarm: u64,
 }
 
 /// The devices, seen from the hart. Every access is part of the guest's own
@@ -44,6 +46,9 @@ pub trait Bus {
     /// The interrupt inputs of a hart. Asked after each access and at the start
     /// of each run.
     fn lines(&self, hart: u64) -> Lines;
+
+    /// Virtual time has reached [`Lines::alarm`].
+    fn alarm(&mut self, mtime: u64);
 
     /// True if the machine has something to do (an output, a halt) before the
     /// next step: the engine leaves with [`crate::Exit::Attention`].

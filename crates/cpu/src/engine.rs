@@ -106,13 +106,19 @@ impl Engine {
             lines: line_bits(&lines),
             mtimecmp: lines.mtimecmp,
         };
-        hart.compares(&view).into_iter().flatten().min()
+        let alarm = Some(lines.alarm).filter(|alarm| *alarm != u64::MAX);
+        hart.compares(&view)
+            .into_iter()
+            .chain([alarm])
+            .flatten()
+            .min()
     }
 
     fn refresh_lines(&mut self, hart: &Hart, env: &Env) {
         let lines = env.bus.lines(hart.id);
         self.core.lines = line_bits(&lines);
         self.core.mtimecmp = lines.mtimecmp;
+        self.core.alarm = lines.alarm;
         self.core.touched_bus = false;
     }
 
@@ -188,10 +194,16 @@ impl Engine {
             if env.bus.attention() {
                 return Exit::Attention;
             }
+            // Due alarms come before the limit: where a run is cut must not matter.
+            let clock = env.clock;
+            let now = clock.mtime(env.icount);
+            if now >= self.core.alarm {
+                env.bus.alarm(now);
+                self.refresh_lines(hart, env);
+            }
             if env.icount >= until {
                 return Exit::Limit;
             }
-            let clock = env.clock;
             let view = self.core.view(&clock, env.icount);
             if hart.waiting {
                 if !hart.wakes(&view) {
@@ -206,7 +218,11 @@ impl Engine {
                 self.select_spaces(hart);
                 continue;
             }
-            let limit = hart.timer_deadline(&view).map_or(until, |at| at.min(until));
+            let limit = [hart.timer_deadline(&view), clock.deadline(self.core.alarm)]
+                .into_iter()
+                .flatten()
+                .filter(|at| *at > env.icount)
+                .fold(until, u64::min);
             if let Some(exit) = self.run_blocks(hart, env, limit) {
                 return exit;
             }

@@ -46,6 +46,8 @@ pub(crate) struct Core {
     /// Interrupt inputs as of the last device access.
     pub(crate) lines: u64,
     pub(crate) mtimecmp: u64,
+    /// Virtual time at which a device wants to act by itself.
+    pub(crate) alarm: u64,
     /// Devices were accessed: ask for lines and attention.
     pub(crate) touched_bus: bool,
     /// Mode or CSRs that decide translations were written: choose spaces anew.
@@ -58,6 +60,7 @@ impl Core {
             mmu: Mmu::new(),
             lines: 0,
             mtimecmp: u64::MAX,
+            alarm: u64::MAX,
             touched_bus: false,
             reselect: true,
         }

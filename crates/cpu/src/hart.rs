@@ -212,6 +212,7 @@ impl Hart {
         self.medeleg = crate::csr::MEDELEG_MASK & !(1 << crate::trap::cause::ECALL_S);
         self.mideleg = irq::S_ALL;
         self.mcounteren = 7;
+        self.scounteren = 7;
         self.menvcfg = envcfg::STCE | envcfg::ADUE;
         self.satp = 0;
         self.mstatus &= !status::SIE;
@@ -273,6 +274,21 @@ impl Hart {
         } else {
             self.mip &= !irq::SSI;
         }
+    }
+
+    /// Waits for an interrupt, as WFI does (SBI retentive suspend).
+    pub fn wait(&mut self) {
+        self.waiting = true;
+    }
+
+    /// Takes over the counters' base of the hart that this one replaces after a
+    /// reset: steps go on, cycle and instret start at 0.
+    pub fn follow(&mut self, before: &Hart, icount: u64) {
+        self.foreign_steps = before.foreign_steps;
+        self.traps = before.traps;
+        let steps = icount.wrapping_sub(self.foreign_steps);
+        self.cycle.write(icount, 0);
+        self.instret.write(steps.wrapping_sub(self.traps), 0);
     }
 
     /// Ends a reservation (DMA, hart switch).

@@ -1,0 +1,66 @@
+//! The digest: one number that is equal on two machines in the same state.
+
+use crate::machine::Machine;
+use twinvm_devices::Persist;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// A machine's state as hashes of its parts, so that a difference can be named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digest {
+    /// Step count, anchor of virtual time, and whether the machine has ended.
+    pub time: u128,
+    /// Registers and CSRs.
+    pub hart: u128,
+    /// All devices.
+    pub devices: u128,
+    /// RAM: the order-free sum over pages.
+    pub ram: u128,
+}
+
+impl Digest {
+    /// All parts in one number, as it is logged.
+    pub fn total(&self) -> u128 {
+        let mut bytes = [0u8; 64];
+        for (place, part) in
+            bytes
+                .chunks_exact_mut(16)
+                .zip([self.time, self.hart, self.devices, self.ram])
+        {
+            place.copy_from_slice(&part.to_le_bytes());
+        }
+        xxh3_128(&bytes)
+    }
+
+    /// The name of the first part that differs.
+    pub fn first_difference(&self, other: &Digest) -> Option<&'static str> {
+        [
+            (self.time != other.time, "time"),
+            (self.hart != other.hart, "hart registers"),
+            (self.devices != other.devices, "devices"),
+            (self.ram != other.ram, "RAM"),
+        ]
+        .into_iter()
+        .find_map(|(differs, name)| differs.then_some(name))
+    }
+}
+
+/// Hash of a state's explicit encoding.
+fn hash_of<T: serde::Serialize>(state: &T) -> u128 {
+    match postcard::to_stdvec(state) {
+        Ok(bytes) => xxh3_128(&bytes),
+        Err(error) => unreachable!("encoding to memory failed: {error}"),
+    }
+}
+
+impl Machine {
+    /// The digest of the whole state. Rehashes only pages written since the last
+    /// one; never changes what the guest sees.
+    pub fn digest(&mut self) -> Digest {
+        Digest {
+            time: hash_of(&(self.icount, self.clock, self.halted, self.power_on)),
+            hart: hash_of(&self.hart.save()),
+            devices: hash_of(&self.board.save()),
+            ram: self.mem.digest().0,
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Records enter the machine here, and nowhere else.
+
+use crate::machine::Machine;
+use twinvm_cpu::Clock;
+use twinvm_log::{Body, Record};
+
+/// A record that doesn't belong here: the log is not of this run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InjectError {
+    /// The record is for another step.
+    #[error("record for step {record} while the machine is at step {machine}")]
+    WrongStep {
+        /// The record's step.
+        record: u64,
+        /// The machine's step.
+        machine: u64,
+    },
+    /// An anchor would turn time back.
+    #[error("anchor at step {icount} sets time {mtime} before {now}")]
+    TimeBack {
+        /// Step of the anchor.
+        icount: u64,
+        /// Its virtual time, ticks.
+        mtime: u64,
+        /// Virtual time by the old anchor.
+        now: u64,
+    },
+    /// The device does not exist, has no room, or did not ask.
+    #[error("device {device} takes no {what} at step {icount}")]
+    Device {
+        /// Virtio slot.
+        device: u8,
+        /// What the record carries.
+        what: &'static str,
+        /// The record's step.
+        icount: u64,
+    },
+    /// The record is not an input.
+    #[error("a record of this kind is no input")]
+    NotInput,
+}
+
+impl Machine {
+    /// Applies an input record: it takes effect after the current step and
+    /// before the next.
+    ///
+    /// Next hop of a `NetRx`: the virtual NIC's receive queue, then the guest.
+    pub fn inject(&mut self, record: &Record) -> Result<(), InjectError> {
+        if record.icount != self.icount {
+            return Err(InjectError::WrongStep {
+                record: record.icount,
+                machine: self.icount,
+            });
+        }
+        let icount = self.icount;
+        let refuse = |device: u8, what: &'static str| InjectError::Device {
+            device,
+            what,
+            icount,
+        };
+        match &record.body {
+            Body::Anchor {
+                mtime, rate, span, ..
+            } => {
+                let now = self.mtime();
+                if *mtime < now {
+                    return Err(InjectError::TimeBack {
+                        icount,
+                        mtime: *mtime,
+                        now,
+                    });
+                }
+                self.clock = Clock {
+                    icount,
+                    mtime: *mtime,
+                    rate: *rate,
+                    span: *span,
+                };
+                return Ok(());
+            }
+            Body::NetRx { device, frame } => {
+                self.board
+                    .receive_frame(&mut self.mem, *device, frame)
+                    .map_err(|_| refuse(*device, "frame"))?;
+            }
+            Body::ConsoleRx { bytes } => {
+                if self.board.console_room() < bytes.len() {
+                    return Err(refuse(0, "console input"));
+                }
+                self.board.push_console_input(bytes);
+            }
+            Body::Entropy { device, bytes } => {
+                self.board
+                    .complete_entropy(&mut self.mem, *device, bytes)
+                    .map_err(|_| refuse(*device, "entropy"))?;
+            }
+            Body::Output { .. } | Body::Digest { .. } | Body::End { .. } => {
+                return Err(InjectError::NotInput);
+            }
+        }
+        // DMA may have touched the reserved line.
+        self.hart.end_reservation();
+        Ok(())
+    }
+}

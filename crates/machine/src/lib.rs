@@ -1,0 +1,33 @@
+//! The whole machine: a hart, RAM and the devices of the `virt` board, as one
+//! value that runs to an exact step, takes records, and can be saved, restored
+//! and digested.
+//!
+//! The state after step N is a function of the snapshot and of the records
+//! injected since: this crate has no clock, thread, socket or source of chance.
+//! Whoever drives it decides when to run and what to inject.
+
+mod config;
+mod digest;
+pub mod fdt;
+mod inject;
+pub mod loader;
+mod machine;
+mod output;
+mod sbi;
+mod snapshot;
+
+pub use config::{Images, MachineConfig, OnReset, PowerOn};
+pub use digest::Digest;
+pub use inject::InjectError;
+pub use machine::{Exit, Machine, MachineError};
+pub use output::{Halt, Output, OutputItem};
+pub use snapshot::{SnapshotError, SnapshotHead};
+pub use twinvm_cpu::{Clock, EngineCounters, TICKS_PER_SECOND};
+pub use twinvm_devices::SlotConfig;
+
+/// Raised by every change that a guest could notice. Two nodes, a snapshot and a
+/// recording go together only if it is equal.
+pub const MACHINE_VERSION: u32 = 1;
+
+#[cfg(test)]
+mod tests;

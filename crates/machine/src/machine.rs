@@ -1,0 +1,357 @@
+//! The machine: power-on, running, outputs, reset.
+
+use crate::config::{MachineConfig, OnReset, PowerOn};
+use crate::output::{Halt, Output, OutputItem};
+use crate::sbi::SbiEffect;
+use crate::{fdt, loader};
+use twinvm_cpu::{
+    AccessFault, Bus, Clock, Engine, EngineCounters, Env, Exit as CpuExit, Hart, Lines,
+};
+use twinvm_devices::{Board, BoardConfig, BoardError, DeviceOutput, FinisherRequest, Now};
+use twinvm_mem::{MemError, Memory};
+
+/// Why [`Machine::run`] stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// The asked step count is reached.
+    Limit,
+    /// The guest waits. Only a record can go on: time forward to `timer`
+    /// (virtual time, ticks), or input.
+    Idle {
+        /// Virtual time at which the next timer is due, if one is set.
+        timer: Option<u64>,
+    },
+    /// An [`Output`] waits in [`Machine::take_output`].
+    Output,
+    /// The machine has ended; it never runs again.
+    Halted(Halt),
+}
+
+/// A machine cannot be made as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// RAM.
+    #[error(transparent)]
+    Memory(#[from] MemError),
+    /// Kernel or initrd.
+    #[error(transparent)]
+    Load(#[from] loader::LoadError),
+    /// Devices.
+    #[error(transparent)]
+    Board(#[from] BoardError),
+    /// The device tree doesn't fit.
+    #[error("device tree: {0}")]
+    DeviceTree(String),
+    /// More harts than this version runs.
+    #[error("harts = {0}: this version runs exactly 1 hart")]
+    Harts(u32),
+}
+
+/// A virtual machine.
+pub struct Machine {
+    pub(crate) config: MachineConfig,
+    pub(crate) power_on: PowerOn,
+    pub(crate) mem: Memory,
+    pub(crate) hart: Hart,
+    pub(crate) board: Board,
+    pub(crate) clock: Clock,
+    pub(crate) icount: u64,
+    pub(crate) halted: Option<Halt>,
+    pub(crate) engine: Engine,
+    pub(crate) output: Option<Output>,
+    pub(crate) console: Vec<u8>,
+}
+
+/// The devices as the hart sees them.
+struct BoardBus<'a>(&'a mut Board);
+
+impl Bus for BoardBus<'_> {
+    fn read(
+        &mut self,
+        mem: &mut Memory,
+        pa: u64,
+        size: usize,
+        mtime: u64,
+    ) -> Result<u64, AccessFault> {
+        self.0
+            .read(mem, pa, size, Now { mtime })
+            .map_err(|_| AccessFault)
+    }
+
+    fn write(
+        &mut self,
+        mem: &mut Memory,
+        pa: u64,
+        size: usize,
+        value: u64,
+        mtime: u64,
+    ) -> Result<(), AccessFault> {
+        self.0
+            .write(mem, pa, size, value, Now { mtime })
+            .map_err(|_| AccessFault)
+    }
+
+    fn lines(&self, hart: u64) -> Lines {
+        let hart = hart as usize;
+        let lines = self.0.interrupt_lines(hart);
+        Lines {
+            msip: lines.msip,
+            meip: lines.meip,
+            seip: lines.seip,
+            mtimecmp: self.0.mtimecmp(hart),
+            alarm: self.0.alarm_deadline().unwrap_or(u64::MAX),
+        }
+    }
+
+    fn alarm(&mut self, mtime: u64) {
+        self.0.update_time(Now { mtime });
+    }
+
+    fn attention(&self) -> bool {
+        self.0.has_outputs()
+    }
+}
+
+impl Machine {
+    /// A machine at power-on: images loaded, the hart at the kernel's entry.
+    pub fn new(config: MachineConfig, power_on: PowerOn) -> Result<Self, MachineError> {
+        if config.harts != 1 {
+            return Err(MachineError::Harts(config.harts));
+        }
+        let mut mem = Memory::new(config.ram_bytes)?;
+        let board = Board::new(&Self::board_config(&config, &power_on), Vec::new())?;
+        let hart = Self::load(&config, &power_on, &mut mem)?;
+        Ok(Self {
+            mem,
+            hart,
+            board,
+            clock: Clock {
+                icount: 0,
+                mtime: 0,
+                rate: 0,
+                span: 0,
+            },
+            icount: 0,
+            halted: None,
+            engine: Engine::new(),
+            output: None,
+            console: Vec::new(),
+            config,
+            power_on,
+        })
+    }
+
+    pub(crate) fn board_config(config: &MachineConfig, power_on: &PowerOn) -> BoardConfig {
+        BoardConfig {
+            harts: config.harts as usize,
+            slots: config.slots.clone(),
+            rtc_base_ns: power_on.rtc_base_ns,
+        }
+    }
+
+    /// Puts images and device tree into RAM; returns the hart that starts there.
+    fn load(
+        config: &MachineConfig,
+        power_on: &PowerOn,
+        mem: &mut Memory,
+    ) -> Result<Hart, MachineError> {
+        let images = &config.images;
+        let plan = loader::plan(images.kernel(), images.initrd(), config.ram_bytes)?;
+        let tree = fdt::build(&fdt::FdtConfig {
+            ram_bytes: config.ram_bytes,
+            harts: config.harts,
+            cmdline: config.cmdline.clone(),
+            initrd: plan.initrd,
+            rng_seed: Some(power_on.rng_seed),
+            ..fdt::FdtConfig::default()
+        })
+        .map_err(|error| MachineError::DeviceTree(error.to_string()))?;
+        let does_not_fit = |_| MachineError::DeviceTree(format!("{} bytes do not fit", tree.len()));
+        for segment in &plan.segments {
+            mem.store(segment.pa, &images.kernel()[segment.range.clone()])
+                .map_err(does_not_fit)?;
+        }
+        if let (Some((start, _)), Some(initrd)) = (plan.initrd, images.initrd()) {
+            mem.store(start, initrd).map_err(does_not_fit)?;
+        }
+        mem.store(plan.fdt_addr, &tree).map_err(does_not_fit)?;
+        let mut hart = Hart::new(0, plan.entry);
+        hart.enter_supervisor(plan.entry, plan.fdt_addr);
+        Ok(hart)
+    }
+
+    /// Runs until the step counter is `until`, or something needs the caller.
+    /// Exact: at [`Exit::Limit`], [`Machine::icount`] is `until`.
+    ///
+    /// Next hop for what the guest sends: [`Machine::take_output`].
+    pub fn run(&mut self, until: u64) -> Exit {
+        loop {
+            if self.output.is_some() {
+                return Exit::Output;
+            }
+            if let Some(halt) = self.halted {
+                return Exit::Halted(halt);
+            }
+            let mut bus = BoardBus(&mut self.board);
+            let mut env = Env {
+                mem: &mut self.mem,
+                bus: &mut bus,
+                clock: self.clock,
+                icount: self.icount,
+                builtin_sbi: true,
+            };
+            let exit = self.engine.run(&mut self.hart, &mut env, until);
+            let timer = match exit {
+                CpuExit::Idle => self.engine.next_timer(&self.hart, &env),
+                _ => None,
+            };
+            self.icount = env.icount;
+            match exit {
+                CpuExit::Limit => return Exit::Limit,
+                CpuExit::Idle => return Exit::Idle { timer },
+                CpuExit::Attention => self.collect_outputs(),
+                CpuExit::Sbi => match self.sbi_call() {
+                    SbiEffect::None => {}
+                    SbiEffect::Suspend => self.hart.wait(),
+                    SbiEffect::PowerOff => self.halt(Halt::PowerOff),
+                    SbiEffect::Reset => self.reset_request(),
+                },
+            }
+        }
+    }
+
+    fn collect_outputs(&mut self) {
+        let items: Vec<OutputItem> = self
+            .board
+            .take_outputs()
+            .into_iter()
+            .map(|output| match output {
+                DeviceOutput::Frame { device, bytes } => OutputItem::Frame { device, bytes },
+            })
+            .collect();
+        self.console.extend(self.board.take_console());
+        if !items.is_empty() {
+            self.output = Some(Output {
+                icount: self.icount,
+                items,
+            });
+        }
+        match self.board.take_finisher_request() {
+            Some(FinisherRequest::Pass) => self.halt(Halt::PowerOff),
+            Some(FinisherRequest::Fail(code)) => self.halt(Halt::Fail(code)),
+            Some(FinisherRequest::Reset) => self.reset_request(),
+            None => {}
+        }
+        // A device may have written to a reserved line.
+        self.hart.end_reservation();
+    }
+
+    fn reset_request(&mut self) {
+        match self.config.on_reset {
+            OnReset::Exit => self.halt(Halt::Reset),
+            OnReset::Restart => self.reset(),
+        }
+    }
+
+    /// Starts again inside the guest's own step: step count and virtual time go
+    /// on, RAM is zeroed and the images are loaded from the machine's own copy.
+    fn reset(&mut self) {
+        self.mem.clear();
+        self.board.reset();
+        // The same configuration was good at power-on.
+        match Self::load(&self.config, &self.power_on, &mut self.mem) {
+            Ok(mut hart) => {
+                hart.follow(&self.hart, self.icount);
+                self.hart = hart;
+            }
+            Err(error) => unreachable!("a configuration that powered on must reset: {error}"),
+        }
+    }
+
+    fn halt(&mut self, halt: Halt) {
+        self.halted = Some(halt);
+        let icount = self.icount;
+        self.output
+            .get_or_insert(Output {
+                icount,
+                items: Vec::new(),
+            })
+            .items
+            .push(OutputItem::Halt(halt));
+    }
+
+    /// Takes the output that [`Exit::Output`] announced. The machine does not run
+    /// on before it is taken.
+    ///
+    /// Next hop: the replica, which logs it and puts it into the output gate.
+    pub fn take_output(&mut self) -> Option<Output> {
+        self.output.take()
+    }
+
+    /// Takes what the guest printed on its console since the last call.
+    pub fn take_console(&mut self) -> Vec<u8> {
+        self.console.extend(self.board.take_console());
+        std::mem::take(&mut self.console)
+    }
+
+    /// Steps since power-on.
+    pub fn icount(&self) -> u64 {
+        self.icount
+    }
+
+    /// Virtual time now, in ticks of 100 ns.
+    pub fn mtime(&self) -> u64 {
+        self.clock.mtime(self.icount)
+    }
+
+    /// The current anchor.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &MachineConfig {
+        &self.config
+    }
+
+    /// What was drawn at power-on.
+    pub fn power_on(&self) -> &PowerOn {
+        &self.power_on
+    }
+
+    /// Why the machine has ended, if it has.
+    pub fn halted(&self) -> Option<Halt> {
+        self.halted
+    }
+
+    /// A cheap 16-bit tell-tale over pc and registers, for anchors.
+    pub fn tell_tale(&self) -> u16 {
+        self.hart.tell_tale()
+    }
+
+    /// Whether a frame for the device in this slot has room; if not, the host
+    /// drops it before it is logged.
+    pub fn net_room(&self, device: u8) -> bool {
+        self.board.net_room(device)
+    }
+
+    /// How many bytes the console takes now.
+    pub fn console_room(&self) -> usize {
+        self.board.console_room()
+    }
+
+    /// Slot and length of an entropy request that waits for a record.
+    pub fn entropy_wanted(&self) -> Option<(u8, usize)> {
+        self.board.entropy_wanted()
+    }
+
+    /// Throws away all derived state of the engine. The guest never notices.
+    pub fn flush_engine(&mut self) {
+        self.engine.flush(&mut self.mem);
+    }
+
+    /// What the engine did so far, for reports.
+    pub fn engine_counters(&self) -> EngineCounters {
+        self.engine.counters()
+    }
+}

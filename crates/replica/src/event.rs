@@ -1,0 +1,212 @@
+//! What a driver tells a [`crate::Replica`], and what it is asked for.
+
+use twinvm_protocol::{
+    Action as ProtocolAction, CloseReason, ConnId, Ctl, ExitReason, Generation, Message, NoteLevel,
+    Outcome, Record, ReqId, RoleKind,
+};
+
+use crate::HostTime;
+use twinvm_machine::PowerOn;
+
+/// What a replica reads from its surroundings while it works.
+pub trait Env {
+    /// The host's clocks now.
+    fn now(&mut self) -> HostTime;
+    /// Fills `bytes` from the host's source of randomness.
+    fn random(&mut self, bytes: &mut [u8]);
+    /// Wall time now, for a machine that powers on: nanoseconds since 1970.
+    fn wall_ns(&mut self) -> u64;
+}
+
+/// What a power-on draws from the environment.
+pub(crate) fn draw_power_on(env: &mut dyn Env) -> PowerOn {
+    let mut rng_seed = [0; 32];
+    env.random(&mut rng_seed);
+    PowerOn {
+        rng_seed,
+        rtc_base_ns: env.wall_ns(),
+    }
+}
+
+/// Everything that can happen to a replica.
+#[derive(Debug)]
+pub enum Event {
+    /// The process is up; ids and lock are held. First event, once.
+    Start {
+        /// The generation stored beside the node's id.
+        generation: Generation,
+    },
+    /// [`crate::Replica::wait`]'s time has come.
+    Tick,
+    /// Run the guest for one slice, if it may run.
+    Slice,
+    /// A frame from the wire for the network device in this slot. Next hop on a live
+    /// node: [`crate::Live::net_rx`] at the slice end that this is.
+    Frame {
+        /// Virtio slot.
+        device: u8,
+        /// The frame.
+        bytes: Vec<u8>,
+    },
+    /// SIGTERM.
+    Terminate,
+    /// A request from a person.
+    Ctl(Ctl),
+    /// A connection is open.
+    ChannelUp {
+        /// A fresh name.
+        conn: ConnId,
+        /// Whether [`Action::Dial`] made it.
+        dialed: bool,
+        /// A fresh random number.
+        nonce: u128,
+    },
+    /// [`Action::Dial`] came to nothing.
+    DialFailed,
+    /// A connection has ended.
+    ChannelDown {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// A frame of the channel.
+    Received {
+        /// The connection.
+        conn: ConnId,
+        /// The frame.
+        message: Message,
+    },
+    /// Bytes that wait to be sent on all connections together. The replica sends
+    /// snapshot pieces and holds the guest back by it.
+    Queued {
+        /// How many.
+        bytes: usize,
+    },
+    /// The arbiter answered.
+    Arbiter {
+        /// Which request.
+        req: ReqId,
+        /// How it ended.
+        outcome: Outcome,
+    },
+}
+
+/// Everything a replica asks of its driver, to be carried out in order.
+#[derive(Debug)]
+pub enum Action {
+    /// Connect to the peer.
+    Dial,
+    /// Queue a frame of the channel.
+    Send {
+        /// Where.
+        conn: ConnId,
+        /// What.
+        message: Message,
+    },
+    /// Close a connection.
+    Close {
+        /// Which.
+        conn: ConnId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// Read the arbiter's record.
+    ArbiterRead {
+        /// For the answer.
+        req: ReqId,
+    },
+    /// Compare and set it.
+    ArbiterCas {
+        /// For the answer.
+        req: ReqId,
+        /// The generation it must have.
+        expect: Generation,
+        /// What to put there.
+        record: Record,
+    },
+    /// Store the generation durably before going on.
+    PersistGeneration {
+        /// The generation.
+        generation: Generation,
+    },
+    /// Put a frame on the wire. The last hop of the packet's way.
+    Transmit {
+        /// Virtio slot of the network device.
+        device: u8,
+        /// The frame.
+        bytes: Vec<u8>,
+    },
+    /// The guest printed this.
+    Console(Vec<u8>),
+    /// The role has changed.
+    RoleChanged {
+        /// Before.
+        from: RoleKind,
+        /// Now.
+        to: RoleKind,
+        /// Why.
+        why: String,
+    },
+    /// For the journal.
+    Note {
+        /// Weight.
+        level: NoteLevel,
+        /// One sentence.
+        text: String,
+    },
+    /// Answer to [`Event::Ctl`].
+    CtlAnswer {
+        /// The request.
+        ctl: Ctl,
+        /// Begun, or refused with a reason.
+        result: Result<(), String>,
+    },
+    /// End the process in good order.
+    Exit {
+        /// Why.
+        reason: ExitReason,
+    },
+    /// End the process at once: a fault of our own.
+    Fatal {
+        /// What was found.
+        what: String,
+    },
+}
+
+/// What the protocol asks that a driver carries out; the other half is what the
+/// replica does itself.
+pub(crate) enum Sorted<T> {
+    Driver(Action),
+    Own(ProtocolAction<T>),
+}
+
+/// Tells who carries an action out.
+pub(crate) fn sort<T>(action: ProtocolAction<T>) -> Sorted<T> {
+    Sorted::Driver(match action {
+        ProtocolAction::Dial => Action::Dial,
+        ProtocolAction::Send { conn, message } => Action::Send { conn, message },
+        ProtocolAction::Close { conn, reason } => Action::Close { conn, reason },
+        ProtocolAction::ArbiterRead { req } => Action::ArbiterRead { req },
+        ProtocolAction::ArbiterCas {
+            req,
+            expect,
+            record,
+        } => Action::ArbiterCas {
+            req,
+            expect,
+            record,
+        },
+        ProtocolAction::PersistGeneration { generation } => {
+            Action::PersistGeneration { generation }
+        }
+        ProtocolAction::RoleChanged { from, to, why } => Action::RoleChanged { from, to, why },
+        ProtocolAction::Note { level, text } => Action::Note { level, text },
+        ProtocolAction::Mismatch(mismatch) => Action::Note {
+            level: NoteLevel::Error,
+            text: mismatch.to_string(),
+        },
+        ProtocolAction::CtlAnswer { ctl, result } => Action::CtlAnswer { ctl, result },
+        ProtocolAction::Exit { reason } => Action::Exit { reason },
+        ProtocolAction::Fatal { what } => Action::Fatal { what },
+        own => return Sorted::Own(own),
+    })
+}

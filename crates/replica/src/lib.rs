@@ -1,0 +1,27 @@
+//! One side of the pair: the machine, its log and the protocol in one value.
+//!
+//! * [`Live`] executes a machine and writes the log: it stamps what comes from
+//!   outside with the step count, keeps virtual time close to the host's clock,
+//!   and hands out outputs with their log positions.
+//! * [`Replay`] executes a machine from a log and checks it against the log.
+//! * [`Replica`] joins either with the protocol: one `apply` per event.
+//!
+//! Neither has a clock: the host's time is an argument. Waiting, threads and
+//! sockets live in the driver.
+
+mod announce;
+mod event;
+mod install;
+mod live;
+mod node;
+mod pacing;
+mod replay;
+
+pub use event::{Action, Env, Event};
+pub use live::{Live, LiveError, LiveExit, LiveStats};
+pub use node::{Replica, ReplicaStatus, Wait};
+pub use pacing::HostTime;
+pub use replay::{Divergence, Replay, ReplayExit};
+
+#[cfg(test)]
+mod tests;

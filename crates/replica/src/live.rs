@@ -1,0 +1,362 @@
+//! The live half: executes the machine and writes its log.
+
+use crate::pacing::{HostTime, Pacing};
+use twinvm_log::{BatchBuilder, Body, EncodedBatch, PushError, Record};
+use twinvm_machine::{Clock, Exit, Halt, InjectError, Machine, Output};
+
+/// Steps between two digests in the log. At 10^8 steps a digest that rehashes a
+/// few thousand pages costs well under 1 %.
+const DIGEST_STEPS: u64 = 200_000_000;
+/// Batches are closed before they come near the log's own bound.
+const FLUSH_BYTES: usize = 64 << 10;
+/// Input and anchors are on their way after this long even without output: 5 ms.
+const FLUSH_NS: u64 = 5_000_000;
+
+/// Why [`Live::slice`] returned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LiveExit {
+    /// The slice is over; more to run.
+    Busy,
+    /// The guest waits. Call again when input comes, at the latest at `wake_ns`
+    /// (host monotonic time) if there is one.
+    Idle {
+        /// When the guest's next timer is due.
+        wake_ns: Option<u64>,
+    },
+    /// The guest made output. Its record is in the log at `position` (the number
+    /// of records up to and including it).
+    ///
+    /// Next hop: the output gate, which lets it go when the backup has acked
+    /// `position`.
+    Output {
+        /// End position of the `Output` record.
+        position: u64,
+        /// What left the guest.
+        output: Output,
+    },
+    /// The machine has ended (its last output came before).
+    Halted(Halt),
+}
+
+/// The log cannot take what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// The record is not one that the log can hold.
+    #[error("log: {0}")]
+    Log(#[from] PushError),
+    /// The machine refuses its own record: a fault of ours.
+    #[error("machine: {0}")]
+    Inject(#[from] InjectError),
+}
+
+/// What the live half did, for reports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LiveStats {
+    /// Bytes of closed batches.
+    pub log_bytes: u64,
+    /// Records appended.
+    pub records: u64,
+    /// Frames dropped before the log because the guest had no room.
+    pub frames_dropped: u64,
+}
+
+/// A machine that executes and is logged.
+pub struct Live {
+    machine: Machine,
+    builder: BatchBuilder,
+    closed: Vec<EncodedBatch>,
+    pacing: Pacing,
+    next_digest: u64,
+    first_unflushed_ns: Option<u64>,
+    stats: LiveStats,
+}
+
+impl Live {
+    /// Executes `machine` from here on, its log beginning at `position`. The
+    /// first record is an anchor, so virtual time moves from the first step.
+    pub fn new(machine: Machine, position: u64, now: HostTime) -> Result<Self, LiveError> {
+        let pacing = Pacing::new(now, machine.mtime(), machine.icount());
+        Self::with_pacing(machine, position, now, pacing)
+    }
+
+    fn with_pacing(
+        machine: Machine,
+        position: u64,
+        now: HostTime,
+        pacing: Pacing,
+    ) -> Result<Self, LiveError> {
+        let mut live = Self {
+            next_digest: next_digest(machine.icount()),
+            machine,
+            builder: BatchBuilder::new(position),
+            closed: Vec::new(),
+            pacing,
+            first_unflushed_ns: None,
+            stats: LiveStats::default(),
+        };
+        live.anchor(now)?;
+        Ok(live)
+    }
+
+    /// Goes on as the live side with a machine that was a backup: `vtime_at` is
+    /// the former live side's virtual time (ticks) at our host time `at`, so that
+    /// virtual time steps forward to where it would be, never back.
+    pub fn take_over(
+        machine: Machine,
+        position: u64,
+        now: HostTime,
+        vtime_at: Option<(u64, HostTime)>,
+    ) -> Result<Self, LiveError> {
+        let own = Pacing::new(now, machine.mtime(), machine.icount());
+        let pacing = match vtime_at {
+            Some((vtime, at)) => {
+                let kept = Pacing::new(at, vtime, machine.icount());
+                if kept.wanted_mtime(now) > machine.mtime() {
+                    kept
+                } else {
+                    own
+                }
+            }
+            None => own,
+        };
+        Self::with_pacing(machine, position, now, pacing)
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// The machine, for snapshots and digests; nothing may be run or injected.
+    pub fn machine_mut(&mut self) -> &mut Machine {
+        &mut self.machine
+    }
+
+    /// Ends being live; the machine is kept.
+    pub fn into_machine(self) -> Machine {
+        self.machine
+    }
+
+    /// End of the log: the number of records appended, batches closed or not.
+    pub fn position(&self) -> u64 {
+        self.builder.next_position()
+    }
+
+    /// What was done so far.
+    pub fn stats(&self) -> LiveStats {
+        self.stats
+    }
+
+    fn append(&mut self, body: Body, now: HostTime) -> Result<u64, LiveError> {
+        let record = Record {
+            icount: self.machine.icount(),
+            body,
+        };
+        if self.builder.encoded_bytes() >= FLUSH_BYTES {
+            self.flush();
+        }
+        let position = match self.builder.push(&record) {
+            Ok(position) => position,
+            // Full: close this batch and begin the next.
+            Err(_) if !self.builder.is_empty() => {
+                self.flush();
+                self.builder.push(&record)?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.first_unflushed_ns.get_or_insert(now.mono_ns);
+        self.stats.records += 1;
+        if !matches!(
+            record.body,
+            Body::Output { .. } | Body::Digest { .. } | Body::End { .. }
+        ) {
+            self.machine.inject(&record)?;
+        }
+        Ok(position)
+    }
+
+    fn anchor(&mut self, now: HostTime) -> Result<(), LiveError> {
+        let Clock {
+            mtime, rate, span, ..
+        } = self
+            .pacing
+            .anchor(now, &self.machine.clock(), self.machine.icount());
+        let tell_tale = self.machine.tell_tale();
+        self.append(
+            Body::Anchor {
+                mtime,
+                rate,
+                span,
+                tell_tale,
+            },
+            now,
+        )?;
+        Ok(())
+    }
+
+    /// A frame from the network: stamped with the step count, logged, and only
+    /// then put into the guest's receive queue. Dropped, unlogged, if the queue
+    /// has no room.
+    ///
+    /// Next hop: [`Machine::inject`].
+    pub fn net_rx(&mut self, device: u8, frame: Vec<u8>, now: HostTime) -> Result<(), LiveError> {
+        if !self.machine.net_room(device) || frame.len() > twinvm_log::MAX_FRAME_BYTES {
+            self.stats.frames_dropped += 1;
+            return Ok(());
+        }
+        self.step_time(now)?;
+        self.append(Body::NetRx { device, frame }, now)?;
+        Ok(())
+    }
+
+    /// Bytes typed on the console; returns how many were taken.
+    pub fn console_rx(&mut self, bytes: &[u8], now: HostTime) -> Result<usize, LiveError> {
+        let room = self
+            .machine
+            .console_room()
+            .min(twinvm_log::MAX_CONSOLE_BYTES);
+        let take = bytes.len().min(room);
+        if take > 0 {
+            self.step_time(now)?;
+            self.append(
+                Body::ConsoleRx {
+                    bytes: bytes[..take].to_vec(),
+                },
+                now,
+            )?;
+        }
+        Ok(take)
+    }
+
+    /// The guest's open request for entropy: slot and length.
+    pub fn entropy_wanted(&self) -> Option<(u8, usize)> {
+        self.machine.entropy_wanted()
+    }
+
+    /// Answers an entropy request.
+    pub fn entropy(&mut self, device: u8, bytes: Vec<u8>, now: HostTime) -> Result<(), LiveError> {
+        self.append(Body::Entropy { device, bytes }, now)?;
+        Ok(())
+    }
+
+    /// Brings virtual time up to the host's clock if it fell behind while the
+    /// guest waited.
+    fn step_time(&mut self, now: HostTime) -> Result<(), LiveError> {
+        if self
+            .pacing
+            .anchor_due(now, &self.machine.clock(), self.machine.icount())
+        {
+            self.pacing.resumed(now, self.machine.icount());
+            self.anchor(now)?;
+        }
+        Ok(())
+    }
+
+    /// Runs one slice. `clock` reads the host's time when the slice has ended.
+    pub fn slice(
+        &mut self,
+        now: HostTime,
+        clock: &mut dyn FnMut() -> HostTime,
+    ) -> Result<LiveExit, LiveError> {
+        if self
+            .pacing
+            .anchor_due(now, &self.machine.clock(), self.machine.icount())
+        {
+            self.anchor(now)?;
+        }
+        let until = self
+            .machine
+            .icount()
+            .saturating_add(self.pacing.slice_steps());
+        let until = until.min(self.next_digest);
+        let exit = self.machine.run(until);
+        let now = clock();
+        self.pacing.ran(now, self.machine.icount());
+        Ok(match exit {
+            Exit::Limit => {
+                if self.machine.icount() == self.next_digest {
+                    let digest = self.machine.digest().total();
+                    self.append(Body::Digest { digest }, now)?;
+                    self.next_digest = next_digest(self.machine.icount());
+                }
+                LiveExit::Busy
+            }
+            Exit::Idle { timer } => {
+                let wake_ns = timer.map(|mtime| self.pacing.host_ns_at(mtime));
+                if wake_ns.is_some_and(|wake| wake <= now.mono_ns) {
+                    // Already due by the host's clock: step time forward.
+                    self.pacing.resumed(now, self.machine.icount());
+                    self.anchor(now)?;
+                    return Ok(LiveExit::Busy);
+                }
+                LiveExit::Idle { wake_ns }
+            }
+            Exit::Output => match self.machine.take_output() {
+                Some(output) => {
+                    let position = self.append(
+                        Body::Output {
+                            hash: output.hash(),
+                        },
+                        now,
+                    )? + 1;
+                    LiveExit::Output { position, output }
+                }
+                None => LiveExit::Busy,
+            },
+            Exit::Halted(halt) => LiveExit::Halted(halt),
+        })
+    }
+
+    /// The guest slept until now, or execution was held back: go on from here.
+    pub fn woke(&mut self, now: HostTime) -> Result<(), LiveError> {
+        self.pacing.resumed(now, self.machine.icount());
+        self.anchor(now)
+    }
+
+    /// Appends a last record, so that a replay runs to this very step.
+    pub fn end(&mut self, reason: u8, now: HostTime) -> Result<(), LiveError> {
+        let digest = self.machine.digest().total();
+        self.append(Body::Digest { digest }, now)?;
+        self.append(Body::End { reason }, now)?;
+        self.flush();
+        Ok(())
+    }
+
+    /// Appends a digest of the state as it is now.
+    pub fn log_digest(&mut self, now: HostTime) -> Result<(), LiveError> {
+        let digest = self.machine.digest().total();
+        self.append(Body::Digest { digest }, now)?;
+        Ok(())
+    }
+
+    /// Closes the current batch.
+    pub fn flush(&mut self) {
+        if let Some(batch) = self.builder.take() {
+            self.stats.log_bytes += batch.bytes().len() as u64;
+            self.closed.push(batch);
+        }
+        self.first_unflushed_ns = None;
+    }
+
+    /// Closes the current batch if something in it has waited for long enough.
+    pub fn flush_if_due(&mut self, now: HostTime) {
+        if self.flush_due_ns().is_some_and(|due| now.mono_ns >= due) {
+            self.flush();
+        }
+    }
+
+    /// Host time by which [`Live::flush_if_due`] must be called.
+    pub fn flush_due_ns(&self) -> Option<u64> {
+        self.first_unflushed_ns
+            .map(|ns| ns.saturating_add(FLUSH_NS))
+    }
+
+    /// Takes the closed batches, oldest first.
+    pub fn take_batches(&mut self) -> Vec<EncodedBatch> {
+        std::mem::take(&mut self.closed)
+    }
+}
+
+fn next_digest(icount: u64) -> u64 {
+    (icount / DIGEST_STEPS + 1).saturating_mul(DIGEST_STEPS)
+}

@@ -1,0 +1,236 @@
+//! The replaying half: executes a machine from the log and checks it.
+
+use std::collections::VecDeque;
+use twinvm_log::{Body, Record};
+use twinvm_machine::{Exit, Machine, Output};
+
+/// Replay and log do not agree: one of them is not of this run, or determinism
+/// is broken. Never flaky.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("diverged at position {position}, step {icount}: {what}")]
+pub struct Divergence {
+    /// Index of the record in question.
+    pub position: u64,
+    /// Step at which it shows.
+    pub icount: u64,
+    /// What differs, both sides' values.
+    pub what: String,
+}
+
+/// Why [`Replay::run`] returned.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ReplayExit {
+    /// The budget is used up; more to do.
+    Busy,
+    /// All records are applied.
+    Starved,
+    /// The guest made output, as the log says. `position` is the end of its record.
+    Output {
+        /// End position of the `Output` record.
+        position: u64,
+        /// What the live side has sent or holds in its gate.
+        output: Output,
+    },
+    /// The record that ends a recording was reached.
+    End {
+        /// The reason it carries.
+        reason: u8,
+    },
+}
+
+/// A machine that follows a log.
+pub struct Replay {
+    machine: Machine,
+    position: u64,
+    records: VecDeque<Record>,
+    checked_digests: u64,
+}
+
+impl Replay {
+    /// Follows a log from `position`, where `machine` stands.
+    pub fn new(machine: Machine, position: u64) -> Self {
+        Self {
+            machine,
+            position,
+            records: VecDeque::new(),
+            checked_digests: 0,
+        }
+    }
+
+    /// Adds the next records of the log.
+    pub fn push(&mut self, records: impl IntoIterator<Item = Record>) {
+        self.records.extend(records);
+    }
+
+    /// Records that wait to be applied.
+    pub fn backlog(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Position up to which the log is applied.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Digests of the log that were found equal so far.
+    pub fn checked_digests(&self) -> u64 {
+        self.checked_digests
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// The machine, for digests, flushes and snapshots; nothing may be run or
+    /// injected.
+    pub fn machine_mut(&mut self) -> &mut Machine {
+        &mut self.machine
+    }
+
+    /// Ends the replay; the machine is kept.
+    pub fn into_machine(self) -> Machine {
+        self.machine
+    }
+
+    /// Puts the machine in place of the one there: a restored copy of the same
+    /// state (perturbation).
+    pub fn replace_machine(&mut self, machine: Machine) {
+        self.machine = machine;
+    }
+
+    /// Step of the last record held: how far this replay can go now.
+    pub fn horizon(&self) -> Option<u64> {
+        self.records.back().map(|record| record.icount)
+    }
+
+    fn diverged(&self, what: String) -> Divergence {
+        Divergence {
+            position: self.position,
+            icount: self.machine.icount(),
+            what,
+        }
+    }
+
+    /// Runs at most `budget` steps and applies what is due.
+    pub fn run(&mut self, budget: u64) -> Result<ReplayExit, Divergence> {
+        let end = self.machine.icount().saturating_add(budget);
+        loop {
+            let Some(record) = self.records.front() else {
+                return Ok(ReplayExit::Starved);
+            };
+            if record.icount < self.machine.icount() {
+                return Err(self.diverged(format!(
+                    "the machine is at step {} but the next record is for step {}",
+                    self.machine.icount(),
+                    record.icount
+                )));
+            }
+            let is_output = matches!(record.body, Body::Output { .. });
+            if self.machine.icount() == record.icount && !is_output {
+                if let Some(exit) = self.apply()? {
+                    return Ok(exit);
+                }
+                continue;
+            }
+            if self.machine.icount() >= end {
+                return Ok(ReplayExit::Busy);
+            }
+            match self.machine.run(record.icount.min(end)) {
+                Exit::Limit if is_output && self.machine.icount() == record.icount => {
+                    return Err(self
+                        .diverged("the log has an output here, the replay made none".to_owned()));
+                }
+                Exit::Limit => {}
+                Exit::Output => return self.check_output(),
+                Exit::Idle { .. } => {
+                    return Err(self.diverged(format!(
+                        "the guest waits, the next record is for step {}",
+                        record.icount
+                    )));
+                }
+                Exit::Halted(halt) => {
+                    return Err(self.diverged(format!(
+                        "the machine has ended ({halt:?}), the next record is for step {}",
+                        record.icount
+                    )));
+                }
+            }
+        }
+    }
+
+    /// Applies the record in front, which is for this very step.
+    fn apply(&mut self) -> Result<Option<ReplayExit>, Divergence> {
+        let Some(record) = self.records.pop_front() else {
+            return Ok(None);
+        };
+        match &record.body {
+            Body::Digest { digest } => {
+                let own = self.machine.digest();
+                if own.total() != *digest {
+                    return Err(self.diverged(format!(
+                        "digest {:#034x} in the log, {:#034x} here ({own:x?})",
+                        digest,
+                        own.total(),
+                    )));
+                }
+                self.checked_digests += 1;
+            }
+            Body::End { reason } => {
+                let reason = *reason;
+                self.position += 1;
+                return Ok(Some(ReplayExit::End { reason }));
+            }
+            Body::Output { .. } => {}
+            body => {
+                if let Body::Anchor { tell_tale, .. } = body {
+                    let own = self.machine.tell_tale();
+                    if own != *tell_tale {
+                        return Err(self.diverged(format!(
+                            "tell-tale of the registers is {tell_tale:#06x} in the log, {own:#06x} here"
+                        )));
+                    }
+                }
+                if let Err(error) = self.machine.inject(&record) {
+                    return Err(self.diverged(error.to_string()));
+                }
+            }
+        }
+        self.position += 1;
+        Ok(None)
+    }
+
+    fn check_output(&mut self) -> Result<ReplayExit, Divergence> {
+        let Some(output) = self.machine.take_output() else {
+            return Ok(ReplayExit::Busy);
+        };
+        match self.records.front() {
+            Some(Record {
+                icount,
+                body: Body::Output { hash },
+            }) if *icount == output.icount => {
+                if *hash != output.hash() {
+                    return Err(self.diverged(format!(
+                        "output hash {:#018x} in the log, {:#018x} here",
+                        hash,
+                        output.hash()
+                    )));
+                }
+                self.records.pop_front();
+                self.position += 1;
+                Ok(ReplayExit::Output {
+                    position: self.position,
+                    output,
+                })
+            }
+            next => Err(self.diverged(format!(
+                "output of {} item(s) here, the log goes on with {}",
+                output.items.len(),
+                match next {
+                    Some(record) => format!("another record for step {}", record.icount),
+                    None => "nothing".to_owned(),
+                }
+            ))),
+        }
+    }
+}
