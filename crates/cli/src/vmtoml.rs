@@ -1,0 +1,504 @@
+//! VM.toml: one file that describes a VM, the same on both hosts.
+//!
+//! Parsing gives values that can't be wrong: sizes in range, addresses that are addresses,
+//! paths resolved against the file's directory. Every error names the file, the line, what
+//! was expected and what was found. What is well formed but not built yet is parsed too, and
+//! refused by [`VmConfig::validate_supported`].
+
+mod error;
+mod table;
+mod values;
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+pub(crate) use error::{Problem, VmTomlError};
+use table::{Document, Table};
+pub(crate) use values::{Channel, MacAddr};
+
+/// The longest file that is read: thousands of lines more than any VM needs.
+pub(crate) const MAX_FILE_BYTES: usize = 1 << 20;
+/// Slots for network cards and disks on the board.
+pub(crate) const MAX_DEVICES: usize = 8;
+/// Memory of a VM that doesn't say how much.
+pub(crate) const DEFAULT_MEMORY_BYTES: u64 = 512 << 20;
+
+const ROOT_KEYS: &[&str] = &[
+    "name",
+    "memory",
+    "harts",
+    "on_reset",
+    "state_dir",
+    "kernel",
+    "initrd",
+    "cmdline",
+    "firmware",
+    "arbiter",
+    "net",
+    "disk",
+    "node",
+    "protect",
+];
+const NET_KEYS: &[&str] = &["mac", "backend"];
+const DISK_KEYS: &[&str] = &["path", "nbd"];
+const NODE_KEYS: &[&str] = &["name", "channel", "tap", "path"];
+const PROTECT_KEYS: &[&str] = &["heartbeat_ms", "suspect_ms", "stall_ms", "cold_delay_ms"];
+
+/// The longest time a limit in `[protect]` may be: an hour.
+const MAX_LIMIT_MS: u64 = 3_600_000;
+const MAX_COLD_DELAY_MS: u64 = 30 * 24 * 3_600_000;
+const MAX_HARTS: u64 = 32;
+
+/// A whole VM.toml.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct VmConfig {
+    /// The VM's name; a label, and part of paths.
+    pub(crate) name: String,
+    /// Size of RAM in bytes, whole pages.
+    pub(crate) memory_bytes: u64,
+    /// Number of harts.
+    pub(crate) harts: u32,
+    /// What a guest's reset does.
+    pub(crate) on_reset: OnReset,
+    /// Where nodes keep their state.
+    pub(crate) state_dir: PathBuf,
+    /// Linux Image or ELF file.
+    pub(crate) kernel: Option<PathBuf>,
+    /// Initial RAM disk.
+    pub(crate) initrd: Option<PathBuf>,
+    /// Command line of the kernel.
+    pub(crate) cmdline: String,
+    /// Machine-mode firmware in place of the built-in SBI.
+    pub(crate) firmware: Option<PathBuf>,
+    /// Who decides which node is live.
+    pub(crate) arbiter: Option<Arbiter>,
+    /// Network cards, in the order of their slots.
+    pub(crate) nets: Vec<Net>,
+    /// Disks, in the order of their slots.
+    pub(crate) disks: Vec<Disk>,
+    /// The two nodes; none in a file for `twinvm run` alone.
+    pub(crate) nodes: Vec<Node>,
+    /// Limits of the protocol.
+    pub(crate) protect: Protect,
+    file: PathBuf,
+    unsupported: Vec<(usize, String)>,
+}
+
+/// What a guest's reset does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnReset {
+    /// The machine starts again.
+    Restart,
+    /// The VM ends.
+    Exit,
+}
+
+/// Where the record is kept that says who is live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Arbiter {
+    /// A directory on storage that both hosts see.
+    File(PathBuf),
+    /// twinvm's own server, `host:port`.
+    Tcp(String),
+    /// An etcd endpoint.
+    Etcd(String),
+}
+
+/// A network card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Net {
+    /// Its address, the same on both nodes.
+    pub(crate) mac: MacAddr,
+    /// What it is plugged into.
+    pub(crate) backend: Backend,
+}
+
+/// What a network card is plugged into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// The socket of `twinvm lan`.
+    Lan(PathBuf),
+    /// A TAP interface of the host.
+    Tap(String),
+}
+
+/// A disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Disk {
+    /// A file of each node's own.
+    Path(PathBuf),
+    /// A shared NBD server.
+    Nbd(String),
+}
+
+/// One of the two nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Node {
+    /// A label for `--name`.
+    pub(crate) name: String,
+    /// Where this node listens for the other.
+    pub(crate) channel: Channel,
+    /// This node's TAP interface in place of the first network card's.
+    pub(crate) tap: Option<String>,
+    /// This node's disk file in place of the first disk's.
+    pub(crate) path: Option<PathBuf>,
+}
+
+/// Limits of the protocol, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Protect {
+    /// Time between heartbeats.
+    pub(crate) heartbeat_ms: u64,
+    /// Silence after which the other node is suspected.
+    pub(crate) suspect_ms: u64,
+    /// How long a backup may have records and execute none.
+    pub(crate) stall_ms: u64,
+    /// How long a cold start waits for an unreachable peer; `None` is for ever.
+    pub(crate) cold_delay_ms: Option<u64>,
+}
+
+impl Default for Protect {
+    fn default() -> Self {
+        Self {
+            heartbeat_ms: 50,
+            suspect_ms: 300,
+            stall_ms: 5000,
+            cold_delay_ms: None,
+        }
+    }
+}
+
+impl VmConfig {
+    /// Reads and parses the file at `path`.
+    ///
+    /// # Errors
+    /// [`VmTomlError`], for a file that can't be read too.
+    pub(crate) fn load(path: &Path) -> Result<Self, VmTomlError> {
+        let unreadable = |what: String| VmTomlError {
+            file: path.to_path_buf(),
+            line: None,
+            problem: Problem::Unreadable(what),
+        };
+        let size = fs::metadata(path)
+            .map_err(|error| unreadable(error.to_string()))?
+            .len();
+        if size > MAX_FILE_BYTES as u64 {
+            return Err(unreadable(format!(
+                "{size} bytes, allowed are {MAX_FILE_BYTES}"
+            )));
+        }
+        let text = fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+        Self::parse(path, &text)
+    }
+
+    /// Parses `text`, the content of the file at `path`.
+    ///
+    /// # Errors
+    /// [`VmTomlError`], at the first thing that is wrong.
+    pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, VmTomlError> {
+        let document = Document::new(path, text);
+        let parsed = document.syntax()?;
+        let root = document.root(&parsed, ROOT_KEYS)?;
+        let mut unsupported = Vec::new();
+
+        let name = root
+            .name("name")?
+            .ok_or_else(|| root.missing("name"))?
+            .value;
+        let memory_bytes = root.memory("memory")?.unwrap_or(DEFAULT_MEMORY_BYTES);
+        let harts = root.integer("harts", 1, MAX_HARTS)?;
+        if let Some(harts) = harts.as_ref().filter(|harts| harts.value > 1) {
+            unsupported.push((harts.line, format!("harts = {}", harts.value)));
+        }
+        let on_reset = match root.string("on_reset")? {
+            None => OnReset::Restart,
+            Some(text) => match text.value {
+                "restart" => OnReset::Restart,
+                "exit" => OnReset::Exit,
+                other => {
+                    return Err(root.value_at(
+                        text.line,
+                        "on_reset",
+                        other,
+                        "\"restart\" or \"exit\"",
+                    ));
+                }
+            },
+        };
+        let firmware = root.path("firmware")?;
+        if let Some(firmware) = &firmware {
+            unsupported.push((firmware.line, "firmware".to_owned()));
+        }
+        let nets = parse_nets(&document, &root, &mut unsupported)?;
+        let disks = parse_disks(&document, &root, &mut unsupported)?;
+        if nets.len() + disks.len() > MAX_DEVICES {
+            let problem = format!(
+                "{} network cards and {} disks, the board has {MAX_DEVICES} slots",
+                nets.len(),
+                disks.len()
+            );
+            return Err(root.conflict(root.line_of("disk").or(root.line_of("net")), problem));
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            memory_bytes,
+            harts: harts.map_or(1, |harts| harts.value as u32),
+            on_reset,
+            state_dir: root
+                .path("state_dir")?
+                .map_or(root.relative("state"), |path| path.value),
+            kernel: root.path("kernel")?.map(|path| path.value),
+            initrd: root.path("initrd")?.map(|path| path.value),
+            cmdline: root
+                .string("cmdline")?
+                .map_or("", |text| text.value)
+                .to_owned(),
+            firmware: firmware.map(|path| path.value),
+            arbiter: parse_arbiter(&root, &mut unsupported)?,
+            nets,
+            disks,
+            nodes: parse_nodes(&document, &root, &mut unsupported)?,
+            protect: parse_protect(&document, &root)?,
+            file: path.to_path_buf(),
+            unsupported,
+        })
+    }
+
+    /// Checks that this version can do everything the file asks for.
+    ///
+    /// # Errors
+    /// [`Problem::Unsupported`] with the line of the first thing it can't.
+    pub(crate) fn validate_supported(&self) -> Result<(), VmTomlError> {
+        match self.unsupported.iter().min_by_key(|(line, _)| *line) {
+            None => Ok(()),
+            Some((line, what)) => Err(VmTomlError {
+                file: self.file.clone(),
+                line: Some(*line),
+                problem: Problem::Unsupported(what.clone()),
+            }),
+        }
+    }
+
+    /// Checks that the file describes a pair, as `twinvm node` needs it, and finds the node
+    /// called `name` and its peer.
+    ///
+    /// # Errors
+    /// [`VmTomlError`] without a line: something is missing.
+    pub(crate) fn pair(&self, name: &str) -> Result<(&Node, &Node), VmTomlError> {
+        let lacking = |what: String| VmTomlError {
+            file: self.file.clone(),
+            line: None,
+            problem: Problem::Conflict(what),
+        };
+        let [a, b] = &self.nodes[..] else {
+            return Err(lacking(
+                "no [[node]]: a protected VM needs exactly two".to_owned(),
+            ));
+        };
+        if self.arbiter.is_none() {
+            return Err(lacking(
+                "no arbiter: a protected VM needs one, for instance arbiter = \"file:DIR\" with \
+                 DIR on storage that both hosts see"
+                    .to_owned(),
+            ));
+        }
+        match name {
+            _ if name == a.name => Ok((a, b)),
+            _ if name == b.name => Ok((b, a)),
+            _ => Err(lacking(format!(
+                "no node is named {name}: the nodes are {} and {}",
+                a.name, b.name
+            ))),
+        }
+    }
+}
+
+fn parse_arbiter(
+    root: &Table<'_, '_>,
+    unsupported: &mut Vec<(usize, String)>,
+) -> Result<Option<Arbiter>, VmTomlError> {
+    let Some(text) = root.string("arbiter")? else {
+        return Ok(None);
+    };
+    let bad = || {
+        let expected = "\"file:DIR\", \"tcp:HOST:PORT\" or \"etcd:URL\"";
+        root.value_at(text.line, "arbiter", text.value, expected)
+    };
+    let (kind, rest) = text.value.split_once(':').ok_or_else(bad)?;
+    if rest.is_empty() {
+        return Err(bad());
+    }
+    let arbiter = match kind {
+        "file" => return Ok(Some(Arbiter::File(root.relative(rest)))),
+        "tcp" => Arbiter::Tcp(Channel::parse(rest).ok_or_else(bad)?.to_string()),
+        "etcd" => Arbiter::Etcd(rest.to_owned()),
+        _ => return Err(bad()),
+    };
+    unsupported.push((text.line, format!("arbiter = \"{kind}:…\"")));
+    Ok(Some(arbiter))
+}
+
+fn parse_nets(
+    document: &Document<'_>,
+    root: &Table<'_, '_>,
+    unsupported: &mut Vec<(usize, String)>,
+) -> Result<Vec<Net>, VmTomlError> {
+    let mut nets: Vec<Net> = Vec::new();
+    for table in document.tables(root, "net", NET_KEYS)? {
+        let text = table.string("mac")?.ok_or_else(|| table.missing("mac"))?;
+        let mac = MacAddr::parse(text.value).ok_or_else(|| {
+            let expected = "a unicast address such as \"52:54:00:12:34:56\"";
+            table.value_at(text.line, "mac", text.value, expected)
+        })?;
+        if nets.iter().any(|net| net.mac == mac) {
+            let problem = format!("two network cards have the address {mac}");
+            return Err(table.conflict(Some(text.line), problem));
+        }
+        let text = table
+            .string("backend")?
+            .ok_or_else(|| table.missing("backend"))?;
+        let backend = match text.value.split_once(':') {
+            Some(("lan", socket)) if !socket.is_empty() => Backend::Lan(table.relative(socket)),
+            Some(("tap", name)) if values::is_interface(name) => {
+                unsupported.push((text.line, "backend = \"tap:…\"".to_owned()));
+                Backend::Tap(name.to_owned())
+            }
+            _ => {
+                let expected = "\"lan:SOCKET\" or \"tap:NAME\" (an interface, 1 to 15 characters)";
+                return Err(table.value_at(text.line, "backend", text.value, expected));
+            }
+        };
+        nets.push(Net { mac, backend });
+    }
+    Ok(nets)
+}
+
+fn parse_disks(
+    document: &Document<'_>,
+    root: &Table<'_, '_>,
+    unsupported: &mut Vec<(usize, String)>,
+) -> Result<Vec<Disk>, VmTomlError> {
+    let mut disks = Vec::new();
+    for table in document.tables(root, "disk", DISK_KEYS)? {
+        unsupported.push((table.line, "[[disk]]".to_owned()));
+        disks.push(match (table.path("path")?, table.string("nbd")?) {
+            (Some(path), None) => Disk::Path(path.value),
+            (None, Some(nbd)) if !nbd.value.is_empty() => Disk::Nbd(nbd.value.to_owned()),
+            (None, Some(nbd)) => {
+                return Err(table.value_at(nbd.line, "nbd", "", "the address of an NBD server"));
+            }
+            (None, None) => return Err(table.missing("path")),
+            (Some(_), Some(nbd)) => {
+                let problem = "a disk has either path or nbd, not both".to_owned();
+                return Err(table.conflict(Some(nbd.line), problem));
+            }
+        });
+    }
+    Ok(disks)
+}
+
+fn parse_nodes(
+    document: &Document<'_>,
+    root: &Table<'_, '_>,
+    unsupported: &mut Vec<(usize, String)>,
+) -> Result<Vec<Node>, VmTomlError> {
+    let mut nodes: Vec<Node> = Vec::new();
+    let tables = document.tables(root, "node", NODE_KEYS)?;
+    for table in &tables {
+        let name = table.name("name")?.ok_or_else(|| table.missing("name"))?;
+        if nodes.iter().any(|node| node.name == name.value) {
+            let problem = format!(
+                "both nodes are named {}: give each its own name",
+                name.value
+            );
+            return Err(table.conflict(Some(name.line), problem));
+        }
+        let text = table
+            .string("channel")?
+            .ok_or_else(|| table.missing("channel"))?;
+        let channel = Channel::parse(text.value).ok_or_else(|| {
+            let expected = "\"HOST:PORT\" with a port from 1 to 65535";
+            table.value_at(text.line, "channel", text.value, expected)
+        })?;
+        if nodes.iter().any(|node| node.channel == channel) {
+            let problem = format!("both nodes have the channel {channel}: give each its own");
+            return Err(table.conflict(Some(text.line), problem));
+        }
+        if !is_loopback(&channel.host) {
+            let what = format!(
+                "channel = \"{channel}\" (the channel has no TLS yet, so its host must be a \
+                 loopback address such as 127.0.0.1)"
+            );
+            unsupported.push((text.line, what));
+        }
+        let tap = table.string("tap")?;
+        if let Some(tap) = &tap {
+            if !values::is_interface(tap.value) {
+                let expected = "the name of an interface, 1 to 15 characters";
+                return Err(table.value_at(tap.line, "tap", tap.value, expected));
+            }
+            unsupported.push((tap.line, "tap".to_owned()));
+        }
+        let path = table.path("path")?;
+        if let Some(path) = &path {
+            unsupported.push((path.line, "path of a node's disk".to_owned()));
+        }
+        nodes.push(Node {
+            name: name.value.to_owned(),
+            channel,
+            tap: tap.map(|tap| tap.value.to_owned()),
+            path: path.map(|path| path.value),
+        });
+    }
+    if !matches!(nodes.len(), 0 | 2) {
+        let problem = format!(
+            "{} [[node]], expected exactly two (or none, for twinvm run)",
+            nodes.len()
+        );
+        return Err(root.conflict(tables.last().map(|table| table.line), problem));
+    }
+    Ok(nodes)
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost"
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+fn parse_protect(document: &Document<'_>, root: &Table<'_, '_>) -> Result<Protect, VmTomlError> {
+    let default = Protect::default();
+    let Some(table) = document.table(root, "protect", PROTECT_KEYS)? else {
+        return Ok(default);
+    };
+    let limit = |key, default| {
+        let value = table.integer(key, 1, MAX_LIMIT_MS)?;
+        Ok(value.map_or(default, |value| value.value))
+    };
+    let protect = Protect {
+        heartbeat_ms: limit("heartbeat_ms", default.heartbeat_ms)?,
+        suspect_ms: limit("suspect_ms", default.suspect_ms)?,
+        stall_ms: limit("stall_ms", default.stall_ms)?,
+        cold_delay_ms: table
+            .integer("cold_delay_ms", 0, MAX_COLD_DELAY_MS)?
+            .map(|value| value.value),
+    };
+    // One lost heartbeat must not end a session.
+    if protect.suspect_ms < 2 * protect.heartbeat_ms {
+        let problem = format!(
+            "suspect_ms = {} is less than twice heartbeat_ms = {}: one late heartbeat would \
+             cause a takeover",
+            protect.suspect_ms, protect.heartbeat_ms
+        );
+        let line = table
+            .line_of("suspect_ms")
+            .or(table.line_of("heartbeat_ms"));
+        return Err(table.conflict(line, problem));
+    }
+    Ok(protect)
+}
+
+#[cfg(test)]
+mod tests;
