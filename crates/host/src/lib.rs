@@ -16,6 +16,7 @@
 
 pub mod arbiter_file;
 pub mod arbiter_worker;
+pub mod channel;
 pub mod random;
 pub mod store;
 

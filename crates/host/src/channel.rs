@@ -1,0 +1,319 @@
+//! The logging channel's connections: bytes and threads, no decisions.
+//!
+//! A [`ChannelHub`] listens, dials when it is told to, and gives each connection a name and
+//! two threads: a reader that cuts and decodes frames, and a writer with a queue. Nothing
+//! here ever makes the guest's thread wait: [`ChannelHub::send`] queues or refuses.
+//!
+//! ```text
+//! dial() / accept ──> Up ──> Received… ──> Down
+//! ```
+//!
+//! Every connection that was told `Up` is told `Down` exactly once, last, whoever ended it.
+//! After [`ChannelHub::close`] no new frame is read, but frames that already wait in the
+//! event channel still come.
+//!
+//! Backpressure: a reader that finds the event channel full waits, and then the peer does.
+//! Towards the peer, the caller paces itself by [`ChannelHub::queued_bytes`] (snapshot
+//! chunks are made only while little waits) and stalls the guest on a full log; a queue
+//! beyond [`MAX_QUEUE_BYTES`] means that it did neither, and ends the connection.
+
+mod connection;
+mod listener;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use twinvm_protocol::config::MAX_CONNS;
+use twinvm_protocol::{ConnId, Message};
+
+use crate::random::random_u128;
+use connection::Connection;
+
+/// Bytes that may wait for one connection: a log buffer's worth of full batches beside a
+/// few snapshot chunks. Reached only by a caller that paces nothing.
+pub const MAX_QUEUE_BYTES: usize = 64 << 20;
+/// Accepted connections that live at one time, closing ones included. The protocol refuses
+/// in order beyond its own bound; only what is beyond this is cut off without a word.
+pub const MAX_ACCEPTED: usize = 2 * MAX_CONNS;
+/// Dials at one time. The protocol has one, and one it has given up may still hang.
+pub const MAX_DIALS: usize = 4;
+/// A dial that takes longer fails. Less than the protocol waits for an answer.
+pub const DIAL_TIMEOUT: Duration = Duration::from_millis(2000);
+/// How long a closed connection may take to send what is queued and hear the peer's end.
+pub const LINGER: Duration = Duration::from_millis(1000);
+
+/// The channel can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// Only loopback may go without encryption.
+    #[error(
+        "channel address {0}: only loopback addresses (127.0.0.1) can be used so far, because the channel is not encrypted yet"
+    )]
+    NotLoopback(SocketAddr),
+    /// Another process listens there.
+    #[error("channel port {} at {}: in use by another process: stop it, or change `channel` of this [[node]]", .0.port(), .0.ip())]
+    InUse(SocketAddr),
+    /// The system said no.
+    #[error("channel address {address}: can't listen there: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Why a frame was not queued. The connection is over or about to be; its end is told as
+/// [`ChannelEvent::Down`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// It has ended, or is being closed.
+    #[error("the connection has ended")]
+    Gone,
+    /// More than [`MAX_QUEUE_BYTES`] would wait. It was cut off.
+    #[error("the peer reads too slowly: more than {MAX_QUEUE_BYTES} bytes wait for it")]
+    Overflow,
+}
+
+/// What happens on the channel.
+#[derive(Debug)]
+pub enum ChannelEvent {
+    /// A connection is open.
+    Up {
+        /// Its name, fresh.
+        conn: ConnId,
+        /// Whether [`ChannelHub::dial`] made it.
+        dialed: bool,
+        /// A fresh random number.
+        nonce: u128,
+        /// Who is at the other end.
+        peer: SocketAddr,
+    },
+    /// A dial came to nothing.
+    DialFailed {
+        /// The peer's address and what went wrong.
+        why: String,
+    },
+    /// A frame has arrived. The next hop is the protocol's `Event::Received`.
+    Received {
+        /// The connection.
+        conn: ConnId,
+        /// The frame.
+        message: Message,
+    },
+    /// A connection has ended.
+    Down {
+        /// The connection.
+        conn: ConnId,
+        /// Why, for the journal.
+        why: String,
+    },
+}
+
+/// All connections of a node. Dropping it cuts them off and frees the port.
+#[derive(Debug)]
+pub struct ChannelHub {
+    shared: Arc<Shared>,
+    peer: SocketAddr,
+    listener: Option<listener::Listener>,
+    address: SocketAddr,
+}
+
+/// What the hub shares with its threads.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    events: Sender<ChannelEvent>,
+    connections: Mutex<BTreeMap<ConnId, Arc<Connection>>>,
+    last_conn: AtomicU64,
+    /// Threads of accepted connections that live.
+    accepted: AtomicUsize,
+    dials: AtomicUsize,
+    refused: AtomicU64,
+    ended: AtomicBool,
+}
+
+impl ChannelHub {
+    /// Listens at `listen` and tells what happens to `events`. Port 0 takes any free one.
+    ///
+    /// Give `events` a small bound (a frame may have 8 MiB): it is where the readers wait.
+    /// Threads that wait there end when its receiver is dropped.
+    pub fn start(
+        listen: SocketAddr,
+        peer: SocketAddr,
+        events: Sender<ChannelEvent>,
+    ) -> Result<ChannelHub, ChannelError> {
+        for address in [listen, peer] {
+            if !address.ip().is_loopback() {
+                return Err(ChannelError::NotLoopback(address));
+            }
+        }
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => ChannelError::InUse(listen),
+            _ => ChannelError::Listen {
+                address: listen,
+                source,
+            },
+        };
+        // Sets SO_REUSEADDR: connections of a dead process that linger don't hold the port.
+        let socket = TcpListener::bind(listen).map_err(failed)?;
+        let address = socket.local_addr().map_err(failed)?;
+        let shared = Arc::new(Shared {
+            events,
+            connections: Mutex::default(),
+            last_conn: AtomicU64::new(0),
+            accepted: AtomicUsize::new(0),
+            dials: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+        });
+        let listener = listener::Listener::start(socket, Arc::clone(&shared)).map_err(failed)?;
+        Ok(ChannelHub {
+            shared,
+            peer,
+            listener: Some(listener),
+            address,
+        })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Connections cut off because [`MAX_ACCEPTED`] were there.
+    pub fn refused(&self) -> u64 {
+        self.shared.refused.load(Ordering::Relaxed)
+    }
+
+    /// Starts to connect to the peer; the answer is an [`ChannelEvent::Up`] with `dialed`,
+    /// or [`ChannelEvent::DialFailed`]. An error here is the answer itself: no event follows.
+    pub fn dial(&self) -> io::Result<()> {
+        let slot = Slot::take(&self.shared, |shared| &shared.dials, MAX_DIALS)
+            .ok_or_else(|| io::Error::other("earlier attempts to connect still hang"))?;
+        let (shared, peer) = (Arc::clone(&self.shared), self.peer);
+        thread::Builder::new()
+            .name("channel dial".to_owned())
+            .spawn(move || {
+                let opened = connect(peer).and_then(|stream| open(&shared, stream, None));
+                drop(slot);
+                if let Err(error) = opened {
+                    let why = format!("{peer}: {error}");
+                    let _ = shared.events.send(ChannelEvent::DialFailed { why });
+                }
+            })?;
+        Ok(())
+    }
+
+    /// Queues a frame and returns at once. The next hop is the peer's
+    /// [`ChannelEvent::Received`].
+    pub fn send(&self, conn: ConnId, message: Message) -> Result<(), SendError> {
+        let connection = self.shared.find(conn).ok_or(SendError::Gone)?;
+        connection.send(message)
+    }
+
+    /// Bytes that wait to be handed to the connection's socket; 0 if it has ended.
+    pub fn queued_bytes(&self, conn: ConnId) -> usize {
+        self.shared.find(conn).map_or(0, |c| c.queued_bytes())
+    }
+
+    /// Lets queued frames leave for at most [`LINGER`], then ends the connection. Returns at
+    /// once; [`ChannelEvent::Down`] tells when it is over, after at most twice that time. A
+    /// process that said something last waits for it before it ends.
+    pub fn close(&self, conn: ConnId) {
+        if let Some(connection) = self.shared.lock().remove(&conn) {
+            connection.close();
+        }
+    }
+}
+
+impl Drop for ChannelHub {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::Relaxed);
+        drop(self.listener.take());
+        for connection in std::mem::take(&mut *self.shared.lock()).into_values() {
+            connection.cut();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ConnId, Arc<Connection>>> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, conn: ConnId) -> Option<Arc<Connection>> {
+        self.lock().get(&conn).cloned()
+    }
+}
+
+/// One of a bounded number of places, given back when dropped.
+pub(crate) struct Slot {
+    shared: Arc<Shared>,
+    counter: fn(&Shared) -> &AtomicUsize,
+}
+
+impl Slot {
+    fn take(
+        shared: &Arc<Shared>,
+        counter: fn(&Shared) -> &AtomicUsize,
+        max: usize,
+    ) -> Option<Slot> {
+        let slot = Slot {
+            shared: Arc::clone(shared),
+            counter,
+        };
+        // A slot beyond the bound is given back right here.
+        let before = counter(shared).fetch_add(1, Ordering::Relaxed);
+        (before < max).then_some(slot)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        (self.counter)(&self.shared).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn connect(peer: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&peer, DIAL_TIMEOUT)?;
+    // A dial to a port of the ephemeral range on which nobody listens can draw that very
+    // port as its own and meet itself (RFC 9293, simultaneous open).
+    if stream.local_addr()? == stream.peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(stream)
+}
+
+/// Names a connection and starts its threads. `slot` is given for accepted ones.
+fn open(shared: &Arc<Shared>, stream: TcpStream, slot: Option<Slot>) -> io::Result<()> {
+    let conn = ConnId(shared.last_conn.fetch_add(1, Ordering::Relaxed) + 1);
+    let up = ChannelEvent::Up {
+        conn,
+        dialed: slot.is_none(),
+        nonce: random_u128()?,
+        peer: stream.peer_addr()?,
+    };
+    let (connection, threads) = Connection::new(conn, stream)?;
+    let connection = Arc::new(connection);
+    shared.lock().insert(conn, Arc::clone(&connection));
+    if shared.ended.load(Ordering::Relaxed) {
+        // The hub may have been dropped before it could see this one.
+        connection.cut();
+    }
+    let started = threads.start(shared, connection, up, slot);
+    if started.is_err() {
+        shared.lock().remove(&conn);
+    }
+    started
+}
+
+#[cfg(test)]
+mod tests;

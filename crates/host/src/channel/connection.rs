@@ -1,0 +1,326 @@
+//! One connection: its queue, its reader thread and its writer thread.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use twinvm_protocol::codec::{DecodeError, body_len, decode_body, encode_frame};
+use twinvm_protocol::{ConnId, Message};
+
+use super::{ChannelEvent, LINGER, MAX_QUEUE_BYTES, SendError, Shared, Slot};
+
+/// What a frame counts for in the queue beside its payload. More than the heads and the
+/// small frames take, so that the bound holds for many small frames too.
+const FRAME_COST_BYTES: usize = 256;
+/// Frames are put together up to this size before they are written.
+const COALESCE_BYTES: usize = 64 << 10;
+/// Read buffer: some dozen small frames, and the head of a large one.
+const READ_BYTES: usize = 64 << 10;
+/// A buffer that grew beyond this gives its memory back.
+const KEEP_BYTES: usize = 1 << 20;
+/// The end of a connection whose hub has no user any more.
+const NOBODY: &str = "nobody takes its frames";
+/// How often a writer that a peer keeps waiting looks whether it should stop.
+const WRITE_TURN: Duration = Duration::from_millis(50);
+
+/// The part of a connection that the hub holds.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: TcpStream,
+    /// Taken by [`Connection::close`]: the writer ends when the queue is empty.
+    queue: Mutex<Option<Sender<Message>>>,
+    queued: AtomicUsize,
+    /// Nothing more is to be handed over.
+    closing: AtomicBool,
+    /// Set once; the writer gives up then.
+    cut: AtomicBool,
+    /// Why this side ended it, if it did.
+    reason: Mutex<Option<&'static str>>,
+}
+
+/// What the threads of a connection start with.
+pub(crate) struct Threads {
+    conn: ConnId,
+    reading: TcpStream,
+    queue: Receiver<Message>,
+}
+
+impl Connection {
+    pub(crate) fn new(conn: ConnId, stream: TcpStream) -> io::Result<(Connection, Threads)> {
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(WRITE_TURN))?;
+        // Bounded in bytes, by `queued`.
+        let (sender, queue) = unbounded();
+        let threads = Threads {
+            conn,
+            reading: stream.try_clone()?,
+            queue,
+        };
+        let connection = Connection {
+            stream,
+            queue: Mutex::new(Some(sender)),
+            queued: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+            reason: Mutex::new(None),
+        };
+        Ok((connection, threads))
+    }
+
+    pub(crate) fn send(&self, message: Message) -> Result<(), SendError> {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let sender = queue.as_ref().ok_or(SendError::Gone)?;
+        let cost = cost(&message);
+        if self.queued.load(Ordering::Relaxed) + cost > MAX_QUEUE_BYTES {
+            drop(queue);
+            self.set_reason("the peer reads too slowly: the queue for it is full");
+            self.cut();
+            return Err(SendError::Overflow);
+        }
+        self.queued.fetch_add(cost, Ordering::Relaxed);
+        sender.send(message).map_err(|_| SendError::Gone)
+    }
+
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+
+    /// No more frames in; the writer sends what is queued and then ends the connection.
+    pub(crate) fn close(&self) {
+        self.set_reason("closed by this node");
+        self.closing.store(true, Ordering::Relaxed);
+        self.drop_queue();
+    }
+
+    /// Ends the connection now; the reader tells.
+    pub(crate) fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+        self.drop_queue();
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    fn drop_queue(&self) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        *queue = None;
+    }
+
+    /// The first reason stays.
+    fn set_reason(&self, reason: &'static str) {
+        let mut held = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        held.get_or_insert(reason);
+    }
+
+    fn reason(&self) -> Option<&'static str> {
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+}
+
+/// What a frame counts for in the queue.
+fn cost(message: &Message) -> usize {
+    let payload = match message {
+        Message::SnapshotChunk { bytes, .. } | Message::Side { bytes } => bytes.len(),
+        Message::Log { batch, .. } => batch.len(),
+        Message::Hello(hello) => hello
+            .machine
+            .iter()
+            .map(|field| field.name.len() + field.value.len())
+            .sum(),
+        _ => 0,
+    };
+    payload + FRAME_COST_BYTES
+}
+
+impl Threads {
+    /// Starts both; the reader tells `up` first and the end last.
+    pub(crate) fn start(
+        self,
+        shared: &Arc<Shared>,
+        connection: Arc<Connection>,
+        up: ChannelEvent,
+        slot: Option<Slot>,
+    ) -> io::Result<()> {
+        let Threads {
+            conn,
+            reading,
+            queue,
+        } = self;
+        // The reader never sends on it: the writer learns that it has ended.
+        let (reader_lives, reader_ended) = bounded::<()>(0);
+        let writing = Arc::clone(&connection);
+        thread::Builder::new()
+            .name(format!("channel {} out", conn.0))
+            .spawn(move || {
+                write_frames(&writing, &queue);
+                finish(&writing, &reader_ended);
+            })?;
+        let shared = Arc::clone(shared);
+        let held = Arc::clone(&connection);
+        thread::Builder::new()
+            .name(format!("channel {} in", conn.0))
+            .spawn(move || {
+                // Its user is told first, and may be slow to listen.
+                let told = shared.events.send(up);
+                let why = match told {
+                    Ok(()) => read_frames(&connection, conn, reading, &shared.events),
+                    Err(_) => NOBODY.to_owned(),
+                };
+                // A peer that ended while this side closes may still take what is queued.
+                if !connection.is_closing() {
+                    connection.cut();
+                }
+                drop(reader_lives);
+                shared.lock().remove(&conn);
+                drop(slot);
+                let _ = shared.events.send(ChannelEvent::Down { conn, why });
+            })
+            .inspect_err(|_| held.cut())?;
+        Ok(())
+    }
+}
+
+/// Reads until the end and says why it came.
+fn read_frames(
+    connection: &Connection,
+    conn: ConnId,
+    stream: TcpStream,
+    events: &Sender<ChannelEvent>,
+) -> String {
+    let mut stream = BufReader::with_capacity(READ_BYTES, stream);
+    let mut body = Vec::new();
+    loop {
+        let frame = read_frame(&mut stream, &mut body);
+        if let Some(reason) = connection.reason() {
+            discard(connection, &mut stream);
+            return reason.to_owned();
+        }
+        match frame {
+            Ok(message) => {
+                let event = ChannelEvent::Received { conn, message };
+                if events.send(event).is_err() {
+                    return NOBODY.to_owned();
+                }
+            }
+            Err(end) => return end.to_string(),
+        }
+    }
+}
+
+/// Reads what still comes and throws it away: a socket closed over unread bytes answers
+/// with a reset, and that could take our last frames from the peer. Bounded in time by
+/// [`finish`].
+fn discard(connection: &Connection, stream: &mut impl BufRead) {
+    while !connection.is_cut() {
+        let count = match stream.fill_buf() {
+            Ok([]) => return,
+            Ok(bytes) => bytes.len(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(_) => return,
+        };
+        stream.consume(count);
+    }
+}
+
+/// Why reading ended.
+#[derive(Debug, thiserror::Error)]
+enum ReadEnd {
+    #[error("closed by the peer")]
+    Closed,
+    #[error("the peer ended inside a frame")]
+    Torn,
+    #[error("the peer sent what is no frame: {0}")]
+    Undecodable(#[from] DecodeError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// Reads one frame. `body` is only there to be used again.
+fn read_frame(stream: &mut impl Read, body: &mut Vec<u8>) -> Result<Message, ReadEnd> {
+    let mut head = [0; 4];
+    match stream.read_exact(&mut head[..1]) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(ReadEnd::Closed),
+        result => result?,
+    }
+    match stream.read_exact(&mut head[1..]) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(ReadEnd::Torn),
+        result => result?,
+    }
+    let len = body_len(head)?;
+    body.clear();
+    body.shrink_to(KEEP_BYTES);
+    // Memory grows with what comes, not with what was announced.
+    stream.take(len as u64).read_to_end(body)?;
+    if body.len() < len {
+        return Err(ReadEnd::Torn);
+    }
+    Ok(decode_body(body)?)
+}
+
+/// Writes what is queued, several small frames at a time, until the queue is dropped and
+/// empty, or the connection has ended.
+fn write_frames(connection: &Connection, queue: &Receiver<Message>) {
+    let mut bytes = Vec::new();
+    // Set when the connection is being closed.
+    let mut deadline = None;
+    while let Ok(first) = queue.recv() {
+        bytes.clear();
+        bytes.shrink_to(KEEP_BYTES);
+        let mut cost_sum = cost(&first);
+        encode_frame(&first, &mut bytes);
+        while bytes.len() < COALESCE_BYTES {
+            let Ok(next) = queue.try_recv() else { break };
+            cost_sum += cost(&next);
+            encode_frame(&next, &mut bytes);
+        }
+        if write_all(connection, &bytes, &mut deadline).is_err() {
+            // The reader finds the end, after what the peer sent before it.
+            connection.drop_queue();
+            let _ = connection.stream.shutdown(Shutdown::Write);
+            break;
+        }
+        connection.queued.fetch_sub(cost_sum, Ordering::Relaxed);
+    }
+}
+
+fn write_all(
+    connection: &Connection,
+    mut bytes: &[u8],
+    deadline: &mut Option<Instant>,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        if connection.is_cut() || deadline.is_some_and(|at| Instant::now() >= at) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        if deadline.is_none() && connection.is_closing() {
+            *deadline = Some(Instant::now() + LINGER);
+        }
+        match (&connection.stream).write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => bytes = &bytes[count..],
+            // The write timeout: the peer doesn't read.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Ends the connection so that the peer gets what was written: first our direction, then,
+/// when the peer has ended its own or took too long, the rest.
+fn finish(connection: &Connection, reader_ended: &Receiver<()>) {
+    let _ = connection.stream.shutdown(Shutdown::Write);
+    let _ = reader_ended.recv_timeout(LINGER);
+    connection.cut();
+}
