@@ -1,6 +1,6 @@
 //! What a node is told about itself, and the protocol's named bounds.
 
-use crate::message::Field;
+use crate::message::{Field, MAX_FIELDS, MAX_NAME_BYTES, MAX_VALUE_BYTES};
 use crate::record::{Incarnation, NodeId};
 
 /// The timers of `[protect]` in VM.toml.
@@ -39,6 +39,51 @@ pub struct Identity {
     pub incarnation: Incarnation,
     /// The machine's version and configuration, compared field by field with the peer's.
     pub machine: Vec<Field>,
+}
+
+/// An identity that would not fit into a frame.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// The node's or a field's name.
+    #[error("the name {0:?} has more than {MAX_NAME_BYTES} bytes; choose a shorter one")]
+    Name(String),
+    /// A field's value.
+    #[error("the value of {field} has {len} bytes, at most {MAX_VALUE_BYTES} are allowed")]
+    Value {
+        /// Whose.
+        field: String,
+        /// Its length.
+        len: usize,
+    },
+    /// Too many fields.
+    #[error("the machine has {0} configuration fields, at most {MAX_FIELDS} are allowed")]
+    Fields(usize),
+}
+
+impl Identity {
+    /// Whether it fits into a frame. To be asked where names come from a person or a file.
+    pub fn validate(&self) -> Result<(), IdentityError> {
+        if self.machine.len() > MAX_FIELDS {
+            return Err(IdentityError::Fields(self.machine.len()));
+        }
+        let names = self.machine.iter().map(|f| &f.name);
+        for name in names.chain([&self.name]) {
+            if name.len() > MAX_NAME_BYTES {
+                return Err(IdentityError::Name(name.clone()));
+            }
+        }
+        match self
+            .machine
+            .iter()
+            .find(|f| f.value.len() > MAX_VALUE_BYTES)
+        {
+            Some(field) => Err(IdentityError::Value {
+                field: field.name.clone(),
+                len: field.value.len(),
+            }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// First pause before an arbiter request of unknown outcome is sent again.

@@ -83,7 +83,7 @@ impl<T> Live<T> {
             Ctl::Detach => {
                 let link = std::mem::replace(&mut self.link, Link::Solo);
                 if let Link::Paired(session) = link {
-                    self.settle_by(now, Some(session), Want::Solo, now);
+                    self.settle_by(Some(session), Want::Solo, now);
                 }
                 Ok(())
             }
@@ -117,7 +117,7 @@ impl<T> Live<T> {
                 true
             }
             Link::Solo => {
-                self.settle_by(now, None, Want::Halted, now);
+                self.settle_by(None, Want::Halted, now);
                 true
             }
             Link::Paired(session) if session.acked >= frozen_at => {
@@ -136,7 +136,7 @@ impl<T> Live<T> {
             return;
         };
         if kind == StopKind::Halt {
-            self.settle_by(now, Some(session), Want::Halted, now);
+            self.settle_by(Some(session), Want::Halted, now);
             return;
         }
         core.send(session.conn, Message::Goodbye(Goodbye::Claim));
