@@ -3,19 +3,28 @@
 //! frame).
 //!
 //! A network may lose frames, so nothing here waits: a frame that finds no switch, or a full
-//! queue in either direction, is dropped and counted. When the switch goes away (it was
+//! queue in either direction, is dropped and counted. [`LanPort::send`] writes to the socket
+//! itself when nothing waits before it: then the frame is the kernel's before anything the
+//! caller does next, and will arrive even if this process is killed. What the socket doesn't
+//! take at once is sent by the port's writer thread.
+//!
+//! When the switch goes away (it was
 //! restarted, say) the port connects again by itself, with a growing pause between attempts.
 
-use std::io::{self, BufReader, Read, Write};
+use std::collections::VecDeque;
+use std::io::{self, BufReader, IoSlice, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 /// Shortest frame: an Ethernet header.
 pub const MIN_FRAME_BYTES: usize = 14;
@@ -25,18 +34,18 @@ pub const MAX_FRAME_BYTES: usize = 4096 + 65536;
 /// Bytes of frames that wait for the switch: some dozen TCP windows.
 pub const MAX_QUEUE_BYTES: usize = 4 << 20;
 
-/// What a frame counts for in the queue beside its own bytes.
-const FRAME_COST_BYTES: usize = 64;
-/// Frames are put together up to this size before they are written.
-const COALESCE_BYTES: usize = 64 << 10;
+/// Bytes of the length before each frame.
+const LENGTH_BYTES: usize = 4;
 /// Read buffer: at least one whole frame.
 const READ_BYTES: usize = 128 << 10;
+/// An emptied queue that grew beyond this gives its memory back.
+const KEEP_BYTES: usize = 256 << 10;
 /// Pause before the first attempt to connect again: a switch that restarts takes about that.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// Longest pause between two attempts.
 const LAST_PAUSE: Duration = Duration::from_millis(1000);
 /// How often a writer that the switch keeps waiting looks whether the port has ended.
-const WRITE_TURN: Duration = Duration::from_millis(100);
+const WRITE_TURN_NS: i64 = 100_000_000;
 
 /// The switch can't be reached at the start.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +87,6 @@ pub enum LanPortEvent {
 #[derive(Debug)]
 pub struct LanPort {
     shared: Arc<Shared>,
-    queue: Sender<Vec<u8>>,
     /// Dropped with the port: ends a pause.
     _alive: Sender<()>,
 }
@@ -86,11 +94,22 @@ pub struct LanPort {
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
-    stream: Mutex<Option<Arc<UnixStream>>>,
-    queued: AtomicUsize,
+    out: Mutex<Out>,
+    /// Told when frames begin to wait, and when the port ends.
+    waiting: Condvar,
     dropped_out: AtomicU64,
     dropped_in: AtomicU64,
     ended: AtomicBool,
+}
+
+/// The way to the switch.
+#[derive(Debug, Default)]
+struct Out {
+    stream: Option<Arc<UnixStream>>,
+    /// What the socket did not take yet. May begin inside a frame.
+    backlog: VecDeque<u8>,
+    /// Frames in it.
+    backlog_frames: u64,
 }
 
 impl LanPort {
@@ -105,18 +124,18 @@ impl LanPort {
         })?;
         let shared = Arc::new(Shared {
             path: path.to_owned(),
-            stream: Mutex::new(Some(stream)),
-            queued: AtomicUsize::new(0),
+            out: Mutex::new(Out {
+                stream: Some(stream),
+                ..Out::default()
+            }),
+            waiting: Condvar::new(),
             dropped_out: AtomicU64::new(0),
             dropped_in: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         });
-        // Bounded in bytes, by `queued`.
-        let (queue, frames) = unbounded();
         let (alive, ended) = bounded(0);
         let port = LanPort {
             shared: Arc::clone(&shared),
-            queue,
             _alive: alive,
         };
         let failed = |source| LanPortError::Start {
@@ -126,7 +145,7 @@ impl LanPort {
         let writing = Arc::clone(&shared);
         thread::Builder::new()
             .name("lan out".to_owned())
-            .spawn(move || write_frames(&writing, &frames))
+            .spawn(move || write_backlog(&writing))
             .map_err(failed)?;
         thread::Builder::new()
             .name("lan in".to_owned())
@@ -135,37 +154,35 @@ impl LanPort {
         Ok(port)
     }
 
-    /// Queues a frame for the switch and returns at once; false if it is dropped, because
-    /// there is no switch, the queue is full, or the frame is too short or too long.
-    pub fn send(&self, frame: Vec<u8>) -> bool {
-        let accepted = self.try_send(frame);
+    /// Sends a frame to the switch and returns at once; false if it is dropped, because
+    /// there is no switch, the queue is full, or the frame is too short or too long. The
+    /// next hop is the switch's port.
+    pub fn send(&self, frame: &[u8]) -> bool {
+        let fits = (MIN_FRAME_BYTES..=MAX_FRAME_BYTES).contains(&frame.len());
+        let mut out = self.shared.lock();
+        let was_empty = out.backlog.is_empty();
+        let accepted = fits && out.send(frame);
+        if was_empty && !out.backlog.is_empty() {
+            self.shared.waiting.notify_one();
+        }
+        drop(out);
         if !accepted {
             self.shared.dropped_out.fetch_add(1, Ordering::Relaxed);
         }
         accepted
     }
 
-    fn try_send(&self, frame: Vec<u8>) -> bool {
-        let fits = (MIN_FRAME_BYTES..=MAX_FRAME_BYTES).contains(&frame.len());
-        if !fits || !self.is_connected() {
-            return false;
-        }
-        let cost = frame.len() + FRAME_COST_BYTES;
-        // Added first, so that senders on several threads keep the bound too.
-        let before = self.shared.queued.fetch_add(cost, Ordering::Relaxed);
-        if before + cost > MAX_QUEUE_BYTES || self.queue.send(frame).is_err() {
-            self.shared.queued.fetch_sub(cost, Ordering::Relaxed);
-            return false;
-        }
-        true
+    /// Bytes of frames that wait in this process for the switch to read.
+    pub fn queued_bytes(&self) -> usize {
+        self.shared.lock().backlog.len()
     }
 
     /// Whether the switch is there, as far as is known.
     pub fn is_connected(&self) -> bool {
-        self.shared.lock().is_some()
+        self.shared.lock().stream.is_some()
     }
 
-    /// Frames of the guest that never reached the switch.
+    /// Frames of the guest that were dropped here, as far as is known.
     pub fn dropped_out(&self) -> u64 {
         self.shared.dropped_out.load(Ordering::Relaxed)
     }
@@ -180,18 +197,22 @@ impl Drop for LanPort {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Relaxed);
         self.shared.disconnect();
+        self.shared.waiting.notify_one();
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<UnixStream>>> {
-        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Out> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn disconnect(&self) {
-        if let Some(stream) = self.lock().take() {
+        let mut out = self.lock();
+        if let Some(stream) = out.stream.take() {
             let _ = stream.shutdown(Shutdown::Both);
         }
+        let lost = out.forget_backlog();
+        self.dropped_out.fetch_add(lost, Ordering::Relaxed);
     }
 
     fn has_ended(&self) -> bool {
@@ -202,7 +223,6 @@ impl Shared {
 /// A connected stream for the writer, and one for the reader.
 fn open(path: &Path) -> io::Result<(Arc<UnixStream>, UnixStream)> {
     let stream = UnixStream::connect(path)?;
-    stream.set_write_timeout(Some(WRITE_TURN))?;
     let reading = stream.try_clone()?;
     Ok((Arc::new(stream), reading))
 }
@@ -243,7 +263,7 @@ fn reconnect(shared: &Shared, ended: &Receiver<()>) -> Option<UnixStream> {
             return None;
         }
         if let Ok((stream, reading)) = open(&shared.path) {
-            *shared.lock() = Some(stream);
+            shared.lock().stream = Some(stream);
             if shared.has_ended() {
                 shared.disconnect();
             }
@@ -311,56 +331,105 @@ fn read_frame(stream: &mut impl Read) -> Result<Vec<u8>, ReadEnd> {
     Ok(frame)
 }
 
-/// The writer thread: ends when the port is dropped.
-fn write_frames(shared: &Shared, frames: &Receiver<Vec<u8>>) {
-    let mut bytes = Vec::new();
-    while let Ok(first) = frames.recv() {
-        bytes.clear();
-        let (mut count, mut cost) = (0, 0);
-        let mut put = |frame: Vec<u8>, bytes: &mut Vec<u8>| {
-            bytes.extend_from_slice(&(frame.len() as u32).to_be_bytes());
-            bytes.extend_from_slice(&frame);
-            count += 1;
-            cost += frame.len() + FRAME_COST_BYTES;
+impl Out {
+    /// Writes the frame or queues what of it the socket doesn't take; false if it is dropped.
+    fn send(&mut self, frame: &[u8]) -> bool {
+        let Some(stream) = &self.stream else {
+            return false;
         };
-        put(first, &mut bytes);
-        while bytes.len() < COALESCE_BYTES {
-            let Ok(next) = frames.try_recv() else { break };
-            put(next, &mut bytes);
-        }
-        let stream = shared.lock().clone();
-        let written = stream.is_some_and(|stream| match write_all(shared, &stream, &bytes) {
-            Ok(()) => true,
-            Err(_) => {
-                // It may have got half a frame: only a new stream is of use. The reader
-                // sees its end, but first what the switch sent before.
-                let _ = stream.shutdown(Shutdown::Write);
-                false
+        let head = (frame.len() as u32).to_be_bytes();
+        let mut written = 0;
+        if self.backlog.is_empty() {
+            match write_now(stream, &[IoSlice::new(&head), IoSlice::new(frame)]) {
+                Ok(count) => written = count,
+                Err(Errno::AGAIN) => {}
+                Err(_) => return false, // The reader finds the end of the stream.
             }
-        });
-        shared.queued.fetch_sub(cost, Ordering::Relaxed);
-        if !written {
-            shared.dropped_out.fetch_add(count, Ordering::Relaxed);
+        }
+        let whole = LENGTH_BYTES + frame.len();
+        if written == whole {
+            return true;
+        }
+        // The rest of a frame that has begun is always kept.
+        if written == 0 && self.backlog.len() + whole > MAX_QUEUE_BYTES {
+            return false;
+        }
+        self.backlog.extend(head.iter().chain(frame).skip(written));
+        self.backlog_frames += 1;
+        true
+    }
+
+    /// Writes what the socket takes of the backlog.
+    fn write_backlog(&mut self) -> rustix::io::Result<()> {
+        let Some(stream) = &self.stream else {
+            return Ok(());
+        };
+        while !self.backlog.is_empty() {
+            let (front, back) = self.backlog.as_slices();
+            match write_now(stream, &[IoSlice::new(front), IoSlice::new(back)]) {
+                Ok(count) => drop(self.backlog.drain(..count)),
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        self.backlog_frames = 0;
+        self.backlog.shrink_to(KEEP_BYTES);
+        Ok(())
+    }
+
+    /// Drops what waits, and tells how many frames that were at most.
+    fn forget_backlog(&mut self) -> u64 {
+        self.backlog.clear();
+        self.backlog.shrink_to(KEEP_BYTES);
+        std::mem::take(&mut self.backlog_frames)
+    }
+}
+
+/// Writes without waiting.
+fn write_now(stream: &UnixStream, bytes: &[IoSlice<'_>]) -> rustix::io::Result<usize> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    loop {
+        match sendmsg(stream, bytes, &mut SendAncillaryBuffer::default(), flags) {
+            Err(Errno::INTR) => {}
+            result => return result,
         }
     }
 }
 
-fn write_all(shared: &Shared, mut stream: &UnixStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match stream.write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => bytes = &bytes[count..],
-            // The write timeout: the switch doesn't read just now.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if shared.has_ended() {
-                    return Err(error);
-                }
+/// The writer thread: sends what waits whenever the socket takes it, until the port ends.
+fn write_backlog(shared: &Shared) {
+    let turn = Timespec {
+        tv_sec: 0,
+        tv_nsec: WRITE_TURN_NS,
+    };
+    loop {
+        let mut out = shared.lock();
+        while out.backlog.is_empty() && !shared.has_ended() {
+            out = shared
+                .waiting
+                .wait(out)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if shared.has_ended() {
+            return;
+        }
+        let stream = out.stream.clone();
+        drop(out);
+        if let Some(stream) = stream {
+            let mut ready = [PollFd::new(&stream, PollFlags::OUT)];
+            let _ = poll(&mut ready, Some(&turn));
+        }
+        let mut out = shared.lock();
+        if out.write_backlog().is_err() || out.stream.is_none() {
+            // Part of a frame may have gone: only a new stream is of use. The reader finds
+            // the end of this one.
+            let lost = out.forget_backlog();
+            shared.dropped_out.fetch_add(lost, Ordering::Relaxed);
+            if let Some(stream) = &out.stream {
+                let _ = stream.shutdown(Shutdown::Write);
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

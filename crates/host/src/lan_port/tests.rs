@@ -1,3 +1,4 @@
+use std::io::Write;
 use std::os::unix::net::UnixListener;
 use std::time::Instant;
 
@@ -66,15 +67,15 @@ fn frames_go_both_ways() {
     let (port, heard, mut stream) = port(&switch);
     let lengths = [MIN_FRAME_BYTES, 60, 1514, MAX_FRAME_BYTES];
     for len in lengths {
-        assert!(port.send(frame(1, len)));
+        assert!(port.send(&frame(1, len)));
         put(&mut stream, &frame(2, len));
     }
     for len in lengths {
         assert_eq!(read_frame(&mut stream).unwrap(), frame(1, len));
         assert_eq!(next(&heard), LanPortEvent::Frame(frame(2, len)));
     }
-    assert!(!port.send(frame(1, MIN_FRAME_BYTES - 1)));
-    assert!(!port.send(frame(1, MAX_FRAME_BYTES + 1)));
+    assert!(!port.send(&frame(1, MIN_FRAME_BYTES - 1)));
+    assert!(!port.send(&frame(1, MAX_FRAME_BYTES + 1)));
     assert_eq!((port.dropped_out(), port.dropped_in()), (2, 0));
 }
 
@@ -88,7 +89,7 @@ fn it_connects_again_when_the_switch_comes_back() {
     assert!(!port.is_connected());
     let start = Instant::now();
     for _ in 0..10_000 {
-        assert!(!port.send(frame(1, 60)));
+        assert!(!port.send(&frame(1, 60)));
     }
     assert!(start.elapsed() < Duration::from_secs(2), "send waits");
     thread::sleep(Duration::from_millis(100));
@@ -96,7 +97,7 @@ fn it_connects_again_when_the_switch_comes_back() {
     switch.restart();
     let mut stream = switch.accept();
     assert_eq!(next(&heard), LanPortEvent::Reconnected);
-    assert!(port.is_connected() && port.send(frame(3, 60)));
+    assert!(port.is_connected() && port.send(&frame(3, 60)));
     assert_eq!(read_frame(&mut stream).unwrap(), frame(3, 60));
     put(&mut stream, &frame(4, 60));
     assert_eq!(next(&heard), LanPortEvent::Frame(frame(4, 60)));
@@ -143,15 +144,29 @@ fn a_switch_that_does_not_read_costs_frames_and_no_time() {
     let start = Instant::now();
     let mut accepted = 0;
     for _ in 0..20_000 {
-        accepted += u64::from(port.send(frame(1, 1500)));
+        accepted += u64::from(port.send(&frame(1, 1500)));
     }
     assert!(start.elapsed() < PATIENCE);
     let dropped = port.dropped_out();
     assert_eq!(accepted + dropped, 20_000);
     assert!(dropped > 10_000, "{dropped} dropped: no bound");
+    assert!(port.queued_bytes() <= MAX_QUEUE_BYTES);
     // What was accepted comes when it reads again.
     for _ in 0..accepted {
         assert_eq!(read_frame(&mut stream).unwrap(), frame(1, 1500));
+    }
+}
+
+/// Outputs are told to be on the wire when `send` has returned.
+#[test]
+fn a_sent_frame_is_the_kernels_at_once() {
+    let switch = Switch::new();
+    let (port, _heard, mut stream) = port(&switch);
+    stream.set_nonblocking(true).unwrap();
+    for tag in 0..100 {
+        assert!(port.send(&frame(tag, 1500)));
+        assert_eq!(port.queued_bytes(), 0);
+        assert_eq!(read_frame(&mut stream).unwrap(), frame(tag, 1500));
     }
 }
 

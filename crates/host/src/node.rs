@@ -1,0 +1,532 @@
+//! One node: the thread that runs the guest, and everything around it.
+//!
+//! The loop takes what the host's threads bring, hands it to the
+//! [`Replica`](twinvm_replica::Replica) and carries out what that asks. It waits only
+//! when the guest has nothing to do.
+
+mod env;
+mod journal;
+mod status;
+mod takeover;
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Select, Sender, bounded, unbounded};
+use twinvm_machine::MachineConfig;
+use twinvm_protocol::message::Field;
+use twinvm_protocol::{
+    Config, ConnId, Ctl, ExitReason, Identity, Incarnation, NoteLevel, Outcome, RoleKind,
+};
+use twinvm_replica::{Action, Env, Event, Replica, Wait};
+
+use crate::arbiter_file::{FileArbiter, FileArbiterError};
+use crate::arbiter_worker::{ArbiterReply, ArbiterRequest, ArbiterWorker};
+use crate::channel::{ChannelError, ChannelEvent, ChannelHub, SendError};
+use crate::ctl_socket::{CtlAnswer, CtlCall, CtlError, CtlRequest, CtlServer};
+use crate::lan_port::{LanPort, LanPortError, LanPortEvent};
+use crate::random::random_u128;
+use crate::signals::{Signals, SignalsError};
+use crate::store::{NodeStore, StoreError};
+use env::HostEnv;
+use journal::Journal;
+use status::Meter;
+use takeover::Watch;
+
+/// Frames from the wire that wait for the guest: a burst of a few round trips.
+const FRAME_QUEUE: usize = 1024;
+/// Frames of the channel that wait for the loop; each may have 8 MiB, so few.
+const CHANNEL_QUEUE: usize = 64;
+/// Requests of people that wait for the loop.
+const CTL_QUEUE: usize = 16;
+/// Things taken from the queues between two slices: the guest must go on too.
+const INPUTS_PER_TURN: usize = 64;
+/// The loop looks at timers at least this often while the guest runs: 1 ms.
+const TICK_NS: u64 = 1_000_000;
+/// Longest sleep of the loop: it looks at its timers now and then whatever happens.
+const LONGEST_WAIT: Duration = Duration::from_millis(1000);
+/// Size at which the console's file is begun anew, keeping one older: 16 MiB.
+const CONSOLE_FILE_BYTES: u64 = 16 << 20;
+
+/// One network device and the switch it is plugged into.
+#[derive(Debug, Clone)]
+pub struct Wire {
+    /// Virtio slot.
+    pub device: u8,
+    /// Socket of the switch.
+    pub socket: PathBuf,
+}
+
+/// What a node needs to know.
+pub struct NodeOptions {
+    /// Name of the VM.
+    pub vm: String,
+    /// Name of this node.
+    pub name: String,
+    /// Name of the other one.
+    pub peer_name: String,
+    /// Folder under which each node has its own.
+    pub state_dir: PathBuf,
+    /// Address this node listens on for its peer.
+    pub listen: SocketAddr,
+    /// The peer's address.
+    pub peer: SocketAddr,
+    /// Folder of the arbiter's records.
+    pub arbiter: PathBuf,
+    /// The machine.
+    pub machine: MachineConfig,
+    /// Network devices.
+    pub wires: Vec<Wire>,
+    /// Timers.
+    pub protect: Config,
+}
+
+/// Why a node did not start, or ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The node's folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The arbiter.
+    #[error(transparent)]
+    Arbiter(#[from] FileArbiterError),
+    /// The channel.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// The switch.
+    #[error(transparent)]
+    Lan(#[from] LanPortError),
+    /// The socket for requests.
+    #[error(transparent)]
+    Ctl(#[from] CtlError),
+    /// Signals.
+    #[error(transparent)]
+    Signals(#[from] SignalsError),
+    /// The host refuses something that a process always gets.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was asked for.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A fault of our own. The guest, if it was live here, lives on at the backup.
+    #[error("internal fault, this node has stopped: {0}")]
+    Fault(String),
+}
+
+impl NodeError {
+    /// Whether nothing ran: the mend is in the input or the surroundings.
+    pub fn is_bad_input(&self) -> bool {
+        !matches!(self, Self::Fault(_))
+    }
+}
+
+/// Runs a node until it ends.
+pub fn run(options: NodeOptions) -> Result<ExitReason, NodeError> {
+    let mut node = NodeLoop::start(options)?;
+    node.run()
+}
+
+/// The receiving ends of all queues that feed the loop.
+struct Inputs {
+    channel: Receiver<ChannelEvent>,
+    arbiter: Receiver<ArbiterReply>,
+    ctl: Receiver<CtlCall>,
+    wires: Vec<Receiver<LanPortEvent>>,
+    signals: Receiver<()>,
+}
+
+struct NodeLoop {
+    options: NodeOptions,
+    replica: Replica,
+    env: HostEnv,
+    store: NodeStore,
+    hub: ChannelHub,
+    arbiter: ArbiterWorker,
+    ports: Vec<(u8, LanPort)>,
+    _ctl_server: CtlServer,
+    _signals: Signals,
+    inputs: Inputs,
+    /// For arbiter requests that could not even be queued.
+    arbiter_replies: Sender<ArbiterReply>,
+    conns: Vec<ConnId>,
+    /// A frame that the guest's queue has no room for, per wire.
+    waiting_frames: Vec<Option<Vec<u8>>>,
+    ctl_waiting: VecDeque<(Ctl, CtlCall)>,
+    journal: Journal,
+    console: Console,
+    meter: Meter,
+    watch: Watch,
+    last_tick_ns: u64,
+    ended: Option<Result<ExitReason, NodeError>>,
+}
+
+/// The guest's console in a file of the node's folder.
+struct Console {
+    path: PathBuf,
+    file: Option<File>,
+    bytes: u64,
+}
+
+impl Console {
+    fn new(path: PathBuf) -> Self {
+        Self { path, file: None, bytes: 0 }
+    }
+
+    /// Appends; a full disk costs the console's text, never the guest.
+    fn write(&mut self, text: &[u8]) {
+        if self.bytes >= CONSOLE_FILE_BYTES {
+            self.file = None;
+            let _ = std::fs::rename(&self.path, self.path.with_extension("log.1"));
+        }
+        if self.file.is_none() {
+            let opened = File::options().create(true).append(true).open(&self.path);
+            self.bytes = opened.as_ref().ok().and_then(|f| f.metadata().ok()).map_or(0, |m| m.len());
+            self.file = opened.ok();
+        }
+        if let Some(file) = &mut self.file {
+            self.bytes += text.len() as u64;
+            let _ = file.write_all(text);
+        }
+    }
+}
+
+impl NodeLoop {
+    fn start(options: NodeOptions) -> Result<Self, NodeError> {
+        let host = |what| move |source| NodeError::Host { what, source };
+        let store = NodeStore::open(&options.state_dir, &options.name)?;
+        let signals = Signals::install()?;
+        let arbiter_backend = FileArbiter::open(&options.arbiter)?;
+        let (channel_in, channel) = bounded(CHANNEL_QUEUE);
+        let hub = ChannelHub::start(options.listen, options.peer, channel_in)?;
+        let mut ports = Vec::new();
+        let mut wires = Vec::new();
+        for wire in &options.wires {
+            let (frames_in, frames) = bounded(FRAME_QUEUE);
+            ports.push((wire.device, LanPort::connect(&wire.socket, frames_in)?));
+            wires.push(frames);
+        }
+        let (arbiter_replies, arbiter_out) = unbounded();
+        let arbiter = ArbiterWorker::start(Box::new(arbiter_backend), arbiter_replies.clone())
+            .map_err(host("starting the arbiter's thread"))?;
+        let (ctl_in, ctl) = bounded(CTL_QUEUE);
+        let ctl_server = CtlServer::start(&store.ctl_path(), ctl_in)?;
+        let incarnation = random_u128().map_err(host("reading random numbers"))?;
+        let fields = options.machine.fields().into_iter();
+        let identity = Identity {
+            id: store.id(),
+            name: options.name.clone(),
+            incarnation: Incarnation(incarnation),
+            machine: fields.map(|(name, value)| Field { name, value }).collect(),
+        };
+        let replica = Replica::new(identity, options.protect, options.machine.clone());
+        let signals_rx = signals.terminate().clone();
+        let mut env = HostEnv::new();
+        let now_ns = env.now().mono_ns;
+        Ok(Self {
+            journal: Journal::new(&options.name),
+            console: Console::new(store.folder().join("console.log")),
+            meter: Meter::new(now_ns),
+            watch: Watch::default(),
+            waiting_frames: vec![None; wires.len()],
+            inputs: Inputs { channel, arbiter: arbiter_out, ctl, wires, signals: signals_rx },
+            arbiter_replies,
+            replica,
+            env,
+            store,
+            hub,
+            arbiter,
+            ports,
+            _ctl_server: ctl_server,
+            _signals: signals,
+            conns: Vec::new(),
+            ctl_waiting: VecDeque::new(),
+            last_tick_ns: 0,
+            ended: None,
+            options,
+        })
+    }
+
+    fn run(&mut self) -> Result<ExitReason, NodeError> {
+        let generation = self.store.generation();
+        self.journal.line(&format!(
+            "VM {:?}, node id {}, listening on {}",
+            self.options.vm,
+            self.store.id(),
+            self.hub.local_addr()
+        ));
+        self.apply(Event::Start { generation });
+        loop {
+            if let Some(end) = self.ended.take() {
+                return end;
+            }
+            self.take_inputs();
+            let now_ns = self.env.now().mono_ns;
+            if now_ns.saturating_sub(self.last_tick_ns) >= TICK_NS {
+                self.tick(now_ns);
+            }
+            match self.replica.wait() {
+                Wait::Run => self.apply(Event::Slice),
+                Wait::Until(at_ns) => self.sleep(at_ns),
+            }
+        }
+    }
+
+    fn tick(&mut self, now_ns: u64) {
+        self.last_tick_ns = now_ns;
+        if self.replica.wants_queue() {
+            self.tell_queued();
+        }
+        self.apply(Event::Tick);
+        self.meter.sample(now_ns, &self.replica);
+    }
+
+    fn tell_queued(&mut self) {
+        let bytes = self.conns.iter().map(|conn| self.hub.queued_bytes(*conn)).sum();
+        self.apply(Event::Queued { bytes });
+    }
+
+    /// Waits for the next input, at most until `at_ns`.
+    fn sleep(&mut self, at_ns: u64) {
+        let now_ns = self.env.now().mono_ns;
+        let mut wait = Duration::from_nanos(at_ns.saturating_sub(now_ns)).min(LONGEST_WAIT);
+        if self.replica.wants_queue() {
+            wait = wait.min(Duration::from_nanos(TICK_NS));
+        }
+        if !wait.is_zero() {
+            let mut select = Select::new();
+            select.recv(&self.inputs.channel);
+            select.recv(&self.inputs.arbiter);
+            select.recv(&self.inputs.ctl);
+            select.recv(&self.inputs.signals);
+            for (wire, waiting) in self.inputs.wires.iter().zip(&self.waiting_frames) {
+                if waiting.is_none() {
+                    select.recv(wire);
+                }
+            }
+            if select.ready_timeout(wait).is_ok() {
+                return;
+            }
+        }
+        let now_ns = self.env.now().mono_ns;
+        self.tick(now_ns);
+    }
+
+    /// Takes what has come, a bounded number of things.
+    fn take_inputs(&mut self) {
+        for _ in 0..INPUTS_PER_TURN {
+            if self.ended.is_some() {
+                return;
+            }
+            let mut any = false;
+            if let Ok(event) = self.inputs.channel.try_recv() {
+                self.on_channel(event);
+                any = true;
+            }
+            if let Ok(reply) = self.inputs.arbiter.try_recv() {
+                if let Some(trouble) = reply.trouble {
+                    self.journal.line(&trouble);
+                }
+                self.apply(Event::Arbiter { req: reply.req, outcome: reply.outcome });
+                any = true;
+            }
+            if let Ok(call) = self.inputs.ctl.try_recv() {
+                self.on_ctl(call);
+                any = true;
+            }
+            if self.inputs.signals.try_recv().is_ok() {
+                self.journal.line("asked to end");
+                self.apply(Event::Terminate);
+                any = true;
+            }
+            for wire in 0..self.inputs.wires.len() {
+                any |= self.take_frame(wire);
+            }
+            if !any {
+                return;
+            }
+        }
+    }
+
+    /// Next hop of a frame from the wire: the replica, at this slice end. A frame for
+    /// which the guest has no room waits here and holds back those behind it.
+    fn take_frame(&mut self, wire: usize) -> bool {
+        let device = self.ports[wire].0;
+        if self.waiting_frames[wire].is_none() {
+            match self.inputs.wires[wire].try_recv() {
+                Ok(LanPortEvent::Frame(bytes)) => self.waiting_frames[wire] = Some(bytes),
+                Ok(LanPortEvent::Lost { why }) => {
+                    self.journal.line(&why);
+                    return true;
+                }
+                Ok(LanPortEvent::Reconnected) => {
+                    self.journal.line("the switch is there again");
+                    self.replica.announce_again();
+                    self.perform();
+                    return true;
+                }
+                Err(_) => return false,
+            }
+        }
+        if !self.replica.net_room(device) {
+            return false;
+        }
+        match self.waiting_frames[wire].take() {
+            Some(bytes) => {
+                self.apply(Event::Frame { device, bytes });
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn on_channel(&mut self, event: ChannelEvent) {
+        match event {
+            ChannelEvent::Up { conn, dialed, nonce, .. } => {
+                self.conns.push(conn);
+                self.apply(Event::ChannelUp { conn, dialed, nonce });
+            }
+            ChannelEvent::DialFailed { .. } => self.apply(Event::DialFailed),
+            ChannelEvent::Received { conn, message } => {
+                self.watch.heard(self.env.now().mono_ns);
+                self.apply(Event::Received { conn, message });
+            }
+            ChannelEvent::Down { conn, .. } => {
+                self.conns.retain(|known| *known != conn);
+                self.apply(Event::ChannelDown { conn });
+                self.tell_queued();
+            }
+        }
+    }
+
+    fn on_ctl(&mut self, call: CtlCall) {
+        let ctl = match call.request() {
+            CtlRequest::Status => {
+                let now_ns = self.env.now().mono_ns;
+                let status = status::json(
+                    &self.options,
+                    &self.replica,
+                    &self.meter,
+                    &self.watch,
+                    now_ns,
+                );
+                return call.answer(CtlAnswer::Ok(status));
+            }
+            CtlRequest::Digest => {
+                let answer = match self.replica.digest() {
+                    Some((icount, digest)) => CtlAnswer::Ok(serde_json::json!({
+                        "icount": icount,
+                        "digest": format!("{digest:032x}"),
+                    })),
+                    None => CtlAnswer::Refused("this node has no machine now".to_owned()),
+                };
+                return call.answer(answer);
+            }
+            CtlRequest::Snapshot => {
+                return call.answer(CtlAnswer::Refused(
+                    "snapshots of a running node are not supported by this version".to_owned(),
+                ));
+            }
+            CtlRequest::Stop => Ctl::Stop,
+            CtlRequest::Takeover => Ctl::Takeover,
+            CtlRequest::Detach => Ctl::Detach,
+        };
+        self.ctl_waiting.push_back((ctl, call));
+        self.apply(Event::Ctl(ctl));
+    }
+
+    fn apply(&mut self, event: Event) {
+        self.replica.apply(&mut self.env, event);
+        self.perform();
+    }
+
+    /// Carries out what the replica asks, in order.
+    fn perform(&mut self) {
+        while let Some(action) = self.replica.next_action() {
+            if self.ended.is_some() {
+                return;
+            }
+            let now_ns = self.env.now().mono_ns;
+            match action {
+                Action::Dial => {
+                    if let Err(error) = self.hub.dial() {
+                        self.journal.line(&format!("dialling the peer: {error}"));
+                        self.replica.apply(&mut self.env, Event::DialFailed);
+                    }
+                }
+                Action::Send { conn, message } => match self.hub.send(conn, message) {
+                    Ok(()) | Err(SendError::Gone) => {}
+                    Err(error) => {
+                        self.journal.line(&format!("channel: {error}"));
+                        self.hub.close(conn);
+                        self.conns.retain(|known| *known != conn);
+                        self.replica.apply(&mut self.env, Event::ChannelDown { conn });
+                    }
+                },
+                Action::Close { conn, .. } => {
+                    self.hub.close(conn);
+                    self.conns.retain(|known| *known != conn);
+                }
+                Action::ArbiterRead { req } => self.ask(ArbiterRequest::Read { req }, req),
+                Action::ArbiterCas { req, expect, record } => {
+                    self.watch.asked(now_ns);
+                    self.ask(ArbiterRequest::Cas { req, expect, record }, req);
+                }
+                Action::PersistGeneration { generation } => {
+                    if let Err(error) = self.store.raise_generation(generation) {
+                        self.ended = Some(Err(error.into()));
+                    }
+                }
+                Action::Transmit { device, bytes } => {
+                    self.watch.transmitted(now_ns);
+                    if let Some((_, port)) = self.ports.iter().find(|(slot, _)| *slot == device) {
+                        port.send(bytes);
+                    }
+                }
+                Action::Console(bytes) => self.console.write(&bytes),
+                Action::RoleChanged { from, to, why } => {
+                    self.watch.role_changed(now_ns, from, to);
+                    self.journal.line(&format!("{from} -> {to}: {why}"));
+                    if to == RoleKind::Live {
+                        self.meter.restart(now_ns);
+                    }
+                }
+                Action::Note { level, text } => self.journal.note(level, &text),
+                Action::CtlAnswer { ctl, result } => self.answer(ctl, result),
+                Action::Exit { reason } => {
+                    self.journal.line(&format!("ends: {reason:?}"));
+                    while let Some((_, call)) = self.ctl_waiting.pop_front() {
+                        call.answer(CtlAnswer::Ok(serde_json::json!({ "ended": true })));
+                    }
+                    self.ended = Some(Ok(reason));
+                }
+                Action::Fatal { what } => {
+                    self.journal.note(NoteLevel::Error, &what);
+                    self.ended = Some(Err(NodeError::Fault(what)));
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, request: ArbiterRequest, req: twinvm_protocol::ReqId) {
+        if let Err(busy) = self.arbiter.submit(request) {
+            let trouble = Some(busy.to_string());
+            let reply = ArbiterReply { req, outcome: Outcome::Unknown, trouble };
+            let _ = self.arbiter_replies.send(reply);
+        }
+    }
+
+    fn answer(&mut self, ctl: Ctl, result: Result<(), String>) {
+        let at = self.ctl_waiting.iter().position(|(waiting, _)| *waiting == ctl);
+        let Some((_, call)) = at.and_then(|at| self.ctl_waiting.remove(at)) else { return };
+        call.answer(match result {
+            Ok(()) => CtlAnswer::Ok(serde_json::json!({ "begun": true })),
+            Err(why) => CtlAnswer::Refused(why),
+        });
+    }
+}

@@ -1,0 +1,33 @@
+//! The host's clocks and dice, for the replica.
+
+use twinvm_replica::{Env, HostTime};
+
+use crate::random::fill_random;
+use crate::time;
+
+/// Reads the host.
+#[derive(Debug, Default)]
+pub(super) struct HostEnv {}
+
+impl HostEnv {
+    pub(super) fn new() -> Self {
+        Self {}
+    }
+}
+
+impl Env for HostEnv {
+    fn now(&mut self) -> HostTime {
+        HostTime { mono_ns: time::mono_ns() }
+    }
+
+    fn random(&mut self, bytes: &mut [u8]) {
+        // Without randomness the guest waits for its entropy: better than a guess.
+        if let Err(error) = fill_random(bytes) {
+            panic!("the host has no random numbers: {error}");
+        }
+    }
+
+    fn wall_ns(&mut self) -> u64 {
+        time::wall_ns()
+    }
+}

@@ -1,0 +1,83 @@
+//! When what happened in the last takeover, for `status`.
+
+use twinvm_protocol::RoleKind;
+
+use crate::time;
+
+/// Moments of a takeover that this node made, host monotonic nanoseconds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Moments {
+    heard: u64,
+    suspected: u64,
+    asked: Option<u64>,
+    live: Option<u64>,
+    announced: Option<u64>,
+    wall_ms: u64,
+}
+
+/// Watches roles and frames go by.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    last_heard: u64,
+    current: Option<Moments>,
+    last: Option<Moments>,
+}
+
+impl Watch {
+    /// The peer said something.
+    pub(super) fn heard(&mut self, now_ns: u64) {
+        self.last_heard = now_ns;
+    }
+
+    pub(super) fn role_changed(&mut self, now_ns: u64, from: RoleKind, to: RoleKind) {
+        match (from, to) {
+            (_, RoleKind::Claiming) => {
+                self.current = Some(Moments {
+                    heard: self.last_heard.min(now_ns),
+                    suspected: now_ns,
+                    wall_ms: time::wall_ns() / 1_000_000,
+                    ..Moments::default()
+                });
+            }
+            (RoleKind::Claiming, RoleKind::Live) => {
+                if let Some(current) = &mut self.current {
+                    current.live = Some(now_ns);
+                }
+                self.last = self.current.take();
+            }
+            _ => self.current = None,
+        }
+    }
+
+    /// The arbiter is asked: the log is drained.
+    pub(super) fn asked(&mut self, now_ns: u64) {
+        if let Some(current) = &mut self.current {
+            current.asked.get_or_insert(now_ns);
+        }
+    }
+
+    /// A frame went out: the first one after a takeover is the announcement.
+    pub(super) fn transmitted(&mut self, now_ns: u64) {
+        for moments in [&mut self.current, &mut self.last].into_iter().flatten() {
+            if moments.announced.is_none() {
+                moments.announced = Some(now_ns);
+            }
+        }
+    }
+
+    /// The last takeover for `status`: null if there was none.
+    pub(super) fn json(&self) -> serde_json::Value {
+        let Some(m) = self.last else { return serde_json::Value::Null };
+        let ms = |from: u64, to: Option<u64>| {
+            to.map(|to| (to.saturating_sub(from) / 1000) as f64 / 1000.0)
+        };
+        let asked = m.asked.unwrap_or(m.suspected);
+        serde_json::json!({
+            "at_unix_ms": m.wall_ms,
+            "detect_ms": ms(m.heard, Some(m.suspected)),
+            "drain_ms": ms(m.suspected, m.asked),
+            "arbitrate_ms": ms(asked, m.live),
+            "announce_ms": ms(m.live.unwrap_or(asked).min(m.announced.unwrap_or(u64::MAX)), m.announced),
+        })
+    }
+}
