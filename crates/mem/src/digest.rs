@@ -28,6 +28,11 @@ impl PageHashes {
         self.pages[page] = hash;
     }
 
+    /// Whether the page's last hash says that it is all zero.
+    pub(crate) fn is_zero(&self, page: usize) -> bool {
+        self.pages[page] == 0
+    }
+
     pub(crate) fn sum(&self) -> MemoryDigest {
         MemoryDigest(self.sum)
     }

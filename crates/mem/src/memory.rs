@@ -364,12 +364,17 @@ impl Memory {
         self.hashes.sum()
     }
 
-    /// Pages that are not all zero, in order: what a snapshot must hold.
+    /// Pages that are not all zero, in order: what a snapshot must hold. Pages that
+    /// are known to be zero are not read, so the host need not even provide them.
     pub fn nonzero_pages(&self) -> impl Iterator<Item = (u32, &[u8])> {
         self.bytes
             .chunks_exact(PAGE_BYTES)
             .enumerate()
-            .filter(|(_, bytes)| !is_zero(bytes))
+            .filter(|(page, bytes)| {
+                let known_zero =
+                    self.state[*page] & state::HASHED != 0 && self.hashes.is_zero(*page);
+                !known_zero && !is_zero(bytes)
+            })
             .map(|(page, bytes)| (page as u32, bytes))
     }
 
