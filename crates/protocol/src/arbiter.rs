@@ -88,3 +88,6 @@ impl ArbiterContract for MemoryArbiter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -502,3 +502,6 @@ pub fn decode_record(bytes: &[u8]) -> Result<Record, DecodeError> {
     r.end()?;
     Ok(record)
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,3 +128,6 @@ impl<T> Gate<T> {
         self.items.len() >= GATE_MAX_ITEMS || self.bytes >= GATE_MAX_BYTES
     }
 }
+
+#[cfg(test)]
+mod tests;

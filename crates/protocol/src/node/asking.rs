@@ -47,6 +47,8 @@ pub(crate) struct Asking {
     last_req: u64,
     pending: Option<Pending>,
     unanswered: u32,
+    /// A CAS was refused by a register that shows less than the CAS expects.
+    behind: Option<Generation>,
 }
 
 impl Asking {
@@ -60,9 +62,23 @@ impl Asking {
         matches!(self.question(), Some(Question::Cas { .. }))
     }
 
-    /// How often in a row the present question found no answer.
-    pub(crate) fn unanswered(&self) -> u32 {
-        self.unanswered
+    /// What a person should know if the present question finds no answer.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        match (self.behind, self.question()) {
+            (Some(shown), Some(Question::Cas { expect, .. })) => Some(format!(
+                "the arbiter shows generation {shown} where {expect} was reached before: it \
+                 has lost records; restore it"
+            )),
+            _ if self.unanswered > 1 => {
+                Some("the arbiter does not answer; asking again".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the present question found no answer at least once.
+    pub(crate) fn unanswered(&self) -> bool {
+        self.unanswered > 0
     }
 
     /// Forgets the question. For a CAS: only when another one that raises the same
@@ -70,6 +86,7 @@ impl Asking {
     pub(crate) fn forget(&mut self) {
         self.pending = None;
         self.unanswered = 0;
+        self.behind = None;
     }
 
     /// Asks, in the place of whatever was asked before.
@@ -79,7 +96,7 @@ impl Asking {
         question: Question,
         out: &mut VecDeque<Action<T>>,
     ) {
-        self.unanswered = 0;
+        self.forget();
         self.send(now, question, ARBITER_RETRY_FIRST_MS, out);
     }
 
@@ -124,7 +141,11 @@ impl Asking {
                 self.forget();
                 Some(*record)
             }
-            _ => {
+            (question, outcome) => {
+                if let (Question::Cas { expect, .. }, Outcome::Lost(shown)) = (question, outcome) {
+                    let shown = shown.map_or(Generation(0), |r| r.generation);
+                    self.behind = Some(shown).filter(|g| *g < expect);
+                }
                 pending.stage = Stage::Waiting {
                     until: now.plus_ms(pending.backoff_ms),
                 };

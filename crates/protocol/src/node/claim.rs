@@ -118,11 +118,10 @@ impl<T> Claim<T> {
     }
 
     pub(crate) fn tick(&mut self, core: &mut Core<T>) {
-        if core.asking.unanswered() > 1 {
+        if let Some(trouble) = core.asking.trouble() {
             core.note(
                 NoteLevel::Error,
-                "claiming, but the arbiter does not answer; the VM stands still until it does"
-                    .into(),
+                format!("claiming, the VM stands still until it is decided, but {trouble}"),
             );
         }
     }

@@ -187,8 +187,8 @@ impl<T> Follow<T> {
                 self.on_released(core, now, released);
             }
             Message::Paired { generation } => {
-                if generation <= self.welcomed_by {
-                    return self.broken(core, now, "paired by an old generation");
+                if generation != self.welcomed_by.next() || self.told.is_some() {
+                    return self.broken(core, now, "paired by a generation that cannot be");
                 }
                 core.learn_generation(generation);
                 self.told = Some(generation);

@@ -409,16 +409,18 @@ impl<T> Live<T> {
     }
 
     pub(crate) fn tick(&mut self, core: &mut Core<T>, now: Instant) {
-        if core.asking.awaits_cas() && core.asking.unanswered() > 1 {
+        if core.asking.awaits_cas()
+            && let Some(trouble) = core.asking.trouble()
+        {
             core.note(
                 NoteLevel::Error,
-                "the arbiter does not answer: outputs wait until it does".into(),
+                format!("outputs wait until the record is settled, but {trouble}"),
             );
         }
         if let Link::Pairing { stage, .. } = &mut self.link {
             match stage {
                 PairingStage::Cas
-                    if core.broken(Mutation::UnknownIsFailed) && core.asking.unanswered() > 0 =>
+                    if core.broken(Mutation::UnknownIsFailed) && core.asking.unanswered() =>
                 {
                     core.asking.forget();
                     self.link = Link::Solo;

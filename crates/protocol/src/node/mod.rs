@@ -285,11 +285,14 @@ impl<T> Node<T> {
     }
 
     fn on_received(&mut self, now: Instant, conn: ConnId, message: Message) {
-        if self.core.conn(conn).is_none() {
+        let Some(in_session) = self.core.conn(conn).map(|c| c.session) else {
             return;
-        }
-        if let Message::Hello(hello) = message {
-            return self.on_hello(now, conn, &hello);
+        };
+        // Within a session a hello is a wrong frame like any other: the role decides.
+        if let Message::Hello(hello) = &message
+            && !in_session
+        {
+            return self.on_hello(now, conn, hello);
         }
         let core = &mut self.core;
         match &mut self.role {

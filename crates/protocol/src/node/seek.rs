@@ -84,22 +84,16 @@ impl Seek {
             return;
         }
         if self.starting {
-            if core.asking.unanswered() > 1 {
-                core.note(
-                    NoteLevel::Warn,
-                    "starting, but the arbiter does not answer; asking again".into(),
-                );
+            if let Some(trouble) = core.asking.trouble() {
+                core.note(NoteLevel::Warn, format!("starting, but {trouble}"));
             }
             return;
         }
         core.tick_dial(now);
         if now >= self.next_read && core.asking.question().is_none() {
             core.ask_read(now);
-        } else if core.asking.unanswered() > 1 {
-            core.note(
-                NoteLevel::Warn,
-                "waiting: the arbiter does not answer; asking again".into(),
-            );
+        } else if let Some(trouble) = core.asking.trouble() {
+            core.note(NoteLevel::Warn, format!("waiting: {trouble}"));
         }
         self.decide(core, now);
     }

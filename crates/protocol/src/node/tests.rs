@@ -1,1 +1,8 @@
+//! Each rule on one node, event by event.
 
+mod backup;
+mod cold;
+mod handshake;
+mod harness;
+mod pairing;
+mod stop;
