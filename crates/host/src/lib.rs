@@ -17,6 +17,7 @@
 pub mod arbiter_file;
 pub mod arbiter_worker;
 pub mod channel;
+pub mod ctl_socket;
 pub mod lan_port;
 pub mod random;
 pub mod store;

@@ -262,7 +262,7 @@ fn what_is_no_frame_ends_the_connection() {
         // The hub has ended it too.
         let mut rest = Vec::new();
         let _ = stream.read_to_end(&mut rest);
-        assert_eq!(rest, []);
+        assert_eq!(rest, [0u8; 0]);
         drop(hub);
     }
 }

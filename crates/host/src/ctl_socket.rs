@@ -1,0 +1,368 @@
+//! The control socket of a running node, `STATE_DIR/NAME/ctl.sock`: one line of JSON asks,
+//! one line of JSON answers, then the connection ends.
+//!
+//! ```text
+//! {"op":"status"}
+//! {"ok":{...}}            or            {"error":"one sentence"}
+//! ```
+//!
+//! The server only carries: each request goes to the node's loop as a [`CtlCall`], which
+//! answers when it can. A client that is slow, talks nonsense or says too much costs one
+//! thread for a bounded time.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
+use rustix::net::Shutdown;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Longest request line.
+pub const MAX_REQUEST_BYTES: usize = 4096;
+/// Longest answer line: a status with its nodes takes about 1 KiB.
+pub const MAX_ANSWER_BYTES: usize = 1 << 20;
+/// Clients served at one time.
+pub const MAX_CLIENTS: usize = 8;
+/// A request that has not come by then is not waited for.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// The node's loop answers within this time; a snapshot of a large guest takes the longest.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Pause after an error of the host, such as no free descriptors.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Longest path of a Unix socket in bytes (`sun_path` without its final zero).
+const MAX_PATH_BYTES: usize = 107;
+
+/// What a person asks a node. Which of them it can do is the node's to say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
+pub enum CtlRequest {
+    /// How it is.
+    Status {},
+    /// Power the VM off for good.
+    Stop {},
+    /// Hand the VM to the backup.
+    Takeover {},
+    /// Live: send the backup away. Backup: leave.
+    Detach {},
+    /// Write a snapshot of the VM.
+    Snapshot {
+        /// The folder to write it to; none means the node's own choice.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<PathBuf>,
+    },
+    /// The digest of the guest's state, and at which instruction count.
+    Digest {},
+}
+
+/// What the node answers: any JSON value, or one sentence that says why not.
+pub type CtlAnswer = Result<Value, String>;
+
+/// The two forms of an answer line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum AnswerLine {
+    Ok(Value),
+    Error(String),
+}
+
+/// A request on its way to the node's loop.
+#[derive(Debug)]
+pub struct CtlCall {
+    /// What is asked.
+    pub request: CtlRequest,
+    /// For the answer.
+    pub reply: CtlReply,
+}
+
+/// Answers one request. Dropped without an answer, it tells the client that the node ended.
+#[derive(Debug)]
+pub struct CtlReply(Sender<CtlAnswer>);
+
+impl CtlReply {
+    /// Answers; never blocks. A client that has gone is no error.
+    pub fn send(self, answer: CtlAnswer) {
+        // There is room for the only answer.
+        let _ = self.0.try_send(answer);
+    }
+}
+
+/// The socket can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum CtlServerError {
+    /// Longer than the kernel takes.
+    #[error("{}: a Unix socket's path has at most {MAX_PATH_BYTES} bytes, this one has {bytes}: choose a shorter state_dir", path.display())]
+    PathTooLong {
+        /// The path.
+        path: PathBuf,
+        /// Its length.
+        bytes: usize,
+    },
+    /// Something that isn't a socket has that name.
+    #[error("{}: exists and is no socket: remove it", .0.display())]
+    NotASocket(PathBuf),
+    /// The system said no.
+    #[error("{}: can't listen there: {source}", path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The server. Dropping it ends the listening and removes the socket; requests that are
+/// being answered still get their answers.
+#[derive(Debug)]
+pub struct CtlServer {
+    path: PathBuf,
+    socket: Arc<UnixListener>,
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl CtlServer {
+    /// Listens at `path`. A socket that is there already is taken for what a killed node
+    /// left and replaced: hold the node's [`crate::store::NodeStore`] when calling this.
+    ///
+    /// Requests that find `calls` full are answered with an error.
+    pub fn start(path: &Path, calls: Sender<CtlCall>) -> Result<CtlServer, CtlServerError> {
+        let bytes = path.as_os_str().len();
+        if bytes > MAX_PATH_BYTES {
+            return Err(CtlServerError::PathTooLong {
+                path: path.to_owned(),
+                bytes,
+            });
+        }
+        let failed = |source| CtlServerError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        match fs::symlink_metadata(path) {
+            Ok(data) if !data.file_type().is_socket() => {
+                return Err(CtlServerError::NotASocket(path.to_owned()));
+            }
+            Ok(_) => fs::remove_file(path).map_err(failed)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let socket = Arc::new(UnixListener::bind(path).map_err(failed)?);
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let ended = Arc::new(AtomicBool::new(false));
+        let (accepting, flag) = (Arc::clone(&socket), Arc::clone(&ended));
+        let thread = thread::Builder::new()
+            .name("ctl".to_owned())
+            .spawn(move || accept(&accepting, &flag, &calls))
+            .map_err(failed)?;
+        Ok(CtlServer {
+            path: path.to_owned(),
+            socket,
+            ended,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for CtlServer {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+        self.ended.store(true, Ordering::Relaxed);
+        // On Linux this ends an accept that waits.
+        let _ = rustix::net::shutdown(&*self.socket, Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn accept(socket: &UnixListener, ended: &AtomicBool, calls: &Sender<CtlCall>) {
+    let clients = Arc::new(AtomicUsize::new(0));
+    loop {
+        let accepted = socket.accept();
+        if ended.load(Ordering::Relaxed) {
+            return;
+        }
+        let Ok((stream, _)) = accepted else {
+            thread::sleep(PAUSE);
+            continue;
+        };
+        if clients.load(Ordering::Relaxed) >= MAX_CLIENTS {
+            answer(
+                &stream,
+                Err("too many requests at a time: try again".to_owned()),
+            );
+            continue;
+        }
+        clients.fetch_add(1, Ordering::Relaxed);
+        let (calls, leaving) = (calls.clone(), Arc::clone(&clients));
+        let served = thread::Builder::new()
+            .name("ctl client".to_owned())
+            .spawn(move || {
+                serve(&stream, &calls);
+                leaving.fetch_sub(1, Ordering::Relaxed);
+            });
+        if served.is_err() {
+            clients.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn serve(stream: &UnixStream, calls: &Sender<CtlCall>) {
+    let result = read_line(stream, MAX_REQUEST_BYTES, REQUEST_TIMEOUT)
+        .map_err(|error| error.to_string())
+        .and_then(|line| {
+            serde_json::from_slice(&line).map_err(|error| format!("not a request: {error}"))
+        })
+        .and_then(|request| call(request, calls));
+    answer(stream, result);
+}
+
+/// The way to the node's loop and back.
+fn call(request: CtlRequest, calls: &Sender<CtlCall>) -> CtlAnswer {
+    let (sender, answer) = bounded(1);
+    let reply = CtlReply(sender);
+    match calls.try_send(CtlCall { request, reply }) {
+        Ok(()) => {}
+        Err(TrySendError::Full(_)) => return Err("the node is busy: try again".to_owned()),
+        Err(TrySendError::Disconnected(_)) => return Err("the node is ending".to_owned()),
+    }
+    match answer.recv_timeout(ANSWER_TIMEOUT) {
+        Ok(answer) => answer,
+        Err(RecvTimeoutError::Timeout) => Err(format!(
+            "the node did not answer within {} s",
+            ANSWER_TIMEOUT.as_secs()
+        )),
+        Err(RecvTimeoutError::Disconnected) => Err("the node ended before it answered".to_owned()),
+    }
+}
+
+fn answer(mut stream: &UnixStream, answer: CtlAnswer) {
+    let line = match answer {
+        Ok(value) => AnswerLine::Ok(value),
+        Err(error) => AnswerLine::Error(error),
+    };
+    if let Ok(mut text) = serde_json::to_vec(&line) {
+        text.push(b'\n');
+        // A client that doesn't read or has gone is not waited for.
+        let _ = stream.set_write_timeout(Some(REQUEST_TIMEOUT));
+        let _ = stream.write_all(&text);
+    }
+}
+
+/// Reads up to a line end, which is not part of the result. An end of the stream ends the
+/// line too.
+fn read_line(mut stream: &UnixStream, max: usize, timeout: Duration) -> io::Result<Vec<u8>> {
+    let deadline = Instant::now() + timeout;
+    let mut line = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "no whole line came in time",
+            ));
+        }
+        stream.set_read_timeout(Some(left))?;
+        let count = match stream.read(&mut piece) {
+            Ok(0) => return Ok(line),
+            Ok(count) => count,
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => continue,
+                _ => return Err(error),
+            },
+        };
+        let end = piece[..count].iter().position(|byte| *byte == b'\n');
+        line.extend_from_slice(&piece[..end.unwrap_or(count)]);
+        if line.len() > max {
+            let text = format!("a line of more than {max} bytes");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        if end.is_some() {
+            return Ok(line);
+        }
+    }
+}
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CtlError {
+    /// Nothing listens.
+    #[error("node {name} is not running (no socket {})", path.display())]
+    NotRunning {
+        /// The node's name.
+        name: String,
+        /// Its socket.
+        path: PathBuf,
+    },
+    /// It said no.
+    #[error("node {name}: {text}")]
+    Refused {
+        /// The node's name.
+        name: String,
+        /// In its words.
+        text: String,
+    },
+    /// The conversation failed.
+    #[error("node {name}: {}: {source}", path.display())]
+    Io {
+        /// The node's name.
+        name: String,
+        /// Its socket.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+}
+
+/// Asks the node whose socket is at `path`, `STATE_DIR/NAME/ctl.sock`.
+pub fn request(path: &Path, request: &CtlRequest) -> Result<Value, CtlError> {
+    let name = || {
+        let folder = path.parent().and_then(Path::file_name);
+        folder.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    };
+    match converse(path, request) {
+        Ok(AnswerLine::Ok(value)) => Ok(value),
+        Ok(AnswerLine::Error(text)) => Err(CtlError::Refused { name: name(), text }),
+        Err(error) => Err(match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => CtlError::NotRunning {
+                name: name(),
+                path: path.to_owned(),
+            },
+            _ => CtlError::Io {
+                name: name(),
+                path: path.to_owned(),
+                source: error,
+            },
+        }),
+    }
+}
+
+fn converse(path: &Path, request: &CtlRequest) -> io::Result<AnswerLine> {
+    let mut stream = UnixStream::connect(path)?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    match stream.write_all(&line) {
+        // It may have answered without reading: too many clients.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        result => result?,
+    }
+    let timeout = ANSWER_TIMEOUT + REQUEST_TIMEOUT;
+    let answer = read_line(&stream, MAX_ANSWER_BYTES, timeout)?;
+    if answer.is_empty() {
+        let text = "the node ended before it answered";
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+    }
+    Ok(serde_json::from_slice(&answer)?)
+}
+
+#[cfg(test)]
+mod tests;
