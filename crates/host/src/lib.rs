@@ -17,9 +17,12 @@
 pub mod arbiter_file;
 pub mod arbiter_worker;
 pub mod channel;
+pub mod console;
 pub mod ctl_socket;
 pub mod lan_port;
 pub mod random;
+pub mod signals;
 pub mod store;
+pub mod time;
 
 mod durable;

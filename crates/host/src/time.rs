@@ -1,0 +1,70 @@
+//! Clocks and what the process has used. The only place where the host's time is read for
+//! the guest: from here it travels as an argument.
+
+use std::fs;
+
+use rustix::time::{ClockId, Timespec, clock_gettime};
+use twinvm_protocol::Instant;
+
+/// Both clocks, read one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostTime {
+    /// `CLOCK_MONOTONIC`: never goes back, stands still while the host sleeps. Its zero is
+    /// the host's own; means nothing on another host.
+    pub mono_ns: u64,
+    /// `CLOCK_REALTIME`: since 1970-01-01 UTC; 0 before that. May be set, even back.
+    pub wall_ns: u64,
+}
+
+impl HostTime {
+    /// The time now.
+    pub fn now() -> HostTime {
+        HostTime {
+            mono_ns: mono_ns(),
+            wall_ns: nanoseconds(clock_gettime(ClockId::Realtime)),
+        }
+    }
+
+    /// The monotonic time as the protocol takes it.
+    pub fn instant(self) -> Instant {
+        Instant::from_micros(self.mono_ns / 1000)
+    }
+}
+
+/// `CLOCK_MONOTONIC` alone, in nanoseconds.
+pub fn mono_ns() -> u64 {
+    nanoseconds(clock_gettime(ClockId::Monotonic))
+}
+
+/// Processor time of the calling thread, in nanoseconds.
+pub fn thread_cpu_ns() -> u64 {
+    nanoseconds(clock_gettime(ClockId::ThreadCPUTime))
+}
+
+/// Processor time of all threads of the process, ended ones too, in nanoseconds.
+pub fn process_cpu_ns() -> u64 {
+    nanoseconds(clock_gettime(ClockId::ProcessCPUTime))
+}
+
+/// The most memory the process ever had in RAM, in bytes (`VmHWM` of proc(5)); `None`
+/// without a /proc.
+pub fn peak_rss_bytes() -> Option<u64> {
+    peak_rss_in(&fs::read_to_string("/proc/self/status").ok()?)
+}
+
+fn peak_rss_in(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+fn nanoseconds(time: Timespec) -> u64 {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let part = u64::try_from(time.tv_nsec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(part)
+}
+
+#[cfg(test)]
+mod tests;
