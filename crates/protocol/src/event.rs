@@ -246,7 +246,7 @@ pub enum Action<T> {
         /// For the answer.
         req: ReqId,
     },
-    /// Compare and set it.
+    /// Compare and set it. (Disk marks: "pending" by this generation is durable before.)
     ArbiterCas {
         /// For the answer.
         req: ReqId,

@@ -11,6 +11,41 @@
 //! - after [`Action::Discard`] no machine event of the discarded VM may come;
 //! - call with [`Event::Tick`] at [`Node::next_deadline`];
 //! - while [`Node::execution_must_wait`], do not execute.
+//!
+//! # Walk-throughs
+//!
+//! `>` is an event, `<` an action.
+//!
+//! **First start.** `> Start{0}` `< Dial, ArbiterRead` `> Arbiter Read(None)`, then the
+//! peer's hello or one second without it `< ArbiterCas 0→1` `> Won` `< PersistGeneration,
+//! ColdStart`. The other node loses that CAS, or reads the record, and dials.
+//!
+//! **Join and pair.** Live: `> ChannelUp, Received Hello` `< Send Hello, Welcome;
+//! TakeSnapshot` `> SnapshotTaken, SnapshotChunk…, Flushed…` `< Send SnapshotBegin,
+//! SnapshotChunk…, Log…` `> Received Installed, Ack` (close behind) `< ArbiterRead` (is it
+//! there?) `> Read(ours)`: the gate is on at p `> Ack ≥ p` `< ArbiterCas names the backup`
+//! `> Won` `< Send Paired`. Joiner: `< Dial` `> ChannelUp` `< Send Hello` `> Welcome,
+//! SnapshotBegin` `< BeginInstall` `> SnapshotChunk, Log` `< InstallChunk, Store` `>
+//! Stored` `< Send Ack` `> Installed` `< Send Installed` `> Paired`.
+//!
+//! **The live node is killed.** Backup: `> ChannelDown`, or silence `< Close, BeginDrain`
+//! `> Output…, Drained` `< ArbiterCas drops the dead` `> Won` `< PersistGeneration, GoLive,
+//! Announce, Emit…` (all not proven released).
+//!
+//! **It comes back.** `> Start{g}` `< ArbiterRead, Dial` `> Read` (names the other) `>
+//! ChannelUp` …: joins as above. A node that was only cut off learns by its own CAS that it
+//! lost: `< Freeze`, dials, and at the winner's SnapshotBegin `< Discard, BeginInstall`.
+//!
+//! **The backup is killed.** Live: `> ChannelDown` `< EndSession, ArbiterCas names nobody`;
+//! outputs wait `> Won` `< Emit…`.
+//!
+//! **Poweroff.** `> GuestHalted{h}`, `> Ack ≥ h` `< Emit…, ArbiterCas halted` `> Won` `<
+//! Send Goodbye, Close, Exit{Halted}`; the backup: `< Exit{PeerHalted}`. `ctl stop` is the
+//! same after `< Freeze` `> Frozen{h}`.
+//!
+//! **SIGTERM.** Paired: `> Terminate` `< Freeze` `> Frozen{h}, Ack ≥ h` `< Emit…, Send
+//! Goodbye(Claim), Close, Exit{Terminated}`; the backup claims at once. Solo: as `ctl stop`.
+//! Backup: `< Send Goodbye, Close, Exit{Terminated}`.
 
 mod asking;
 mod change;
