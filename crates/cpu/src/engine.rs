@@ -135,6 +135,7 @@ impl Engine {
                     self.core.mmu.table_changed(mem, page, first, last);
                 }
                 Change::WriteTags { page } => write_tags.push(page),
+                Change::AllWriteTags => self.core.mmu.drop_write_tags(),
                 Change::Everything => self.flush(mem),
             }
         }

@@ -180,7 +180,7 @@ impl Mmu {
     }
 
     /// Withdraws all fast write tags.
-    fn drop_write_tags(&mut self) {
+    pub(crate) fn drop_write_tags(&mut self) {
         for entry in self.data.iter_mut() {
             entry.store = NO_TAG;
         }

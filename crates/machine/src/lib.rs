@@ -21,7 +21,7 @@ pub use digest::Digest;
 pub use inject::InjectError;
 pub use machine::{Exit, Machine, MachineError};
 pub use output::{Halt, Output, OutputItem};
-pub use snapshot::{SnapshotError, SnapshotHead};
+pub use snapshot::{Restore, SnapshotError, SnapshotStream};
 pub use twinvm_cpu::{Clock, EngineCounters, TICKS_PER_SECOND};
 pub use twinvm_devices::SlotConfig;
 

@@ -1,8 +1,12 @@
 //! Snapshots: the whole machine as bytes.
 //!
 //! Layout: magic, format version, then a length-prefixed head (postcard), then
-//! RAM pages that are not all zero (page number u32, 4096 bytes each), the images
-//! if included, and a 64-bit checksum over everything before it.
+//! RAM pages that are not all zero (page number u32, 4096 bytes each) up to an end
+//! mark, the images if included, and a 64-bit checksum over everything before it.
+//!
+//! A snapshot is read piece by piece while the guest goes on ([`Machine::snapshot`]:
+//! pages are copied aside when they are first stored to), and restored piece by
+//! piece as it arrives ([`Restore`]), so neither side stops for long.
 
 use crate::config::{Images, MachineConfig, OnReset, PowerOn};
 use crate::machine::{Machine, MachineError};
@@ -11,18 +15,17 @@ use serde::{Deserialize, Serialize};
 use twinvm_cpu::{Clock, Engine, Hart, HartState};
 use twinvm_devices::{Board, BoardState, Persist, SlotConfig, SlotState};
 use twinvm_mem::{Memory, PAGE_BYTES};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::Xxh3;
 
 const MAGIC: &[u8; 8] = b"twinvmSN";
 const FORMAT: u32 = 1;
 
 /// What a snapshot says of itself before its contents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotHead {
+pub(crate) struct SnapshotHead {
     /// Name and value of every field that must be equal to go on from here.
-    pub fields: Vec<(String, String)>,
-    /// RAM in bytes.
-    pub ram_bytes: u64,
+    fields: Vec<(String, String)>,
+    ram_bytes: u64,
     harts: u32,
     slots: Vec<SlotConfig>,
     cmdline: String,
@@ -33,7 +36,6 @@ pub struct SnapshotHead {
     halted: Option<Halt>,
     hart: HartState,
     board: BoardState,
-    pages: u32,
     /// Lengths of kernel and initrd if the images are included.
     images: Option<(u64, Option<u64>)>,
 }
@@ -45,12 +47,10 @@ pub enum SnapshotError {
     #[error("not a snapshot that this version reads (format {FORMAT})")]
     Format,
     /// Cut short.
-    #[error("the snapshot is cut short: {have} bytes, {need} needed")]
+    #[error("the snapshot is cut short after {have} bytes")]
     Short {
         /// Bytes there are.
         have: u64,
-        /// Bytes there must be.
-        need: u64,
     },
     /// The checksum is wrong.
     #[error("the snapshot is damaged: its checksum is wrong")]
@@ -103,18 +103,47 @@ pub(crate) fn compare_fields(
     Ok(())
 }
 
+/// Behind the last page.
+const END_OF_PAGES: u32 = u32::MAX;
+/// Bytes of a page and its number.
+const PAGE_RECORD: usize = 4 + PAGE_BYTES;
+/// The head holds registers, devices and their queues: a few hundred KiB at most.
+const MAX_HEAD_BYTES: usize = 64 << 20;
+/// Magic, format, length of the head.
+const PREFIX: usize = 16;
+
+/// A snapshot that is being read; see [`Machine::snapshot`].
+pub struct SnapshotStream {
+    stage: Stage,
+    hash: Xxh3,
+}
+
+enum Stage {
+    Head(Vec<u8>, bool),
+    Pages(bool),
+    Images,
+    Done,
+}
+
+impl SnapshotStream {
+    /// Whether everything has been read.
+    pub fn is_done(&self) -> bool {
+        matches!(self.stage, Stage::Done)
+    }
+}
+
 impl Machine {
-    /// The machine as bytes. `with_images` adds kernel and initrd, so that the
-    /// snapshot can be restored without the VM's files (recordings).
+    /// Begins a snapshot of this very step; read it with [`Machine::snapshot_read`].
+    /// `with_images` adds kernel and initrd, so that it can be restored without the
+    /// VM's files (recordings). A machine has one snapshot in progress at most.
     ///
     /// No output may be waiting ([`Machine::take_output`]).
-    pub fn save(&self, with_images: bool) -> Vec<u8> {
+    pub fn snapshot(&mut self, with_images: bool) -> SnapshotStream {
         assert!(
             self.output.is_none(),
             "an output waits to be taken: it is not part of a snapshot"
         );
         let images = &self.config.images;
-        let pages: Vec<(u32, &[u8])> = self.mem.nonzero_pages().collect();
         let head = SnapshotHead {
             fields: self.config.fields(),
             ram_bytes: self.config.ram_bytes,
@@ -128,7 +157,6 @@ impl Machine {
             halted: self.halted,
             hart: self.hart.save(),
             board: self.board.save(),
-            pages: pages.len() as u32,
             images: with_images.then(|| {
                 (
                     images.kernel().len() as u64,
@@ -140,77 +168,260 @@ impl Machine {
             Ok(bytes) => bytes,
             Err(error) => unreachable!("encoding to memory failed: {error}"),
         };
-        let mut out = Vec::with_capacity(pages.len() * (PAGE_BYTES + 4) + head.len() + 64);
+        let mut out = Vec::with_capacity(PREFIX + head.len());
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&FORMAT.to_le_bytes());
         out.extend_from_slice(&(head.len() as u32).to_le_bytes());
         out.extend_from_slice(&head);
-        for (page, bytes) in pages {
-            out.extend_from_slice(&page.to_le_bytes());
-            out.extend_from_slice(bytes);
+        self.mem.begin_snapshot();
+        SnapshotStream {
+            stage: Stage::Head(out, with_images),
+            hash: Xxh3::new(),
         }
-        if with_images {
-            out.extend_from_slice(images.kernel());
-            out.extend_from_slice(images.initrd().unwrap_or_default());
+    }
+
+    /// Appends at least `bytes` of the snapshot to `out`, less only at its end.
+    /// Returns false when all has been read. The guest may run between two calls.
+    pub fn snapshot_read(
+        &mut self,
+        stream: &mut SnapshotStream,
+        bytes: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let end = out.len().saturating_add(bytes);
+        while out.len() < end {
+            let from = out.len();
+            match &mut stream.stage {
+                Stage::Head(head, with_images) => {
+                    out.append(head);
+                    stream.stage = Stage::Pages(*with_images);
+                }
+                Stage::Pages(with_images) => {
+                    out.extend_from_slice(&END_OF_PAGES.to_le_bytes());
+                    match self.mem.snapshot_page(out) {
+                        Some(page) => {
+                            out[from..from + 4].copy_from_slice(&page.to_le_bytes());
+                        }
+                        None if *with_images => stream.stage = Stage::Images,
+                        None => stream.stage = Stage::Done,
+                    }
+                }
+                Stage::Images => {
+                    out.extend_from_slice(self.config.images.kernel());
+                    out.extend_from_slice(self.config.images.initrd().unwrap_or_default());
+                    stream.stage = Stage::Done;
+                }
+                Stage::Done => return false,
+            }
+            stream.hash.update(&out[from..]);
+            if stream.is_done() {
+                out.extend_from_slice(&stream.hash.digest().to_le_bytes());
+            }
         }
-        let sum = xxh3_64(&out);
-        out.extend_from_slice(&sum.to_le_bytes());
+        !stream.is_done()
+    }
+
+    /// The whole snapshot at once.
+    pub fn save(&mut self, with_images: bool) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut stream = self.snapshot(with_images);
+        while self.snapshot_read(&mut stream, usize::MAX, &mut out) {}
         out
     }
 
     /// A machine from [`Machine::save`]'s bytes. With `config`, the snapshot must
     /// be of exactly that configuration; without, it must include its images.
     pub fn restore(bytes: &[u8], config: Option<MachineConfig>) -> Result<Self, SnapshotError> {
-        let (head, mut rest) = read_head(bytes)?;
-        let pages_len = u64::from(head.pages) * (PAGE_BYTES as u64 + 4);
-        let (kernel_len, initrd_len) = head.images.unwrap_or((0, None));
-        let need = pages_len
-            .saturating_add(kernel_len)
-            .saturating_add(initrd_len.unwrap_or(0));
-        if rest.len() as u64 != need {
-            return Err(SnapshotError::Short {
-                have: rest.len() as u64,
-                need,
-            });
+        let mut restore = Restore::new(config);
+        restore.push(bytes)?;
+        restore.finish()
+    }
+}
+
+/// A machine that is being restored from the pieces of a snapshot.
+pub struct Restore {
+    config: Option<MachineConfig>,
+    stage: Part,
+    /// Bytes that are not enough for the next part yet: below a page, or the head.
+    rest: Vec<u8>,
+    hash: Xxh3,
+    received: u64,
+}
+
+enum Part {
+    Prefix,
+    Head(usize),
+    Pages(Box<SnapshotHead>, Memory),
+    Images(Box<SnapshotHead>, Memory),
+    Checksum(Box<SnapshotHead>, Memory, Vec<u8>),
+    Done(Box<SnapshotHead>, Memory, Vec<u8>),
+    Failed,
+}
+
+impl Restore {
+    /// Waits for the first piece.
+    pub fn new(config: Option<MachineConfig>) -> Self {
+        Self {
+            config,
+            stage: Part::Prefix,
+            rest: Vec::new(),
+            hash: Xxh3::new(),
+            received: 0,
         }
-        let mut take = |len: u64| {
-            let (part, tail) = rest.split_at(len as usize);
-            rest = tail;
-            part
+    }
+
+    /// Takes the next piece, of any length.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
+        self.received += bytes.len() as u64;
+        let mut input = std::mem::take(&mut self.rest);
+        input.extend_from_slice(bytes);
+        let mut at = 0;
+        loop {
+            let stage = std::mem::replace(&mut self.stage, Part::Failed);
+            let (stage, used) = self.step(stage, &input[at..])?;
+            self.stage = stage;
+            if used == 0 {
+                break;
+            }
+            at += used;
+        }
+        self.rest = input.split_off(at);
+        Ok(())
+    }
+
+    /// Reads one part if the input holds it; returns how much it used.
+    fn step(&mut self, stage: Part, input: &[u8]) -> Result<(Part, usize), SnapshotError> {
+        let content = |what: String| SnapshotError::Content(what);
+        let (next, used) = match stage {
+            Part::Prefix => {
+                let Some(prefix) = input.first_chunk::<PREFIX>() else {
+                    return Ok((Part::Prefix, 0));
+                };
+                let (magic, rest) = prefix.split_at(8);
+                let (format, len) = rest.split_at(4);
+                let len = u32::from_le_bytes([len[0], len[1], len[2], len[3]]) as usize;
+                if magic != MAGIC || format != FORMAT.to_le_bytes() || len > MAX_HEAD_BYTES {
+                    return Err(SnapshotError::Format);
+                }
+                (Part::Head(len), PREFIX)
+            }
+            Part::Head(len) => {
+                let Some(head) = input.get(..len) else {
+                    return Ok((Part::Head(len), 0));
+                };
+                let head: SnapshotHead =
+                    postcard::from_bytes(head).map_err(|e| content(e.to_string()))?;
+                let ram_bytes = self.check_head(&head)?;
+                let mem = Memory::new(ram_bytes).map_err(MachineError::from)?;
+                (Part::Pages(Box::new(head), mem), len)
+            }
+            Part::Pages(head, mut mem) => {
+                let Some(number) = input.first_chunk::<4>() else {
+                    return Ok((Part::Pages(head, mem), 0));
+                };
+                let page = u32::from_le_bytes(*number);
+                if page == END_OF_PAGES {
+                    (Part::Images(head, mem), 4)
+                } else {
+                    let Some(bytes) = input.get(4..PAGE_RECORD) else {
+                        return Ok((Part::Pages(head, mem), 0));
+                    };
+                    if !mem.restore_page(page, bytes) {
+                        return Err(content(format!("page number {page}")));
+                    }
+                    (Part::Pages(head, mem), PAGE_RECORD)
+                }
+            }
+            Part::Images(head, mem) => {
+                let len = head.images_bytes();
+                let Some(images) = input.get(..len) else {
+                    return Ok((Part::Images(head, mem), 0));
+                };
+                let images = images.to_vec();
+                if len == 0 {
+                    // Nothing to read here: look at the checksum in the same turn.
+                    return self.step(Part::Checksum(head, mem, images), input);
+                }
+                (Part::Checksum(head, mem, images), len)
+            }
+            Part::Checksum(head, mem, images) => {
+                let Some(sum) = input.first_chunk::<8>() else {
+                    return Ok((Part::Checksum(head, mem, images), 0));
+                };
+                if u64::from_le_bytes(*sum) != self.hash.digest() {
+                    return Err(SnapshotError::Checksum);
+                }
+                return Ok((Part::Done(head, mem, images), 8));
+            }
+            Part::Done(..) if !input.is_empty() => {
+                return Err(content(format!("{} bytes behind its end", input.len())));
+            }
+            done @ (Part::Done(..) | Part::Failed) => return Ok((done, 0)),
         };
-        let pages = take(pages_len);
-        let kernel = take(kernel_len);
-        let initrd = take(initrd_len.unwrap_or(0));
-        let config = match config {
-            Some(config) => config,
-            None if head.images.is_none() => return Err(SnapshotError::NoImages),
-            None => MachineConfig {
-                ram_bytes: head.ram_bytes,
-                harts: head.harts,
-                slots: head.slots.clone(),
-                cmdline: head.cmdline.clone(),
-                images: Images::new(kernel.to_vec(), initrd_len.map(|_| initrd.to_vec())),
-                on_reset: head.on_reset,
-            },
-        };
-        compare_fields(&config.fields(), &head.fields)?;
-        let mut mem = Memory::new(config.ram_bytes).map_err(MachineError::from)?;
-        for chunk in pages.chunks_exact(PAGE_BYTES + 4) {
-            let (number, content) = chunk.split_at(4);
-            let page = u32::from_le_bytes([number[0], number[1], number[2], number[3]]);
-            if !mem.restore_page(page, content) {
-                return Err(SnapshotError::Content(format!("page number {page}")));
+        self.hash.update(&input[..used]);
+        Ok((next, used))
+    }
+
+    /// Checks the head against the configuration; returns the size of RAM.
+    fn check_head(&self, head: &SnapshotHead) -> Result<u64, SnapshotError> {
+        match &self.config {
+            Some(config) => {
+                compare_fields(&config.fields(), &head.fields)?;
+                Ok(config.ram_bytes)
+            }
+            None if head.images.is_none() => Err(SnapshotError::NoImages),
+            None => {
+                // Before anything large is read: is it of this version at all?
+                let ours = crate::MACHINE_VERSION.to_string();
+                let theirs = head.fields.first().map(|(_, value)| value.clone());
+                match theirs {
+                    Some(theirs) if theirs == ours => Ok(head.ram_bytes),
+                    theirs => Err(SnapshotError::Field {
+                        field: "machine_version".to_owned(),
+                        ours,
+                        theirs: theirs.unwrap_or_default(),
+                    }),
+                }
             }
         }
+    }
+
+    /// The machine, if the snapshot is whole.
+    pub fn finish(self) -> Result<Machine, SnapshotError> {
+        let (head, mem, images) = match self.stage {
+            Part::Done(head, mem, images) => (head, mem, images),
+            Part::Prefix => return Err(SnapshotError::Format),
+            _ => {
+                return Err(SnapshotError::Short {
+                    have: self.received,
+                });
+            }
+        };
+        let config = match self.config {
+            Some(config) => config,
+            None => {
+                let (kernel, initrd) = head.split_images(&images);
+                let config = MachineConfig {
+                    ram_bytes: head.ram_bytes,
+                    harts: head.harts,
+                    slots: head.slots.clone(),
+                    cmdline: head.cmdline.clone(),
+                    images: Images::new(kernel, initrd),
+                    on_reset: head.on_reset,
+                };
+                compare_fields(&config.fields(), &head.fields)?;
+                config
+            }
+        };
         let content = |error: &dyn std::fmt::Display| SnapshotError::Content(error.to_string());
         let hart = Hart::restore(&head.hart).map_err(|e| content(&e))?;
-        let configured = Board::new(&Self::board_config(&config, &head.power_on), Vec::new())
+        let configured = Board::new(&Machine::board_config(&config, &head.power_on), Vec::new())
             .map_err(MachineError::from)?;
         if !same_devices(&configured.save(), &head.board) {
             return Err(SnapshotError::Content("set of devices".to_owned()));
         }
         let board = Board::restore(head.board).map_err(|e| content(&e))?;
-        Ok(Self {
+        Ok(Machine {
             mem,
             hart,
             board,
@@ -226,33 +437,24 @@ impl Machine {
     }
 }
 
+impl SnapshotHead {
+    /// Length of the images that follow the pages.
+    fn images_bytes(&self) -> usize {
+        let (kernel, initrd) = self.images.unwrap_or((0, None));
+        usize::try_from(kernel.saturating_add(initrd.unwrap_or(0))).unwrap_or(usize::MAX)
+    }
+
+    fn split_images(&self, images: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
+        let (kernel, initrd) = self.images.unwrap_or((0, None));
+        let (kernel, rest) = images.split_at(images.len().min(kernel as usize));
+        (kernel.to_vec(), initrd.map(|_| rest.to_vec()))
+    }
+}
+
 /// Whether two boards hold the same kinds of devices in the same slots.
 fn same_devices(ours: &BoardState, theirs: &BoardState) -> bool {
     let kinds = |board: &BoardState| -> Vec<std::mem::Discriminant<SlotState>> {
         board.slots.iter().map(std::mem::discriminant).collect()
     };
     kinds(ours) == kinds(theirs)
-}
-
-fn read_head(bytes: &[u8]) -> Result<(SnapshotHead, &[u8]), SnapshotError> {
-    let prefix = MAGIC.len() + 8;
-    if bytes.len() < prefix + 8 || &bytes[..8] != MAGIC {
-        return Err(SnapshotError::Format);
-    }
-    if bytes[8..12] != FORMAT.to_le_bytes() {
-        return Err(SnapshotError::Format);
-    }
-    let (content, sum) = bytes.split_at(bytes.len() - 8);
-    if xxh3_64(content).to_le_bytes() != *sum {
-        return Err(SnapshotError::Checksum);
-    }
-    let len = u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]) as usize;
-    let Some(head) = content.get(prefix..prefix.saturating_add(len)) else {
-        return Err(SnapshotError::Short {
-            have: content.len() as u64,
-            need: (prefix + len) as u64,
-        });
-    };
-    let head = postcard::from_bytes(head).map_err(|e| SnapshotError::Content(e.to_string()))?;
-    Ok((head, &content[prefix + len..]))
 }

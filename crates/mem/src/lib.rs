@@ -12,12 +12,15 @@
 //! * [`state::TABLE`]: the page-table walker has read an entry of this page. A
 //!   store over an entry that was valid raises [`Change::Table`].
 //! * [`state::HASHED`]: the page's hash is current. The first store clears it.
+//! * [`state::COW`]: a snapshot still wants the page; the first store copies it
+//!   aside, so taking a snapshot stops nobody.
 //!
 //! Nothing here depends on time, threads or chance. Hashes are independent of
 //! the order in which pages were written.
 
 mod digest;
 mod memory;
+mod snapshot;
 
 pub use digest::MemoryDigest;
 pub use memory::{Change, MemError, Memory, OutOfRam, state};

@@ -1,6 +1,7 @@
 //! RAM bytes and page states.
 
 use crate::digest::PageHashes;
+use crate::snapshot::PageCopies;
 use crate::{MAX_RAM_BYTES, MemoryDigest, PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
 
 /// Bits of a page's state byte. A fast store is allowed only while it is zero.
@@ -11,6 +12,8 @@ pub mod state {
     pub const TABLE: u8 = 2;
     /// The page's hash is current.
     pub const HASHED: u8 = 4;
+    /// A snapshot wants the page as it is: the first store copies it aside.
+    pub const COW: u8 = 8;
 }
 
 /// The requested RAM size cannot be had.
@@ -59,20 +62,23 @@ pub enum Change {
         /// Page index from the start of RAM.
         page: u32,
     },
+    /// All fast write tags must go: a snapshot began.
+    AllWriteTags,
     /// Everything derived from RAM must go (reset or restore).
     Everything,
 }
 
 /// Guest RAM. See the crate's documentation for the rules of stores.
 pub struct Memory {
-    bytes: Vec<u8>,
-    state: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) state: Vec<u8>,
     /// Bit n: the page's 64-byte chunk n holds decoded code.
     code_chunks: Vec<u64>,
     /// True while some engine may hold a fast write tag of the page.
-    write_tagged: Vec<bool>,
-    hashes: PageHashes,
-    changes: Vec<Change>,
+    pub(crate) write_tagged: Vec<bool>,
+    pub(crate) hashes: PageHashes,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) copies: PageCopies,
 }
 
 impl Memory {
@@ -99,12 +105,16 @@ impl Memory {
             write_tagged: vec![false; pages],
             hashes: PageHashes::new(pages),
             changes: Vec::new(),
+            copies: PageCopies::default(),
         })
     }
 
     /// Zeroes all RAM, as at power-on. Raises [`Change::Everything`].
     pub fn clear(&mut self) {
         let pages = self.pages();
+        for page in 0..pages {
+            self.copy_aside(page);
+        }
         self.bytes = vec![0; pages * PAGE_BYTES];
         self.state = vec![state::HASHED; pages];
         self.code_chunks = vec![0; pages];
@@ -226,6 +236,7 @@ impl Memory {
         if self.state[page] & state::CODE != 0 {
             self.before_code_store(page, at & (PAGE_BYTES - 1), 8);
         }
+        self.copy_aside(page);
         self.state[page] &= !state::HASHED;
         self.bytes[at..at + 8].copy_from_slice(&entry.to_le_bytes());
         Ok(())
@@ -233,6 +244,7 @@ impl Memory {
 
     #[cold]
     fn before_store(&mut self, page: usize, in_page: usize, len: usize) {
+        self.copy_aside(page);
         self.state[page] &= !state::HASHED;
         if self.state[page] & state::CODE != 0 {
             self.before_code_store(page, in_page, len);
@@ -362,20 +374,6 @@ impl Memory {
             }
         }
         self.hashes.sum()
-    }
-
-    /// Pages that are not all zero, in order: what a snapshot must hold. Pages that
-    /// are known to be zero are not read, so the host need not even provide them.
-    pub fn nonzero_pages(&self) -> impl Iterator<Item = (u32, &[u8])> {
-        self.bytes
-            .chunks_exact(PAGE_BYTES)
-            .enumerate()
-            .filter(|(page, bytes)| {
-                let known_zero =
-                    self.state[*page] & state::HASHED != 0 && self.hashes.is_zero(*page);
-                !known_zero && !is_zero(bytes)
-            })
-            .map(|(page, bytes)| (page as u32, bytes))
     }
 
     /// Puts a page in place while a snapshot is restored (the RAM was cleared

@@ -83,15 +83,72 @@ fn digest_depends_on_content_and_place_only() {
     assert_eq!(b.digest(), zero);
 }
 
+fn snapshot(m: &mut Memory) -> Vec<(u32, Vec<u8>)> {
+    let mut pages = Vec::new();
+    let mut bytes = Vec::new();
+    while let Some(page) = m.snapshot_page(&mut bytes) {
+        pages.push((page, std::mem::take(&mut bytes)));
+    }
+    pages
+}
+
 #[test]
 fn restored_ram_has_the_same_digest() {
     let mut a = ram();
     a.store(RAM_BASE + 0x1ff0, &[9; 64]).unwrap();
     let want = a.digest();
+    a.begin_snapshot();
     let mut b = ram();
-    for (page, bytes) in a.nonzero_pages() {
-        assert!(b.restore_page(page, bytes));
+    for (page, bytes) in snapshot(&mut a) {
+        assert!(b.restore_page(page, &bytes));
     }
     assert_eq!(b.digest(), want);
     assert!(!b.restore_page(64, &[0; PAGE_BYTES]));
+}
+
+#[test]
+fn a_snapshot_holds_ram_as_it_was_whatever_is_stored_meanwhile() {
+    let mut m = ram();
+    for page in [1, 5, 9, 13] {
+        m.store_u64(RAM_BASE + page * 0x1000, page).unwrap();
+    }
+    let want = m.digest();
+    assert!(!m.claim_write_tag(5));
+    m.take_changes();
+    m.begin_snapshot();
+    assert_eq!(m.take_changes(), [Change::AllWriteTags]);
+    let mut bytes = Vec::new();
+    assert_eq!(m.snapshot_page(&mut bytes), Some(1));
+    // Before, at and behind the cursor; a zero page; a page emptied; the walker.
+    m.store_u64(RAM_BASE + 0x1000, 77).unwrap();
+    m.store_u64(RAM_BASE + 0x5000, 77).unwrap();
+    m.store_u64(RAM_BASE + 0x6000, 77).unwrap();
+    m.store_u64(RAM_BASE + 0x9000, 0).unwrap();
+    m.store_walk_bits(RAM_BASE + 0xd000, 0xc1).unwrap();
+    assert!(m.claim_write_tag(5));
+    let mut restored = ram();
+    assert!(restored.restore_page(1, &bytes));
+    for (page, bytes) in snapshot(&mut m) {
+        assert!(restored.restore_page(page, &bytes));
+    }
+    assert_eq!(restored.digest(), want);
+    assert!(m.claim_write_tag(20) || m.page_state(20) == state::HASHED);
+}
+
+#[test]
+fn a_snapshot_survives_a_reset_and_can_be_given_up() {
+    let mut m = ram();
+    m.store_u64(RAM_BASE + 0x5000, 3).unwrap();
+    let want = m.digest();
+    m.begin_snapshot();
+    m.clear();
+    let mut restored = ram();
+    for (page, bytes) in snapshot(&mut m) {
+        assert!(restored.restore_page(page, &bytes));
+    }
+    assert_eq!(restored.digest(), want);
+    m.begin_snapshot();
+    m.end_snapshot();
+    assert_eq!(m.page_state(5) & state::COW, 0);
+    assert_eq!(m.snapshot_page(&mut Vec::new()), None);
 }

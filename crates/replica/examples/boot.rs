@@ -78,6 +78,20 @@ fn main() {
         }
     }
     let s = t0.elapsed().as_secs_f64();
+    for _ in 0..2 {
+        let t = Instant::now();
+        let d = live.machine_mut().digest();
+        println!("digest {:?}", t.elapsed());
+        let t = Instant::now();
+        let bytes = live.machine().save(false);
+        println!("save {} MB {:?}", bytes.len() >> 20, t.elapsed());
+        let t = Instant::now();
+        let mut m = Machine::restore(&bytes, Some(live.machine().config().clone())).unwrap();
+        println!("restore {:?}", t.elapsed());
+        let t = Instant::now();
+        assert_eq!(m.digest(), d);
+        println!("digest {:?}", t.elapsed());
+    }
     println!(
         "\nicount {} M in {s:.2}s = {:.1} MIPS; {:?} {:?}",
         live.machine().icount() / 1_000_000,

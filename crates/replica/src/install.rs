@@ -2,81 +2,66 @@
 
 use crate::announce::Neighbours;
 use twinvm_log::Record;
-use twinvm_machine::{Machine, MachineConfig, Output};
-use twinvm_protocol::message::MAX_CHUNK_BYTES;
+use twinvm_machine::{Machine, MachineConfig, Output, Restore, SnapshotStream};
 use twinvm_protocol::{Event as ProtocolEvent, SessionId};
 
-/// What a snapshot may need beside RAM pages and their numbers.
-const SNAPSHOT_OVERHEAD_BYTES: u64 = 16 << 20;
+/// Bytes of RAM in one piece: below the channel's bound by more than a head needs,
+/// and read in well under a millisecond, so that the guest hardly notices.
+const CHUNK_BYTES: usize = 128 << 10;
+/// Addresses of all cards: a few hundred bytes each.
+const MAX_ADDRESSES_BYTES: usize = 64 << 10;
 const LENGTH_BYTES: usize = 4;
 
-/// The bytes sent to a joining node: learnt addresses, then the machine.
-pub(crate) fn pack(neighbours: &Neighbours, machine: &Machine) -> Vec<u8> {
-    let head = match postcard::to_stdvec(neighbours) {
-        Ok(head) => head,
-        Err(error) => unreachable!("encoding to memory failed: {error}"),
-    };
-    let mut bytes = Vec::new();
-    bytes.extend_from_slice(&(head.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(&head);
-    bytes.append(&mut machine.save(false));
-    bytes
-}
-
-/// The reverse of [`pack`], for a node with this configuration.
-pub(crate) fn unpack(
-    bytes: &[u8],
-    config: &MachineConfig,
-    ours: &Neighbours,
-) -> Result<(Machine, Neighbours), String> {
-    let (len, rest) = bytes
-        .split_first_chunk::<LENGTH_BYTES>()
-        .ok_or("snapshot: empty")?;
-    let len = u32::from_le_bytes(*len) as usize;
-    let (head, machine) = rest.split_at_checked(len).ok_or("snapshot: cut short")?;
-    let neighbours: Neighbours =
-        postcard::from_bytes(head).map_err(|error| format!("snapshot: addresses: {error}"))?;
-    if !ours.same_cards(&neighbours) {
-        return Err("snapshot: its network cards are not ours".to_owned());
-    }
-    let machine =
-        Machine::restore(machine, Some(config.clone())).map_err(|error| error.to_string())?;
-    Ok((machine, neighbours))
-}
-
-/// A snapshot that is being sent, piece by piece as the channel takes it.
+/// A snapshot that is being sent, piece by piece as the channel takes it: learnt
+/// addresses, then the machine.
 pub(crate) struct SnapshotOut {
     pub(crate) session: SessionId,
-    bytes: Vec<u8>,
-    offset: usize,
+    /// Read but not yet sent.
+    pending: Vec<u8>,
+    stream: SnapshotStream,
+    offset: u64,
 }
 
 impl SnapshotOut {
-    pub(crate) fn new(session: SessionId, bytes: Vec<u8>) -> Self {
+    /// Begins a snapshot of `machine` as it is now.
+    pub(crate) fn new(session: SessionId, neighbours: &Neighbours, machine: &mut Machine) -> Self {
+        let addresses = match postcard::to_stdvec(neighbours) {
+            Ok(addresses) => addresses,
+            Err(error) => unreachable!("encoding to memory failed: {error}"),
+        };
+        let mut pending = (addresses.len() as u32).to_le_bytes().to_vec();
+        pending.extend_from_slice(&addresses);
         Self {
             session,
-            bytes,
+            pending,
+            stream: machine.snapshot(false),
             offset: 0,
         }
     }
 
-    /// The next piece, and its size.
-    pub(crate) fn next_chunk(&mut self) -> (ProtocolEvent<Output>, usize) {
-        let end = (self.offset + MAX_CHUNK_BYTES).min(self.bytes.len());
-        let bytes = self.bytes[self.offset..end].to_vec();
-        let len = bytes.len();
-        let event = ProtocolEvent::SnapshotChunk {
-            session: self.session,
-            offset: self.offset as u64,
-            bytes,
-            last: end == self.bytes.len(),
-        };
-        self.offset = end;
-        (event, len)
-    }
-
-    pub(crate) fn is_done(&self) -> bool {
-        self.offset == self.bytes.len()
+    /// The next piece, its size, and whether it is the last.
+    pub(crate) fn next_chunk(
+        &mut self,
+        machine: &mut Machine,
+    ) -> (ProtocolEvent<Output>, usize, bool) {
+        let missing = CHUNK_BYTES.saturating_sub(self.pending.len());
+        machine.snapshot_read(&mut self.stream, missing, &mut self.pending);
+        let rest = self.pending.split_off(self.pending.len().min(CHUNK_BYTES));
+        let bytes = std::mem::replace(&mut self.pending, rest);
+        let (offset, len) = (self.offset, bytes.len());
+        self.offset += len as u64;
+        let last = self.stream.is_done() && self.pending.is_empty();
+        let session = self.session;
+        (
+            ProtocolEvent::SnapshotChunk {
+                session,
+                offset,
+                bytes,
+                last,
+            },
+            len,
+            last,
+        )
     }
 }
 
@@ -84,36 +69,74 @@ impl SnapshotOut {
 pub(crate) struct Install {
     pub(crate) session: SessionId,
     position: u64,
-    limit: u64,
-    bytes: Vec<u8>,
+    ours: Neighbours,
+    addresses: Option<Neighbours>,
+    /// The first bytes, until the addresses are whole.
+    head: Vec<u8>,
+    offset: u64,
+    restore: Option<Restore>,
     records: Vec<Record>,
 }
 
 impl Install {
-    pub(crate) fn new(session: SessionId, position: u64, ram_bytes: u64) -> Self {
-        // Each page carries its number, 4 bytes in 4096.
-        let limit = ram_bytes + ram_bytes / 1024 + SNAPSHOT_OVERHEAD_BYTES;
+    pub(crate) fn new(
+        session: SessionId,
+        position: u64,
+        config: MachineConfig,
+        ours: Neighbours,
+    ) -> Self {
         Self {
             session,
             position,
-            limit,
-            bytes: Vec::new(),
+            ours,
+            addresses: None,
+            head: Vec::new(),
+            offset: 0,
+            restore: Some(Restore::new(Some(config))),
             records: Vec::new(),
         }
     }
 
     pub(crate) fn chunk(&mut self, offset: u64, bytes: &[u8]) -> Result<(), String> {
-        if offset != self.bytes.len() as u64 {
+        if offset != self.offset {
             return Err(format!(
                 "snapshot piece at {offset}, expected {}",
-                self.bytes.len()
+                self.offset
             ));
         }
-        if offset + bytes.len() as u64 > self.limit {
-            return Err(format!("snapshot is larger than {} bytes", self.limit));
+        self.offset += bytes.len() as u64;
+        if self.addresses.is_some() {
+            return self.restore_bytes(bytes);
         }
-        self.bytes.extend_from_slice(bytes);
-        Ok(())
+        self.head.extend_from_slice(bytes);
+        let Some((len, rest)) = self.head.split_first_chunk::<LENGTH_BYTES>() else {
+            return Ok(());
+        };
+        let len = u32::from_le_bytes(*len) as usize;
+        if len > MAX_ADDRESSES_BYTES {
+            return Err(format!(
+                "snapshot: {len} bytes of addresses, at most {MAX_ADDRESSES_BYTES}"
+            ));
+        }
+        let Some((addresses, machine)) = rest.split_at_checked(len) else {
+            return Ok(());
+        };
+        let addresses: Neighbours = postcard::from_bytes(addresses)
+            .map_err(|error| format!("snapshot: addresses: {error}"))?;
+        if !self.ours.same_cards(&addresses) {
+            return Err("snapshot: its network cards are not ours".to_owned());
+        }
+        self.addresses = Some(addresses);
+        let machine = machine.to_vec();
+        self.head = Vec::new();
+        self.restore_bytes(&machine)
+    }
+
+    fn restore_bytes(&mut self, bytes: &[u8]) -> Result<(), String> {
+        match &mut self.restore {
+            Some(restore) => restore.push(bytes).map_err(|error| error.to_string()),
+            None => Err("snapshot: a piece behind the last".to_owned()),
+        }
     }
 
     pub(crate) fn push(&mut self, records: Vec<Record>) {
@@ -124,12 +147,17 @@ impl Install {
         self.records.len()
     }
 
-    /// Position, snapshot, and the records after it.
-    pub(crate) fn take(&mut self) -> (u64, Vec<u8>, Vec<Record>) {
-        (
+    /// After the last piece: position, machine, addresses, and the records so far.
+    pub(crate) fn finish(&mut self) -> Result<(u64, Machine, Neighbours, Vec<Record>), String> {
+        let (Some(restore), Some(addresses)) = (self.restore.take(), self.addresses.take()) else {
+            return Err("snapshot: cut short".to_owned());
+        };
+        let machine = restore.finish().map_err(|error| error.to_string())?;
+        Ok((
             self.position,
-            std::mem::take(&mut self.bytes),
+            machine,
+            addresses,
             std::mem::take(&mut self.records),
-        )
+        ))
     }
 }

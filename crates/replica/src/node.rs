@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 use crate::announce::Neighbours;
 use crate::event::{Action, Env, Event, Sorted, draw_power_on, sort};
-use crate::install::{Install, SnapshotOut, pack, unpack};
+use crate::install::{Install, SnapshotOut};
 use crate::{HostTime, Live, LiveExit, Replay, ReplayExit};
 use twinvm_log::{Batch, Record};
 use twinvm_machine::{Machine, MachineConfig, Output, OutputItem, SlotConfig};
@@ -39,6 +39,8 @@ const LOG_QUEUE_BYTES: usize = 16 << 20;
 const MAX_BACKLOG: usize = 1 << 20;
 /// A backup that is further behind than this holds the live guest back: 1 s.
 const MAX_LAG_TICKS: u64 = 10_000_000;
+/// Samples of how long outputs were held.
+const MAX_HOLDS: usize = 4096;
 /// The protocol hears of progress this often: 1 ms.
 const PROGRESS_NS: u64 = 1_000_000;
 
@@ -103,6 +105,10 @@ pub struct Replica {
     peer_vtime: Option<u64>,
     beat: u64,
     last_progress_ns: u64,
+    /// When the outputs that wait in the gate were made.
+    made_ns: VecDeque<(u64, u64)>,
+    /// How long the last outputs were held, microseconds; newest last.
+    holds_us: VecDeque<u32>,
     actions: VecDeque<Action>,
     divergence: Option<String>,
 }
@@ -149,6 +155,8 @@ impl Replica {
             peer_vtime: None,
             beat: 0,
             last_progress_ns: 0,
+            made_ns: VecDeque::new(),
+            holds_us: VecDeque::new(),
             actions: VecDeque::new(),
             divergence: None,
         }
@@ -185,7 +193,10 @@ impl Replica {
                     Message::Heartbeat { progress, .. } => {
                         self.live_vtime = Some((progress.vtime, now));
                     }
-                    Message::Ack { progress, .. } => self.peer_vtime = Some(progress.vtime),
+                    // 0: it has not restored a snapshot yet.
+                    Message::Ack { progress, .. } if progress.vtime != 0 => {
+                        self.peer_vtime = Some(progress.vtime);
+                    }
                     _ => {}
                 }
                 self.tell(env, ProtocolEvent::Received { conn, message });
@@ -275,6 +286,23 @@ impl Replica {
         }
     }
 
+    /// Steps executed and bytes of log made, for rates.
+    pub fn counters(&self) -> (u64, u64) {
+        match &self.vm {
+            Vm::Live(live) => (live.machine().icount(), live.stats().log_bytes),
+            Vm::Following(following) => (following.replay.machine().icount(), 0),
+            Vm::Nothing | Vm::Installing(_) => (0, 0),
+        }
+    }
+
+    /// Announces the guest's addresses once more, if it lives here: the wire forgot
+    /// them.
+    pub fn announce_again(&mut self) {
+        if matches!(self.vm, Vm::Live(_)) && !self.frozen {
+            self.announce();
+        }
+    }
+
     /// Full digest of the machine here, with the step it is of.
     pub fn digest(&mut self) -> Option<(u64, u128)> {
         let machine = match &mut self.vm {
@@ -330,7 +358,8 @@ impl Replica {
             ProtocolAction::ColdStart { .. } => self.cold_start(env),
             ProtocolAction::GoLive { .. } => self.go_live(env),
             ProtocolAction::Announce => self.announce(),
-            ProtocolAction::Emit { item, .. } => {
+            ProtocolAction::Emit { position, item } => {
+                self.note_hold(position.0, now);
                 for item in item.items {
                     if let OutputItem::Frame { device, bytes } = item {
                         self.actions.push_back(Action::Transmit { device, bytes });
@@ -369,12 +398,11 @@ impl Replica {
                     live.flush();
                     // The snapshot takes place between two slices, no output waits.
                     let position = live.position();
-                    let bytes = pack(&self.neighbours, live.machine());
+                    let machine = live.machine_mut();
+                    self.snapshot = Some(SnapshotOut::new(session, &self.neighbours, machine));
                     self.collect_batches(events);
-                    self.snapshot = Some(SnapshotOut::new(session, bytes));
                     let position = Position(position);
                     events.push_back(ProtocolEvent::SnapshotTaken { session, position });
-                    self.resume(env.now());
                 }
             }
             ProtocolAction::EndSession { session } => {
@@ -382,10 +410,13 @@ impl Replica {
                 self.snapshot.take_if(|out| out.session == session);
             }
             ProtocolAction::BeginInstall { session, position } => {
+                let (progress, beat) = (Progress::default(), self.beat);
+                events.push_back(ProtocolEvent::Progress { progress, beat });
                 self.vm = Vm::Installing(Box::new(Install::new(
                     session,
                     position.0,
-                    self.config.ram_bytes,
+                    self.config.clone(),
+                    cards(&self.config),
                 )));
             }
             ProtocolAction::InstallChunk {
@@ -418,6 +449,30 @@ impl Replica {
             ProtocolAction::Side { .. } => {}
             _ => {}
         }
+    }
+
+    fn note_hold(&mut self, position: u64, now: HostTime) {
+        while let Some((made_position, made_ns)) = self.made_ns.front().copied() {
+            if made_position > position {
+                break;
+            }
+            self.made_ns.pop_front();
+            if self.holds_us.len() >= MAX_HOLDS {
+                self.holds_us.pop_front();
+            }
+            let held_us = now.mono_ns.saturating_sub(made_ns) / 1000;
+            self.holds_us
+                .push_back(u32::try_from(held_us).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// How long recent outputs waited in the gate, microseconds: median and 99th
+    /// percentile. `None` before the first.
+    pub fn hold_us(&self) -> Option<(u32, u32)> {
+        let mut holds: Vec<u32> = self.holds_us.iter().copied().collect();
+        holds.sort_unstable();
+        let at = |percent: usize| holds.get((holds.len().saturating_sub(1)) * percent / 100);
+        Some((*at(50)?, *at(99)?))
     }
 
     // ---- becoming live ----------------------------------------------------
@@ -743,19 +798,21 @@ impl Replica {
         }
     }
 
+    /// Sends the next piece of a snapshot if the channel has room. One at a time: the
+    /// guest runs in between.
     fn send_snapshot(&mut self, env: &mut dyn Env) {
-        while self.queued_bytes < SNAPSHOT_QUEUE_BYTES {
-            let Some(out) = &mut self.snapshot else {
-                return;
-            };
-            let (event, bytes) = out.next_chunk();
-            let done = out.is_done();
-            if done {
-                self.snapshot = None;
-            }
-            self.queued_bytes += bytes;
-            self.tell(env, event);
+        if self.queued_bytes >= SNAPSHOT_QUEUE_BYTES {
+            return;
         }
+        let (Some(out), Vm::Live(live)) = (&mut self.snapshot, &mut self.vm) else {
+            return;
+        };
+        let (event, bytes, last) = out.next_chunk(live.machine_mut());
+        if last {
+            self.snapshot = None;
+        }
+        self.queued_bytes += bytes;
+        self.tell(env, event);
     }
 
     fn install_chunk(
@@ -776,9 +833,8 @@ impl Replica {
         if !last {
             return;
         }
-        let (position, bytes, records) = install.take();
-        match unpack(&bytes, &self.config, &self.neighbours) {
-            Ok((machine, neighbours)) => {
+        match install.finish() {
+            Ok((position, machine, neighbours, records)) => {
                 let mut replay = Replay::new(machine, position);
                 replay.push(records);
                 self.neighbours = neighbours;
