@@ -11,6 +11,7 @@
 //! - [`channel`]: connections to the other node.
 //! - [`lan_port`]: the connection to the user-mode switch.
 //! - [`ctl_socket`]: a person's requests to a running node.
+//! - [`node`]: the loop that joins all of them with the replica.
 //! - [`console`], [`signals`], [`time`], [`random`]: terminal, signals, clocks, dice.
 #![warn(missing_docs)]
 
@@ -20,6 +21,7 @@ pub mod channel;
 pub mod console;
 pub mod ctl_socket;
 pub mod lan_port;
+pub mod node;
 pub mod random;
 pub mod signals;
 pub mod store;

@@ -27,10 +27,10 @@ use twinvm_replica::{Action, Env, Event, Replica, Wait};
 use crate::arbiter_file::{FileArbiter, FileArbiterError};
 use crate::arbiter_worker::{ArbiterReply, ArbiterRequest, ArbiterWorker};
 use crate::channel::{ChannelError, ChannelEvent, ChannelHub, SendError};
-use crate::ctl_socket::{CtlAnswer, CtlCall, CtlError, CtlRequest, CtlServer};
+use crate::ctl_socket::{CtlCall, CtlReply, CtlRequest, CtlServer, CtlServerError};
 use crate::lan_port::{LanPort, LanPortError, LanPortEvent};
 use crate::random::random_u128;
-use crate::signals::{Signals, SignalsError};
+use crate::signals::{SignalEvent, SignalWatch};
 use crate::store::{NodeStore, StoreError};
 use env::HostEnv;
 use journal::Journal;
@@ -102,10 +102,7 @@ pub enum NodeError {
     Lan(#[from] LanPortError),
     /// The socket for requests.
     #[error(transparent)]
-    Ctl(#[from] CtlError),
-    /// Signals.
-    #[error(transparent)]
-    Signals(#[from] SignalsError),
+    Ctl(#[from] CtlServerError),
     /// The host refuses something that a process always gets.
     #[error("{what}: {source}")]
     Host {
@@ -138,7 +135,7 @@ struct Inputs {
     arbiter: Receiver<ArbiterReply>,
     ctl: Receiver<CtlCall>,
     wires: Vec<Receiver<LanPortEvent>>,
-    signals: Receiver<()>,
+    signals: Receiver<SignalEvent>,
 }
 
 struct NodeLoop {
@@ -150,14 +147,14 @@ struct NodeLoop {
     arbiter: ArbiterWorker,
     ports: Vec<(u8, LanPort)>,
     _ctl_server: CtlServer,
-    _signals: Signals,
+    _signals: SignalWatch,
     inputs: Inputs,
     /// For arbiter requests that could not even be queued.
     arbiter_replies: Sender<ArbiterReply>,
     conns: Vec<ConnId>,
     /// A frame that the guest's queue has no room for, per wire.
     waiting_frames: Vec<Option<Vec<u8>>>,
-    ctl_waiting: VecDeque<(Ctl, CtlCall)>,
+    ctl_waiting: VecDeque<(Ctl, CtlReply)>,
     journal: Journal,
     console: Console,
     meter: Meter,
@@ -175,7 +172,11 @@ struct Console {
 
 impl Console {
     fn new(path: PathBuf) -> Self {
-        Self { path, file: None, bytes: 0 }
+        Self {
+            path,
+            file: None,
+            bytes: 0,
+        }
     }
 
     /// Appends; a full disk costs the console's text, never the guest.
@@ -186,7 +187,11 @@ impl Console {
         }
         if self.file.is_none() {
             let opened = File::options().create(true).append(true).open(&self.path);
-            self.bytes = opened.as_ref().ok().and_then(|f| f.metadata().ok()).map_or(0, |m| m.len());
+            self.bytes = opened
+                .as_ref()
+                .ok()
+                .and_then(|f| f.metadata().ok())
+                .map_or(0, |m| m.len());
             self.file = opened.ok();
         }
         if let Some(file) = &mut self.file {
@@ -200,7 +205,8 @@ impl NodeLoop {
     fn start(options: NodeOptions) -> Result<Self, NodeError> {
         let host = |what| move |source| NodeError::Host { what, source };
         let store = NodeStore::open(&options.state_dir, &options.name)?;
-        let signals = Signals::install()?;
+        let (signals_in, signals_rx) = bounded(CTL_QUEUE);
+        let signals = SignalWatch::start(signals_in).map_err(host("watching for signals"))?;
         let arbiter_backend = FileArbiter::open(&options.arbiter)?;
         let (channel_in, channel) = bounded(CHANNEL_QUEUE);
         let hub = ChannelHub::start(options.listen, options.peer, channel_in)?;
@@ -225,7 +231,6 @@ impl NodeLoop {
             machine: fields.map(|(name, value)| Field { name, value }).collect(),
         };
         let replica = Replica::new(identity, options.protect, options.machine.clone());
-        let signals_rx = signals.terminate().clone();
         let mut env = HostEnv::new();
         let now_ns = env.now().mono_ns;
         Ok(Self {
@@ -234,7 +239,13 @@ impl NodeLoop {
             meter: Meter::new(now_ns),
             watch: Watch::default(),
             waiting_frames: vec![None; wires.len()],
-            inputs: Inputs { channel, arbiter: arbiter_out, ctl, wires, signals: signals_rx },
+            inputs: Inputs {
+                channel,
+                arbiter: arbiter_out,
+                ctl,
+                wires,
+                signals: signals_rx,
+            },
             arbiter_replies,
             replica,
             env,
@@ -287,7 +298,11 @@ impl NodeLoop {
     }
 
     fn tell_queued(&mut self) {
-        let bytes = self.conns.iter().map(|conn| self.hub.queued_bytes(*conn)).sum();
+        let bytes = self
+            .conns
+            .iter()
+            .map(|conn| self.hub.queued_bytes(*conn))
+            .sum();
         self.apply(Event::Queued { bytes });
     }
 
@@ -332,15 +347,18 @@ impl NodeLoop {
                 if let Some(trouble) = reply.trouble {
                     self.journal.line(&trouble);
                 }
-                self.apply(Event::Arbiter { req: reply.req, outcome: reply.outcome });
+                self.apply(Event::Arbiter {
+                    req: reply.req,
+                    outcome: reply.outcome,
+                });
                 any = true;
             }
             if let Ok(call) = self.inputs.ctl.try_recv() {
                 self.on_ctl(call);
                 any = true;
             }
-            if self.inputs.signals.try_recv().is_ok() {
-                self.journal.line("asked to end");
+            if let Ok(signal) = self.inputs.signals.try_recv() {
+                self.journal.line(&format!("asked to end ({signal:?})"));
                 self.apply(Event::Terminate);
                 any = true;
             }
@@ -387,9 +405,18 @@ impl NodeLoop {
 
     fn on_channel(&mut self, event: ChannelEvent) {
         match event {
-            ChannelEvent::Up { conn, dialed, nonce, .. } => {
+            ChannelEvent::Up {
+                conn,
+                dialed,
+                nonce,
+                ..
+            } => {
                 self.conns.push(conn);
-                self.apply(Event::ChannelUp { conn, dialed, nonce });
+                self.apply(Event::ChannelUp {
+                    conn,
+                    dialed,
+                    nonce,
+                });
             }
             ChannelEvent::DialFailed { .. } => self.apply(Event::DialFailed),
             ChannelEvent::Received { conn, message } => {
@@ -405,8 +432,9 @@ impl NodeLoop {
     }
 
     fn on_ctl(&mut self, call: CtlCall) {
-        let ctl = match call.request() {
-            CtlRequest::Status => {
+        let CtlCall { request, reply } = call;
+        let ctl = match request {
+            CtlRequest::Status {} => {
                 let now_ns = self.env.now().mono_ns;
                 let status = status::json(
                     &self.options,
@@ -415,28 +443,28 @@ impl NodeLoop {
                     &self.watch,
                     now_ns,
                 );
-                return call.answer(CtlAnswer::Ok(status));
+                return reply.send(Ok(status));
             }
-            CtlRequest::Digest => {
+            CtlRequest::Digest {} => {
                 let answer = match self.replica.digest() {
-                    Some((icount, digest)) => CtlAnswer::Ok(serde_json::json!({
+                    Some((icount, digest)) => Ok(serde_json::json!({
                         "icount": icount,
                         "digest": format!("{digest:032x}"),
                     })),
-                    None => CtlAnswer::Refused("this node has no machine now".to_owned()),
+                    None => Err("this node has no machine now".to_owned()),
                 };
-                return call.answer(answer);
+                return reply.send(answer);
             }
-            CtlRequest::Snapshot => {
-                return call.answer(CtlAnswer::Refused(
+            CtlRequest::Snapshot { .. } => {
+                return reply.send(Err(
                     "snapshots of a running node are not supported by this version".to_owned(),
                 ));
             }
-            CtlRequest::Stop => Ctl::Stop,
-            CtlRequest::Takeover => Ctl::Takeover,
-            CtlRequest::Detach => Ctl::Detach,
+            CtlRequest::Stop {} => Ctl::Stop,
+            CtlRequest::Takeover {} => Ctl::Takeover,
+            CtlRequest::Detach {} => Ctl::Detach,
         };
-        self.ctl_waiting.push_back((ctl, call));
+        self.ctl_waiting.push_back((ctl, reply));
         self.apply(Event::Ctl(ctl));
     }
 
@@ -465,7 +493,8 @@ impl NodeLoop {
                         self.journal.line(&format!("channel: {error}"));
                         self.hub.close(conn);
                         self.conns.retain(|known| *known != conn);
-                        self.replica.apply(&mut self.env, Event::ChannelDown { conn });
+                        self.replica
+                            .apply(&mut self.env, Event::ChannelDown { conn });
                     }
                 },
                 Action::Close { conn, .. } => {
@@ -473,9 +502,20 @@ impl NodeLoop {
                     self.conns.retain(|known| *known != conn);
                 }
                 Action::ArbiterRead { req } => self.ask(ArbiterRequest::Read { req }, req),
-                Action::ArbiterCas { req, expect, record } => {
+                Action::ArbiterCas {
+                    req,
+                    expect,
+                    record,
+                } => {
                     self.watch.asked(now_ns);
-                    self.ask(ArbiterRequest::Cas { req, expect, record }, req);
+                    self.ask(
+                        ArbiterRequest::Cas {
+                            req,
+                            expect,
+                            record,
+                        },
+                        req,
+                    );
                 }
                 Action::PersistGeneration { generation } => {
                     if let Err(error) = self.store.raise_generation(generation) {
@@ -485,7 +525,7 @@ impl NodeLoop {
                 Action::Transmit { device, bytes } => {
                     self.watch.transmitted(now_ns);
                     if let Some((_, port)) = self.ports.iter().find(|(slot, _)| *slot == device) {
-                        port.send(bytes);
+                        port.send(&bytes);
                     }
                 }
                 Action::Console(bytes) => self.console.write(&bytes),
@@ -500,8 +540,8 @@ impl NodeLoop {
                 Action::CtlAnswer { ctl, result } => self.answer(ctl, result),
                 Action::Exit { reason } => {
                     self.journal.line(&format!("ends: {reason:?}"));
-                    while let Some((_, call)) = self.ctl_waiting.pop_front() {
-                        call.answer(CtlAnswer::Ok(serde_json::json!({ "ended": true })));
+                    while let Some((_, reply)) = self.ctl_waiting.pop_front() {
+                        reply.send(Ok(serde_json::json!({ "ended": true })));
                     }
                     self.ended = Some(Ok(reason));
                 }
@@ -516,17 +556,26 @@ impl NodeLoop {
     fn ask(&mut self, request: ArbiterRequest, req: twinvm_protocol::ReqId) {
         if let Err(busy) = self.arbiter.submit(request) {
             let trouble = Some(busy.to_string());
-            let reply = ArbiterReply { req, outcome: Outcome::Unknown, trouble };
+            let reply = ArbiterReply {
+                req,
+                outcome: Outcome::Unknown,
+                trouble,
+            };
             let _ = self.arbiter_replies.send(reply);
         }
     }
 
     fn answer(&mut self, ctl: Ctl, result: Result<(), String>) {
-        let at = self.ctl_waiting.iter().position(|(waiting, _)| *waiting == ctl);
-        let Some((_, call)) = at.and_then(|at| self.ctl_waiting.remove(at)) else { return };
-        call.answer(match result {
-            Ok(()) => CtlAnswer::Ok(serde_json::json!({ "begun": true })),
-            Err(why) => CtlAnswer::Refused(why),
+        let at = self
+            .ctl_waiting
+            .iter()
+            .position(|(waiting, _)| *waiting == ctl);
+        let Some((_, reply)) = at.and_then(|at| self.ctl_waiting.remove(at)) else {
+            return;
+        };
+        reply.send(match result {
+            Ok(()) => Ok(serde_json::json!({ "begun": true })),
+            Err(why) => Err(why),
         });
     }
 }

@@ -11,6 +11,12 @@ use rustix::rand::{GetRandomFlags, getrandom};
 /// sandbox).
 pub fn random_u128() -> io::Result<u128> {
     let mut bytes = [0u8; 16];
+    fill_random(&mut bytes)?;
+    Ok(u128::from_le_bytes(bytes))
+}
+
+/// Fills `bytes` with random bits; fails as [`random_u128`] does.
+pub fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;
     while filled < bytes.len() {
         match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
@@ -19,7 +25,7 @@ pub fn random_u128() -> io::Result<u128> {
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(u128::from_le_bytes(bytes))
+    Ok(())
 }
 
 #[cfg(test)]

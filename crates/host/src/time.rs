@@ -21,7 +21,7 @@ impl HostTime {
     pub fn now() -> HostTime {
         HostTime {
             mono_ns: mono_ns(),
-            wall_ns: nanoseconds(clock_gettime(ClockId::Realtime)),
+            wall_ns: wall_ns(),
         }
     }
 
@@ -34,6 +34,11 @@ impl HostTime {
 /// `CLOCK_MONOTONIC` alone, in nanoseconds.
 pub fn mono_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::Monotonic))
+}
+
+/// CLOCK_REALTIME: nanoseconds since 1970-01-01 UTC.
+pub fn wall_ns() -> u64 {
+    nanoseconds(clock_gettime(ClockId::Realtime))
 }
 
 /// Processor time of the calling thread, in nanoseconds.

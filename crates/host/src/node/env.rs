@@ -17,7 +17,9 @@ impl HostEnv {
 
 impl Env for HostEnv {
     fn now(&mut self) -> HostTime {
-        HostTime { mono_ns: time::mono_ns() }
+        HostTime {
+            mono_ns: time::mono_ns(),
+        }
     }
 
     fn random(&mut self, bytes: &mut [u8]) {

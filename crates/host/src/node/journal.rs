@@ -15,7 +15,10 @@ pub(super) struct Journal {
 
 impl Journal {
     pub(super) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), last: String::new() }
+        Self {
+            name: name.to_owned(),
+            last: String::new(),
+        }
     }
 
     /// Writes a line with wall time (seconds of the day, UTC) and the node's name. A
@@ -27,7 +30,10 @@ impl Journal {
         self.last = text.to_owned();
         let ms = time::wall_ns() / 1_000_000;
         let (h, m, s) = (ms / 3_600_000 % 24, ms / 60_000 % 60, ms / 1000 % 60);
-        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let text: String = text
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
         let _ = writeln!(
             std::io::stderr().lock(),
             "{h:02}:{m:02}:{s:02}.{:03} node {}: {text}",

@@ -22,7 +22,13 @@ pub(super) struct Meter {
 
 impl Meter {
     pub(super) fn new(now_ns: u64) -> Self {
-        Self { since_ns: now_ns, icount: 0, log_bytes: 0, mips: 0.0, log_bytes_s: 0.0 }
+        Self {
+            since_ns: now_ns,
+            icount: 0,
+            log_bytes: 0,
+            mips: 0.0,
+            log_bytes_s: 0.0,
+        }
     }
 
     /// Another machine runs here from now on.
@@ -61,11 +67,16 @@ pub(super) fn json(
     let peer = &protocol.peer_progress;
     let has_session = protocol.session.is_some();
     let lag_ms = has_session.then(|| {
-        let (ahead, behind) =
-            if live { (status.vtime, peer.vtime) } else { (peer.vtime, status.vtime) };
+        let (ahead, behind) = if live {
+            (status.vtime, peer.vtime)
+        } else {
+            (peer.vtime, status.vtime)
+        };
         rounded(ahead.saturating_sub(behind) as f64 / 10_000.0)
     });
-    let hold = replica.hold_us().map(|(p50, p99)| json!({ "p50": p50, "p99": p99 }));
+    let hold = replica
+        .hold_us()
+        .map(|(p50, p99)| json!({ "p50": p50, "p99": p99 }));
     let peer_role = match (has_session, live, protocol.protected) {
         (false, _, _) => "unknown",
         (true, true, true) => "backup",

@@ -67,7 +67,9 @@ impl Watch {
 
     /// The last takeover for `status`: null if there was none.
     pub(super) fn json(&self) -> serde_json::Value {
-        let Some(m) = self.last else { return serde_json::Value::Null };
+        let Some(m) = self.last else {
+            return serde_json::Value::Null;
+        };
         let ms = |from: u64, to: Option<u64>| {
             to.map(|to| (to.saturating_sub(from) / 1000) as f64 / 1000.0)
         };
