@@ -125,7 +125,8 @@ impl Engine {
     /// Drops what changes in memory have made stale.
     pub(crate) fn absorb_changes(&mut self, mem: &mut Memory) {
         if !mem.has_changes() {
-            return;
+            // Dropping a busy table page leaves no change behind.
+            return self.void_if_dropped();
         }
         let mut write_tags = Vec::new();
         for change in mem.take_changes() {
@@ -192,15 +193,16 @@ impl Engine {
             if self.core.touched_bus {
                 self.refresh_lines(hart, env);
             }
-            if env.bus.attention() {
-                return Exit::Attention;
-            }
-            // Due alarms come before the limit: where a run is cut must not matter.
+            // Due alarms come first: where a run is cut must not matter, and an
+            // alarm may ask for attention.
             let clock = env.clock;
             let now = clock.mtime(env.icount);
             if now >= self.core.alarm {
                 env.bus.alarm(now);
                 self.refresh_lines(hart, env);
+            }
+            if env.bus.attention() {
+                return Exit::Attention;
             }
             if env.icount >= until {
                 return Exit::Limit;
@@ -323,8 +325,9 @@ impl Engine {
     #[cold]
     fn find_block(&mut self, mem: &mut Memory, pc: u64) -> Result<Option<Block>, Exception> {
         let pa = self.fetch(mem, pc, pc)?;
+        // The walk may have tagged pages, and set A in an entry that is code.
+        self.absorb_changes(mem);
         let block = self.blocks.find(mem, pa);
-        // The walk or the decoding may have tagged pages.
         self.absorb_changes(mem);
         if let Some(block) = block {
             self.blocks.remember_jump(pc, block);

@@ -78,7 +78,7 @@ impl Core {
     /// True if something happened that the run loop must see before the next step.
     #[inline(always)]
     fn must_look(&self, env: &Env) -> bool {
-        self.touched_bus || env.mem.has_changes()
+        self.touched_bus || env.mem.has_changes() || self.mmu.fetch_dropped
     }
 
     /// Returns the bytes and whether the run loop must look before the next step.

@@ -48,9 +48,11 @@ impl Core {
             let next = va.wrapping_add(split as u64);
             let first = self.translate(env, va, Access::Load)?;
             let second = self.translate(env, next, Access::Load)?;
-            let bad = |_| Exception::new(cause::LOAD_ACCESS, va);
-            env.mem.read(first, &mut bytes[..split]).map_err(bad)?;
-            env.mem.read(second, &mut bytes[split..size]).map_err(bad)?;
+            let bad = |va| move |_| Exception::new(cause::LOAD_ACCESS, va);
+            env.mem.read(first, &mut bytes[..split]).map_err(bad(va))?;
+            env.mem
+                .read(second, &mut bytes[split..size])
+                .map_err(bad(next))?;
             return Ok(u64::from_le_bytes(bytes));
         }
         let pa = self.translate(env, va, Access::Load)?;
@@ -83,11 +85,12 @@ impl Core {
             let next = va.wrapping_add(split as u64);
             let first = self.translate(env, va, Access::Store)?;
             let second = self.translate(env, next, Access::Store)?;
-            // Both halves or none.
-            if !env.mem.contains(first, split as u64)
-                || !env.mem.contains(second, (size - split) as u64)
-            {
+            // Both halves or none; xtval names the half that cannot be stored.
+            if !env.mem.contains(first, split as u64) {
                 return Err(bad);
+            }
+            if !env.mem.contains(second, (size - split) as u64) {
+                return Err(Exception::new(cause::STORE_ACCESS, next));
             }
             env.mem.store(first, &bytes[..split]).map_err(|_| bad)?;
             return env.mem.store(second, &bytes[split..]).map_err(|_| bad);

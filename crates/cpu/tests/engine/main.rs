@@ -1,0 +1,16 @@
+//! What the engine computes, and that nothing but the program decides it: every
+//! body runs in slices of many lengths, with flushes, digests and restores
+//! between, and all ways must agree after every step.
+
+mod asm;
+mod atomics;
+mod code;
+mod coherence;
+mod compressed;
+mod control;
+mod device;
+mod integer;
+mod memory;
+mod rng;
+mod tables;
+mod world;
