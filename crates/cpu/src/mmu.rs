@@ -16,8 +16,9 @@ const DATA: usize = 1 << DATA_BITS;
 pub(crate) const DATA_ENTRIES: usize = SPACES * DATA;
 const FETCH_BITS: u32 = 7;
 const FETCH: usize = 1 << FETCH_BITS;
-/// Not page-aligned: equals no tag of an address.
-const NO_TAG: u64 = 1;
+/// Equals no tag of an address: those of accesses keep the page and the lowest
+/// three bits (which are 0 only if aligned), never this one.
+const NO_TAG: u64 = 1 << 11;
 /// Slow stores to a table page until it is taken for recycled memory: all
 /// derived from it is dropped and the tag withdrawn.
 const STORES_UNTIL_UNTAGGED: u8 = 64;

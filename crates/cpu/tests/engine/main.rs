@@ -11,6 +11,8 @@ mod control;
 mod device;
 mod integer;
 mod memory;
+mod program;
+mod random;
 mod rng;
 mod tables;
 mod world;

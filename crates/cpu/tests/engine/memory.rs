@@ -92,3 +92,27 @@ fn a_load_to_x0_still_faults() {
         assert_eq!(after.csr("mepc"), CODE + 4);
     });
 }
+
+#[test]
+fn misaligned_accesses_to_page_zero_fault_too() {
+    for va in 0..16 {
+        for f3 in 0..7 {
+            let mut ops = vec![(load(f3, 1, 2, 0), 5)];
+            if f3 < 4 {
+                ops.push((store(f3, 1, 2, 0), 7));
+            }
+            for (op, cause) in ops {
+                let mut world = World::new(|a| {
+                    a.op(op);
+                });
+                world.set_x(1, u64::MAX).set_x(2, va);
+                world.check(3, |after| {
+                    assert_eq!(after.csr("mcause"), cause, "{op:#010x} at {va}");
+                    assert_eq!(after.csr("mtval"), va);
+                    assert_eq!(after.x(1), u64::MAX);
+                    assert_eq!(after.word(CODE), u64::from(SPIN) << 32 | u64::from(op));
+                });
+            }
+        }
+    }
+}
