@@ -45,10 +45,12 @@ pub(crate) struct Content {
     pub(crate) initrd: Archive,
 }
 
-/// A lock and the name that errors give it.
+/// A lock and what errors say of it.
 struct NamedLock {
     lock: Lock,
     name: String,
+    /// The command that makes a new one.
+    update: String,
 }
 
 /// See [`crate::build`].
@@ -74,9 +76,13 @@ pub(crate) fn build(
         LockMode::Update => None,
         LockMode::Verify | LockMode::Rehash => Some(read_lock(recipe, out, options)?),
     };
-    if let (LockMode::Verify, Some(NamedLock { lock, name })) = (options.lock_mode, &locked) {
+    if let (LockMode::Verify, Some(NamedLock { lock, name, update })) = (options.lock_mode, &locked)
+    {
         if lock.recipe != digest {
-            return Err(ImageError::Recipe(name.clone()));
+            return Err(ImageError::Recipe {
+                lock: name.clone(),
+                update: update.clone(),
+            });
         }
         progress.stage(&format!("verifying {}", out.display()));
         if stamp::is_current(out, lock) {
@@ -116,7 +122,7 @@ pub(crate) fn build(
         packages,
         outputs: write_outputs(work.path(), &content)?,
     };
-    if let (LockMode::Verify, Some(NamedLock { lock, name })) = (options.lock_mode, &locked) {
+    if let (LockMode::Verify, Some(NamedLock { lock, name, .. })) = (options.lock_mode, &locked) {
         compare_outputs(&made, lock, name)?;
     }
     install(recipe, out, work.path(), &made)?;
@@ -165,12 +171,36 @@ fn read_lock(recipe: &Recipe, out: &Path, options: &BuildOptions) -> Result<Name
         (name, recipe.lock.to_owned())
     };
     match Lock::parse(&text) {
-        Ok(lock) => Ok(NamedLock { lock, name }),
+        Ok(lock) => Ok(NamedLock {
+            lock,
+            name,
+            update: update_command(recipe, out, options),
+        }),
         Err(bad) => Err(ImageError::Lock {
             path: name,
             line: bad.line,
             why: bad.why,
         }),
+    }
+}
+
+/// The command that makes a new lock in the place where this build looked for one.
+fn update_command(recipe: &Recipe, out: &Path, options: &BuildOptions) -> String {
+    let mut command = format!("twinvm image build {} --out {}", recipe.name, quoted(out));
+    if let Some(lock) = &options.lock {
+        command.push_str(&format!(" --lock {}", quoted(lock)));
+    }
+    command + " --update-lock"
+}
+
+/// A path as a word of the shell.
+fn quoted(path: &Path) -> String {
+    let word = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:,@%".contains(c);
+    if word.chars().all(plain) {
+        word
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 
@@ -186,12 +216,13 @@ fn look_for_tools(path: Option<&std::ffi::OsStr>) -> Result<(), ImageError> {
 
 /// Brings the locked packages into `debs`; asks the mirror only for what is not there yet.
 fn fetch_locked(
-    NamedLock { lock, name }: &NamedLock,
+    locked: &NamedLock,
     cache: &Path,
     debs: &Path,
     progress: &mut dyn Progress,
 ) -> Result<Vec<Package>, ImageError> {
     progress.stage("verifying the downloads");
+    let NamedLock { lock, name, .. } = locked;
     let missing = missing(&lock.packages, debs);
     if missing.is_empty() {
         return Ok(lock.packages.clone());
@@ -207,22 +238,28 @@ fn fetch_locked(
     let mut available = apt.available(&names)?;
     for package in &missing {
         let found = available.remove(&package.name).map(|found| found.package);
-        match found {
-            Some(found) if found.version == package.version => {
-                compare(package, found.sha256, name)?;
-            }
-            other => {
-                return Err(ImageError::Gone {
-                    name: package.name.clone(),
-                    version: package.version.clone(),
-                    found: other.map(|found| found.version),
-                    lock: name.clone(),
-                });
-            }
-        }
+        still_there(package, found, locked)?;
     }
     download(&apt, &missing, debs, name, progress)?;
     Ok(lock.packages.clone())
+}
+
+/// Compares a locked package with what the mirror has under its name.
+fn still_there(
+    package: &Package,
+    found: Option<Package>,
+    NamedLock { name, update, .. }: &NamedLock,
+) -> Result<(), ImageError> {
+    match found {
+        Some(found) if found.version == package.version => compare(package, found.sha256, name),
+        other => Err(ImageError::Gone {
+            name: package.name.clone(),
+            version: package.version.clone(),
+            found: other.map(|found| found.version),
+            lock: name.clone(),
+            update: update.clone(),
+        }),
+    }
 }
 
 /// Brings the mirror's newest packages into `debs`.

@@ -48,14 +48,19 @@ pub enum ImageError {
     },
     /// The lock was made by another version of this program.
     #[error(
-        "{0} was made for another recipe of this image: make a new lock with --update-lock, or \
+        "{lock} was made for another recipe of this image: make a new lock with `{update}`, or \
          remove the file to take the built-in one"
     )]
-    Recipe(String),
+    Recipe {
+        /// The lock file.
+        lock: String,
+        /// The command that makes a new one.
+        update: String,
+    },
     /// The mirror no longer carries a locked version.
     #[error(
         "the mirror no longer has {name} {version} (it has {}), which {lock} asks for: make a \
-         new lock with --update-lock",
+         new lock with `{update}`",
         found.as_deref().unwrap_or("no such package")
     )]
     Gone {
@@ -67,6 +72,8 @@ pub enum ImageError {
         found: Option<String>,
         /// The lock file.
         lock: String,
+        /// The command that makes a new one.
+        update: String,
     },
     /// The mirror has no package of that name at all.
     #[error("the mirror {mirror} has no package {name} for riscv64 in {suite}")]

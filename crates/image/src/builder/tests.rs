@@ -37,6 +37,48 @@ fn a_lock_of_another_recipe_is_refused() {
 }
 
 #[test]
+fn a_version_gone_from_the_mirror_names_the_command_that_helps() {
+    let locked = |out: &str, options: &BuildOptions| NamedLock {
+        lock: Lock::parse(RECIPE.lock).unwrap(),
+        name: "the built-in redis.lock".to_owned(),
+        update: update_command(&RECIPE, Path::new(out), options),
+    };
+    let plain = locked("/srv/redis", &BuildOptions::default());
+    let package = plain.lock.packages[0].clone();
+    let there = still_there(&package, Some(package.clone()), &plain);
+    assert!(there.is_ok(), "{there:?}");
+
+    let error = |found, locked| {
+        still_there(&package, found, locked)
+            .unwrap_err()
+            .to_string()
+    };
+    let newer = Package {
+        version: "9:9".to_owned(),
+        ..package.clone()
+    };
+    let (name, version) = (&package.name, &package.version);
+    assert_eq!(
+        error(Some(newer), &plain),
+        format!(
+            "the mirror no longer has {name} {version} (it has 9:9), which the built-in \
+             redis.lock asks for: make a new lock with `twinvm image build redis --out \
+             /srv/redis --update-lock`"
+        )
+    );
+    let other = locked("/srv/my image's", &options(Path::new("my.lock")));
+    let line = error(None, &other);
+    assert!(line.contains("(it has no such package)"), "{line}");
+    assert!(
+        line.ends_with(
+            r"`twinvm image build redis --out '/srv/my image'\''s' --lock my.lock --update-lock`"
+        ),
+        "{line}"
+    );
+    assert!(!line.contains('\n'), "{line}");
+}
+
+#[test]
 fn finished_files_are_only_verified() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path();
