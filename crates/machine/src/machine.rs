@@ -324,6 +324,11 @@ impl Machine {
         self.halted
     }
 
+    /// Program counter of the next instruction.
+    pub fn pc(&self) -> u64 {
+        self.hart.pc()
+    }
+
     /// A cheap 16-bit tell-tale over pc and registers, for anchors.
     pub fn tell_tale(&self) -> u16 {
         self.hart.tell_tale()

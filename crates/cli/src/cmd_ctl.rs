@@ -1,0 +1,131 @@
+//! `twinvm ctl`: ask a running node.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use twinvm_host::ctl_socket::{CtlRequest, request};
+use twinvm_host::store::ctl_path;
+
+use crate::vmtoml::VmConfig;
+
+/// Asks a running node of this host.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  twinvm ctl VM.toml --name a status          who is live, is the VM protected
+  twinvm ctl VM.toml --name a status --json   the same for programs
+  twinvm ctl VM.toml --name a stop            power the VM off, on both hosts")]
+pub(crate) struct CtlArgs {
+    /// The VM's file.
+    file: PathBuf,
+    /// The node of this host to ask.
+    #[arg(long)]
+    name: String,
+    /// What to ask.
+    #[command(subcommand)]
+    what: What,
+    /// Answer in JSON.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::Subcommand)]
+enum What {
+    /// Who is live, whether the VM is protected, and how fast all is.
+    Status,
+    /// Hand the VM to the backup; this node joins again.
+    Takeover,
+    /// Live node: send the backup away. Backup: leave.
+    Detach,
+    /// Power the VM off for good, on both hosts.
+    Stop,
+    /// The digest of the guest's whole state, and its step count.
+    Digest,
+}
+
+/// Asks; the exit code, or what to say and the exit code.
+pub(crate) fn run(args: CtlArgs) -> Result<u8, (u8, String)> {
+    let bad = |error: &dyn std::fmt::Display| (2, error.to_string());
+    let vm = VmConfig::load(&args.file).map_err(|error| bad(&error))?;
+    vm.pair(&args.name).map_err(|error| bad(&error))?;
+    let what = match args.what {
+        What::Status => CtlRequest::Status {},
+        What::Takeover => CtlRequest::Takeover {},
+        What::Detach => CtlRequest::Detach {},
+        What::Stop => CtlRequest::Stop {},
+        What::Digest => CtlRequest::Digest {},
+    };
+    let answer = request(&ctl_path(&vm.state_dir, &args.name), &what).map_err(|e| bad(&e))?;
+    if args.json {
+        println!("{answer}");
+    } else {
+        print(args.what, &answer);
+    }
+    Ok(0)
+}
+
+fn print(what: What, answer: &Value) {
+    match what {
+        What::Status => print_status(answer),
+        What::Digest => println!(
+            "step {} digest {}",
+            answer["icount"],
+            answer["digest"].as_str().unwrap_or_default()
+        ),
+        What::Takeover | What::Detach | What::Stop => println!("done"),
+    }
+}
+
+fn print_status(answer: &Value) {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    let protected = if answer["protected"] == true {
+        "protected"
+    } else {
+        "NOT protected"
+    };
+    println!(
+        "VM {}: {protected}, generation {}",
+        text(&answer["vm"]),
+        text(&answer["generation"])
+    );
+    for node in answer["nodes"].as_array().into_iter().flatten() {
+        println!(
+            "  node {}: {}, step {}, channel {}",
+            text(&node["name"]),
+            text(&node["role"]),
+            text(&node["icount"]),
+            text(&node["peer"])
+        );
+    }
+    println!(
+        "  lag {} ms, log {} B/s, {} MIPS",
+        text(&answer["lag_ms"]),
+        text(&answer["log_bytes_s"]),
+        text(&answer["mips"])
+    );
+    if let (Some(p50), Some(p99)) = (
+        answer["output_hold_us"]["p50"].as_u64(),
+        answer["output_hold_us"]["p99"].as_u64(),
+    ) {
+        println!("  output held {p50} µs (median), {p99} µs (99 %)");
+    }
+    if !answer["last_takeover"].is_null() {
+        let takeover = &answer["last_takeover"];
+        println!(
+            "  last takeover: detect {} + drain {} + arbitrate {} + announce {} ms",
+            text(&takeover["detect_ms"]),
+            text(&takeover["drain_ms"]),
+            text(&takeover["arbitrate_ms"]),
+            text(&takeover["announce_ms"])
+        );
+    }
+    if !answer["divergence"].is_null() {
+        println!("  ALARM: {}", text(&answer["divergence"]));
+    }
+    if answer["protected"] != true {
+        println!("  last note: {}", text(&answer["waiting_for"]));
+    }
+}

@@ -1,0 +1,88 @@
+//! `twinvm node`: one host's process for one VM.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use crate::guest;
+use crate::vmtoml::{Arbiter, Backend, VmConfig};
+use twinvm_host::node::{NodeOptions, Wire};
+
+/// Runs one of the VM's two nodes on this host.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example, on one host each, with the same file:
+  twinvm node VM.toml --name a
+  twinvm node VM.toml --name b
+
+Which of them is live is not configured: they find out, and the arbiter decides.
+SIGTERM stops this node, not the VM: if the VM is protected the other node goes on.")]
+pub(crate) struct NodeArgs {
+    /// The VM's file, the same on both hosts.
+    file: PathBuf,
+    /// Which of the file's two nodes this is.
+    #[arg(long)]
+    name: String,
+}
+
+fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
+    let mut found = (host, port)
+        .to_socket_addrs()
+        .map_err(|error| format!("channel {host}:{port}: {error}"))?;
+    found
+        .next()
+        .ok_or_else(|| format!("channel {host}:{port}: no address"))
+}
+
+fn options(args: NodeArgs) -> Result<NodeOptions, String> {
+    let vm = VmConfig::load(&args.file).map_err(|error| error.to_string())?;
+    vm.validate_supported().map_err(|error| error.to_string())?;
+    let (own, peer) = vm.pair(&args.name).map_err(|error| error.to_string())?;
+    let Some(Arbiter::File(arbiter)) = vm.arbiter.clone() else {
+        return Err("arbiter: this version knows file:DIR only".to_owned());
+    };
+    let wires = vm
+        .nets
+        .iter()
+        .enumerate()
+        .filter_map(|(slot, net)| match &net.backend {
+            Backend::Lan(socket) => Some(Wire {
+                device: slot as u8,
+                socket: socket.clone(),
+            }),
+            Backend::Tap(_) => None,
+        });
+    let machine = guest::machine_config(&vm).map_err(|error| error.to_string())?;
+    // A machine that cannot be made is bad input now, not a fault at the first start.
+    let power_on = twinvm_machine::PowerOn {
+        rng_seed: [0; 32],
+        rtc_base_ns: 0,
+    };
+    twinvm_machine::Machine::new(machine.clone(), power_on)
+        .map_err(|error| guest::blame(&vm, error).to_string())?;
+    Ok(NodeOptions {
+        vm: vm.name.clone(),
+        name: own.name.clone(),
+        peer_name: peer.name.clone(),
+        state_dir: vm.state_dir.clone(),
+        listen: resolve(&own.channel.host, own.channel.port)?,
+        peer: resolve(&peer.channel.host, peer.channel.port)?,
+        arbiter,
+        machine,
+        wires: wires.collect(),
+        protect: twinvm_protocol::Config {
+            heartbeat_ms: vm.protect.heartbeat_ms,
+            suspect_ms: vm.protect.suspect_ms,
+            stall_ms: vm.protect.stall_ms,
+            cold_delay_ms: vm.protect.cold_delay_ms,
+        },
+    })
+}
+
+/// Runs the node until it ends; the exit code, or what to say and the exit code.
+pub(crate) fn run(args: NodeArgs) -> Result<u8, (u8, String)> {
+    let options = options(args).map_err(|message| (2, message))?;
+    match twinvm_host::node::run(options) {
+        Ok(_) => Ok(0),
+        Err(error) if error.is_bad_input() => Err((2, error.to_string())),
+        Err(error) => Err((125, error.to_string())),
+    }
+}
