@@ -1,7 +1,87 @@
-//! twinvm
+//! `twinvm`: virtual machines that survive the death of their host.
+//!
+//! Each command is a file of its own; this one only finds out which is meant.
 
-// Until the commands that read it are here.
+mod cmd_ctl;
+mod cmd_image;
+mod cmd_lan;
+mod cmd_node;
+mod cmd_replay;
+mod cmd_run;
+mod guest;
+// The parts of a VM.toml that only a pair needs.
 #[allow(dead_code)]
 mod vmtoml;
 
-fn main() {}
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::LazyLock;
+
+use clap::{Parser, Subcommand};
+
+/// Something in what was given is wrong; nothing was done.
+const BAD_INPUT: u8 = 2;
+/// A fault of our own.
+const FAULT: u8 = 125;
+
+/// How a command ends: with this exit code, or with one and the line that says why.
+type Outcome = Result<u8, (u8, String)>;
+
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "{} (machine_version {})",
+        env!("CARGO_PKG_VERSION"),
+        twinvm_machine::MACHINE_VERSION
+    )
+});
+
+/// Fault tolerance for unmodified software: a virtual machine that runs on two hosts in
+/// lockstep, and goes on without a gap when one of them dies
+#[derive(Parser)]
+#[command(name = "twinvm", version = VERSION.as_str(), after_help = "\
+Example:
+  twinvm image build redis --out redis
+  twinvm run --kernel redis/kernel --initrd redis/initrd.cpio --cmdline console=ttyS0
+
+Each command has its own --help with an example.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(cmd_run::RunArgs),
+    Replay(cmd_replay::ReplayArgs),
+    Node(cmd_node::NodeArgs),
+    Ctl(cmd_ctl::CtlArgs),
+    Lan(cmd_lan::LanArgs),
+    Image(cmd_image::ImageArgs),
+}
+
+impl Command {
+    fn run(self) -> (&'static str, Outcome) {
+        match self {
+            Self::Run(args) => ("run", cmd_run::run(args)),
+            Self::Replay(args) => ("replay", cmd_replay::run(args)),
+            Self::Node(args) => ("node", cmd_node::run(args)),
+            Self::Ctl(args) => ("ctl", cmd_ctl::run(args)),
+            Self::Lan(args) => ("lan", cmd_lan::run(args)),
+            Self::Image(args) => ("image", cmd_image::run(args)),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    // A panic has said on standard error what it is about.
+    let code = match catch_unwind(AssertUnwindSafe(|| command.run())) {
+        Ok((_, Ok(code))) => code,
+        Ok((name, Err((code, why)))) => {
+            eprintln!("twinvm {name}: {why}");
+            code
+        }
+        Err(_) => FAULT,
+    };
+    ExitCode::from(code)
+}

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use error::{Problem, VmTomlError};
 use table::{Document, Table};
-pub(crate) use values::{Channel, MacAddr};
+pub(crate) use values::{Channel, MEMORY_EXPECTED, MacAddr, memory};
 
 /// The longest file that is read: thousands of lines more than any VM needs.
 pub(crate) const MAX_FILE_BYTES: usize = 1 << 20;

@@ -67,6 +67,7 @@ pub struct Live {
     closed: Vec<EncodedBatch>,
     pacing: Pacing,
     next_digest: u64,
+    stop_at: u64,
     first_unflushed_ns: Option<u64>,
     stats: LiveStats,
 }
@@ -91,6 +92,7 @@ impl Live {
             builder: BatchBuilder::new(position),
             closed: Vec::new(),
             pacing,
+            stop_at: u64::MAX,
             first_unflushed_ns: None,
             stats: LiveStats::default(),
         };
@@ -252,6 +254,12 @@ impl Live {
         Ok(())
     }
 
+    /// No slice runs past this step. Once the machine has reached it, slices are
+    /// empty and end as [`LiveExit::Busy`], or tell what the last step gave out.
+    pub fn stop_at(&mut self, icount: u64) {
+        self.stop_at = icount;
+    }
+
     /// Runs one slice. `clock` reads the host's time when the slice has ended.
     pub fn slice(
         &mut self,
@@ -268,7 +276,7 @@ impl Live {
             .machine
             .icount()
             .saturating_add(self.pacing.slice_steps());
-        let until = until.min(self.next_digest);
+        let until = until.min(self.next_digest).min(self.stop_at);
         let exit = self.machine.run(until);
         let now = clock();
         self.pacing.ran(now, self.machine.icount());

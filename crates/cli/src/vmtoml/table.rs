@@ -8,9 +8,6 @@ use toml::de::{DeTable, DeValue};
 use super::error::{Problem, VmTomlError};
 use super::values;
 
-const PAGE_BYTES: u64 = 4096;
-const MIN_MEMORY_BYTES: u64 = 1 << 20;
-const MAX_MEMORY_BYTES: u64 = 64 << 30;
 /// The most changed letters at which a key still counts as a slip of another.
 const MAX_SLIPS: usize = 3;
 
@@ -225,19 +222,14 @@ impl<'a, 't> Table<'a, 't> {
             return Ok(None);
         };
         let line = self.line_at(found);
-        let expected = "whole pages of 4096 bytes, from \"1M\" to \"64G\"";
-        let good = |bytes: &u64| {
-            (MIN_MEMORY_BYTES..=MAX_MEMORY_BYTES).contains(bytes)
-                && bytes.is_multiple_of(PAGE_BYTES)
-        };
+        let expected = values::MEMORY_EXPECTED;
         match found.get_ref() {
-            DeValue::String(text) => values::size(text)
-                .filter(good)
+            DeValue::String(text) => values::memory(text)
                 .map(Some)
                 .ok_or_else(|| self.value_at(line, key, text, expected)),
             DeValue::Integer(integer) => u64::from_str_radix(integer.as_str(), integer.radix())
                 .ok()
-                .filter(good)
+                .filter(|bytes| values::is_memory(*bytes))
                 .map(Some)
                 .ok_or_else(|| self.number_at(line, key, integer, expected.to_owned())),
             _ => Err(self.wrong_type(found, key, "a size such as \"256M\", or bytes")),

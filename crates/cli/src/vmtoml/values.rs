@@ -111,3 +111,19 @@ pub(crate) fn size(text: &str) -> Option<u64> {
     }
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
+
+const PAGE_BYTES: u64 = 4096;
+const MIN_MEMORY_BYTES: u64 = 1 << 20;
+const MAX_MEMORY_BYTES: u64 = 64 << 30;
+/// What a memory size may be, in words.
+pub(crate) const MEMORY_EXPECTED: &str = "whole pages of 4096 bytes, from \"1M\" to \"64G\"";
+
+/// Whether a VM can have this much memory.
+pub(crate) fn is_memory(bytes: u64) -> bool {
+    (MIN_MEMORY_BYTES..=MAX_MEMORY_BYTES).contains(&bytes) && bytes.is_multiple_of(PAGE_BYTES)
+}
+
+/// Bytes of memory in a size such as `256M`.
+pub(crate) fn memory(text: &str) -> Option<u64> {
+    size(text).filter(|bytes| is_memory(*bytes))
+}

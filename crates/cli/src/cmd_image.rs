@@ -1,0 +1,79 @@
+//! `twinvm image`: guest images from Debian packages.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use twinvm_image::{BuildOptions, ImageKind, LockMode, Terminal, build};
+
+use crate::{BAD_INPUT, Outcome};
+
+/// Makes guest images from Debian's riscv64 packages
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  twinvm image build redis --out redis")]
+pub(crate) struct ImageArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    Build(BuildArgs),
+}
+
+/// Makes an image: a kernel, an initial RAM disk and the lines that a VM.toml needs
+///
+/// The packages come through this host's apt-get, from the mirror it is set up with; the host's
+/// own packages are not touched. A lock file pins each of them, so the same lock makes the same
+/// bytes everywhere. A folder that already holds the image is only verified.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  twinvm image build redis --out redis
+  twinvm image build redis --out redis --update-lock
+
+Exit codes:
+  0    the image is there
+  2    it could not be made; the message says what to do")]
+struct BuildArgs {
+    /// The image: redis
+    name: String,
+    /// The folder it goes into
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The lock file [default: redis.lock in DIR if it is there, else the built-in one]
+    #[arg(long, value_name = "FILE")]
+    lock: Option<PathBuf>,
+    /// Where downloads are kept [default: .cache in DIR]
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Take the mirror's newest packages and write a new lock
+    #[arg(long)]
+    update_lock: bool,
+    /// Take the locked packages and write down what comes out: after a change of the recipe
+    #[arg(long, conflicts_with = "update_lock")]
+    rehash: bool,
+}
+
+/// Makes the image and prints where its parts are.
+pub(crate) fn run(args: ImageArgs) -> Outcome {
+    let What::Build(args) = args.what;
+    let bad = |error: &dyn std::fmt::Display| (BAD_INPUT, error.to_string());
+    let kind: ImageKind = args.name.parse().map_err(|error| bad(&error))?;
+    let options = BuildOptions {
+        lock: args.lock,
+        lock_mode: match (args.update_lock, args.rehash) {
+            (true, _) => LockMode::Update,
+            (_, true) => LockMode::Rehash,
+            _ => LockMode::Verify,
+        },
+        cache: args.cache,
+    };
+    let image =
+        build(kind, &args.out, &options, &mut Terminal::new()).map_err(|error| bad(&error))?;
+    println!("kernel  {}", image.kernel.display());
+    println!("initrd  {}", image.initrd.display());
+    println!("cmdline {}", image.cmdline);
+    Ok(0)
+}

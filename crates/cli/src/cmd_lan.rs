@@ -1,0 +1,80 @@
+//! `twinvm lan`: the user-mode switch.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::thread;
+
+use clap::Args;
+use crossbeam_channel::bounded;
+use twinvm_host::signals::SignalWatch;
+use twinvm_lan::{BoundAddrs, Forward, LanConfig, LanError, stop_pair};
+
+use crate::{BAD_INPUT, FAULT, Outcome};
+
+/// Runs a network for guests: a switch that needs no rights, with TCP ports of this host
+/// forwarded into it
+///
+/// The guests' gateway is 10.0.2.2/24. Clients' connections end in this process, so they
+/// outlive the nodes that are plugged into it. SIGTERM or Ctrl-C stops it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  twinvm lan --listen lan.sock --forward 127.0.0.1:6379=10.0.2.15:6379
+
+and in the VM's file:
+  [[net]]
+  mac = \"52:54:00:12:34:56\"
+  backend = \"lan:lan.sock\"
+
+Once it listens it prints `listening on SOCK` and each forward with the port it got.
+
+Exit codes:
+  0    stopped
+  2    bad input, or a socket that is in use
+  125  a fault of our own")]
+pub(crate) struct LanArgs {
+    /// The Unix socket that nodes connect to
+    #[arg(long, value_name = "SOCK")]
+    listen: PathBuf,
+    /// A TCP port of this host and where it leads; port 0 takes a free one
+    #[arg(long = "forward", value_name = "HOST:PORT=GUEST:PORT")]
+    forwards: Vec<String>,
+}
+
+/// Runs the switch until a signal.
+pub(crate) fn run(args: LanArgs) -> Outcome {
+    let mut config = LanConfig::new(args.listen);
+    for forward in &args.forwards {
+        let forward: Forward = forward
+            .parse()
+            .map_err(|error| (BAD_INPUT, format!("{error}")))?;
+        config.forwards.push(forward);
+    }
+    let fault = |error: std::io::Error| (FAULT, error.to_string());
+    let (stopper, stop) = stop_pair().map_err(fault)?;
+    let (signals_in, signals) = bounded(1);
+    let _watch = SignalWatch::start(signals_in).map_err(fault)?;
+    thread::Builder::new()
+        .name("stop".to_owned())
+        .spawn(move || {
+            if signals.recv().is_ok() {
+                stopper.stop();
+            }
+        })
+        .map_err(fault)?;
+    match twinvm_lan::run(config, stop, tell) {
+        Ok(_) => Ok(0),
+        Err(error @ LanError::Poll(_)) => Err((FAULT, error.to_string())),
+        Err(error) => Err((BAD_INPUT, error.to_string())),
+    }
+}
+
+/// Tells on standard output where the switch listens. Nobody need read it.
+fn tell(bound: &BoundAddrs) {
+    let mut out = std::io::stdout().lock();
+    let mut text = format!("listening on {}\n", bound.listen.display());
+    for forward in &bound.forwards {
+        text.push_str(&format!("forward {forward}\n"));
+    }
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}

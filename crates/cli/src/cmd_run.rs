@@ -1,0 +1,267 @@
+//! `twinvm run`: one VM on this host alone, its console on this terminal.
+
+mod console;
+mod drive;
+mod end;
+mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use crossbeam_channel::bounded;
+use twinvm_host::console::{RawTerminal, read_stdin};
+use twinvm_host::lan_port::LanPort;
+use twinvm_host::random::fill_random;
+use twinvm_host::signals::SignalWatch;
+use twinvm_host::time::wall_ns;
+use twinvm_log::{LOG_FILE, RecordingError, RecordingWriter, SNAPSHOT_FILE};
+use twinvm_machine::{Machine, PowerOn};
+
+use crate::guest::{blame, machine_config};
+use crate::vmtoml::{self, Backend, OnReset, VmConfig};
+use crate::{BAD_INPUT, FAULT, Outcome};
+use console::Console;
+use drive::{Drive, Wire};
+use end::End;
+use report::{Meter, Report};
+
+/// Frames from a switch that wait for the guest: a burst of a few round trips.
+const FRAME_QUEUE: usize = 1024;
+/// Pieces of typed input that wait for the guest.
+const CONSOLE_QUEUE: usize = 16;
+/// Signals that wait to be looked at; the first one ends the run.
+const SIGNAL_QUEUE: usize = 4;
+
+/// Runs one VM on this host, its console on this terminal
+///
+/// What it boots is named by a VM's file, by options, or by both: an option wins over the file.
+/// Without a backup nothing is protected: this is for trying a guest out, for recordings and for
+/// measurements. Ctrl-] ends the run; every other key goes to the guest.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  twinvm run VM.toml
+  twinvm run --kernel vmlinux --initrd initrd.cpio --cmdline console=ttyS0 --memory 256M
+  twinvm run VM.toml --record rec && twinvm replay rec
+
+Exit codes:
+  0      the guest powered itself off, or the finisher said pass
+  1-119  the finisher's failure code (0 counts as 1, more than 119 as 119)
+  2      bad input: nothing ran, and nothing was written
+  120    the guest reset itself, under on_reset = \"exit\"
+  124    the limit of --max-instructions was reached
+  125    a fault of our own, or the recording or report could not be written
+  130    ended from outside: Ctrl-], SIGINT, SIGTERM or SIGHUP
+
+The report is JSON: icount (steps since power-on), host_s, cpu_s, mips (million steps per second
+of processor time), peak_rss_bytes, digest (of the guest's final state), exit{reason, code} with
+the reason poweroff, failure, reset, limit, stopped or fault.")]
+pub(crate) struct RunArgs {
+    /// The VM's file
+    #[arg(value_name = "VM.toml")]
+    file: Option<PathBuf>,
+    /// Linux Image or ELF file for riscv64
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// Initial RAM disk
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// Command line of the kernel
+    #[arg(long, value_name = "TEXT")]
+    cmdline: Option<String>,
+    /// Size of RAM, such as 256M [default: the file's, else 512M]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<String>,
+    /// Number of harts; this version runs 1
+    #[arg(long, value_name = "N")]
+    harts: Option<u32>,
+    /// What a reset of the guest does [default: the file's, else restart]
+    #[arg(long, value_name = "WHAT")]
+    on_reset: Option<ResetArg>,
+    /// What executes the guest; the guest can't tell
+    #[arg(long, value_name = "NAME", default_value = "interp")]
+    engine: EngineArg,
+    /// Write a report of the run there, as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Record the run from power-on in this folder, for `twinvm replay`
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
+    /// End after exactly this many steps
+    #[arg(long, value_name = "N")]
+    max_instructions: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum EngineArg {
+    /// The interpreter
+    Interp,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ResetArg {
+    /// The machine starts again
+    Restart,
+    /// The run ends with code 120
+    Exit,
+}
+
+/// Runs the VM.
+pub(crate) fn run(args: RunArgs) -> Outcome {
+    let EngineArg::Interp = args.engine;
+    let bad = |error: &dyn std::fmt::Display| (BAD_INPUT, error.to_string());
+    let fault = |error: &dyn std::fmt::Display| (FAULT, error.to_string());
+    let vm = describe(&args).map_err(|why| (BAD_INPUT, why))?;
+    if let Some(path) = &args.report {
+        check_report(path).map_err(|why| (BAD_INPUT, why))?;
+    }
+    let config = machine_config(&vm).map_err(|error| bad(&error))?;
+    let machine = Machine::new(config, power_on().map_err(|error| fault(&error))?)
+        .map_err(|error| bad(&blame(&vm, error)))?;
+    let wires = plug(&vm).map_err(|error| bad(&error))?;
+    let (machine, recording) = match &args.record {
+        Some(dir) => {
+            let (machine, writer) = start_recording(machine, dir).map_err(|error| bad(&error))?;
+            (machine, Some(writer))
+        }
+        None => (machine, None),
+    };
+
+    let (signals_in, signals) = bounded(SIGNAL_QUEUE);
+    let watch = SignalWatch::start(signals_in).map_err(|error| fault(&error))?;
+    let (typed_in, typed) = bounded(CONSOLE_QUEUE);
+    let console = Console::new(typed).map_err(|error| fault(&error))?;
+    let terminal = RawTerminal::enter().map_err(|error| fault(&error))?;
+    read_stdin(typed_in).map_err(|error| fault(&error))?;
+
+    let meter = Meter::start();
+    let mut drive =
+        Drive::new(machine, console, signals, wires, recording).map_err(|error| fault(&error))?;
+    let result = drive.run(args.max_instructions);
+    let end = match &result {
+        Ok(end) => *end,
+        Err(_) => End::Fault,
+    };
+    let ended = drive.end(end);
+    let report = Report::new(&meter, &ended, end);
+    drop(terminal);
+    drop(watch);
+
+    if let Some(path) = &args.report {
+        report
+            .write(path)
+            .map_err(|error| (FAULT, format!("report {}: {error}", path.display())))?;
+    }
+    result.map_err(|error| fault(&error))?;
+    if let Some(error) = ended.trouble {
+        return Err(fault(&error));
+    }
+    if let End::Stopped = end {
+        eprintln!(
+            "twinvm run: ended from outside after {} steps",
+            ended.icount
+        );
+    }
+    Ok(end.exit_code())
+}
+
+/// The VM as file and options together describe it.
+fn describe(args: &RunArgs) -> Result<VmConfig, String> {
+    let mut vm = match &args.file {
+        Some(path) => VmConfig::load(path),
+        // What the defaults are is said in one place.
+        None => VmConfig::parse(Path::new("command line"), "name = \"guest\""),
+    }
+    .map_err(|error| error.to_string())?;
+    vm.validate_supported().map_err(|error| error.to_string())?;
+    if let Some(kernel) = &args.kernel {
+        vm.kernel = Some(kernel.clone());
+    }
+    if let Some(initrd) = &args.initrd {
+        vm.initrd = Some(initrd.clone());
+    }
+    if let Some(cmdline) = &args.cmdline {
+        vm.cmdline.clone_from(cmdline);
+    }
+    if let Some(text) = &args.memory {
+        vm.memory_bytes = vmtoml::memory(text)
+            .ok_or_else(|| format!("--memory {text}: expected {}", vmtoml::MEMORY_EXPECTED))?;
+    }
+    if let Some(harts) = args.harts {
+        vm.harts = harts;
+    }
+    match args.on_reset {
+        Some(ResetArg::Restart) => vm.on_reset = OnReset::Restart,
+        Some(ResetArg::Exit) => vm.on_reset = OnReset::Exit,
+        None => {}
+    }
+    Ok(vm)
+}
+
+/// A report that can't be written must not come to light after hours of running.
+fn check_report(path: &Path) -> Result<(), String> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if path.is_dir() {
+        return Err(format!("--report {}: this is a folder", path.display()));
+    }
+    if !parent.is_dir() {
+        return Err(format!(
+            "--report {}: there is no folder {}: make it first",
+            path.display(),
+            parent.display()
+        ));
+    }
+    Ok(())
+}
+
+/// What is drawn anew at each power-on.
+fn power_on() -> std::io::Result<PowerOn> {
+    let mut rng_seed = [0; 32];
+    fill_random(&mut rng_seed)?;
+    Ok(PowerOn {
+        rng_seed,
+        rtc_base_ns: wall_ns(),
+    })
+}
+
+/// Plugs each network card into its switch.
+fn plug(vm: &VmConfig) -> Result<Vec<Wire>, twinvm_host::lan_port::LanPortError> {
+    let mut wires = Vec::new();
+    for (slot, net) in (0..).zip(&vm.nets) {
+        // Other backends were refused with the file.
+        if let Backend::Lan(socket) = &net.backend {
+            let (frames_in, frames) = bounded(FRAME_QUEUE);
+            let port = LanPort::connect(socket, frames_in)?;
+            wires.push(Wire { slot, port, frames });
+        }
+    }
+    Ok(wires)
+}
+
+/// Begins a recording from here on. If that fails nothing of it is left behind.
+fn start_recording(
+    mut machine: Machine,
+    dir: &Path,
+) -> Result<(Machine, RecordingWriter), RecordingError> {
+    let fields = serde_json::json!(machine.config().fields()).to_string();
+    let snapshot = machine.save(true);
+    let is_new = !dir.exists();
+    match RecordingWriter::create(dir, fields.as_bytes(), 0, &snapshot) {
+        Ok(writer) => Ok((machine, writer)),
+        // There was a recording before: it stays as it is.
+        Err(error @ RecordingError::Exists { .. }) => Err(error),
+        Err(error) => {
+            for file in [SNAPSHOT_FILE, LOG_FILE] {
+                let _ = fs::remove_file(dir.join(file));
+            }
+            if is_new {
+                let _ = fs::remove_dir(dir);
+            }
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The report of a run.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde::Serialize;
+use twinvm_host::time::{mono_ns, peak_rss_bytes, process_cpu_ns};
+
+use super::drive::Ended;
+use super::end::End;
+
+/// Measures from power-on on.
+pub(crate) struct Meter {
+    host_ns: u64,
+    cpu_ns: u64,
+}
+
+impl Meter {
+    pub(crate) fn start() -> Self {
+        Self {
+            host_ns: mono_ns(),
+            cpu_ns: process_cpu_ns(),
+        }
+    }
+}
+
+/// What `--report` writes.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    icount: u64,
+    host_s: f64,
+    cpu_s: f64,
+    mips: f64,
+    peak_rss_bytes: Option<u64>,
+    digest: String,
+    exit: Exit,
+}
+
+#[derive(Debug, Serialize)]
+struct Exit {
+    reason: &'static str,
+    code: u8,
+}
+
+impl Report {
+    /// A report as of now.
+    pub(crate) fn new(meter: &Meter, ended: &Ended, end: End) -> Self {
+        let seconds = |from: u64, to: u64| to.saturating_sub(from) as f64 / 1e9;
+        let cpu_s = seconds(meter.cpu_ns, ended.cpu_ns);
+        let end = match ended.trouble {
+            Some(_) => End::Fault,
+            None => end,
+        };
+        Self {
+            icount: ended.icount,
+            host_s: seconds(meter.host_ns, ended.host_ns),
+            cpu_s,
+            mips: ended.icount as f64 / 1e6 / cpu_s.max(1e-9),
+            peak_rss_bytes: peak_rss_bytes(),
+            digest: format!("{:032x}", ended.digest),
+            exit: Exit {
+                reason: end.reason(),
+                code: end.exit_code(),
+            },
+        }
+    }
+
+    /// Writes it as JSON.
+    pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
+        let mut text = serde_json::to_string_pretty(self)?;
+        text.push('\n');
+        fs::write(path, text)
+    }
+}

@@ -1,0 +1,112 @@
+//! From a VM's description to a machine's configuration: reads the files, and says which one
+//! is to blame when they don't go together.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use twinvm_machine::loader::LoadError;
+use twinvm_machine::{Images, MachineConfig, MachineError, OnReset, SlotConfig};
+
+use crate::vmtoml::{self, VmConfig};
+
+/// Network cards beside the entropy device, which takes one of the board's eight slots.
+const MAX_NETS: usize = vmtoml::MAX_DEVICES - 1;
+/// A file that is longer, and longer than the guest's memory, is not read: a wrong name must
+/// not cost the host its own.
+const ANY_FILE_BYTES: u64 = 1 << 30;
+
+/// Why there is no machine for a description.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GuestError {
+    /// Nothing to boot.
+    #[error("no kernel: give --kernel FILE, or add kernel = \"FILE\" to the VM's file")]
+    NoKernel,
+    /// More cards than slots.
+    #[error(
+        "{0} network cards: at most {MAX_NETS} fit beside the entropy device on the board's eight slots"
+    )]
+    Nets(usize),
+    /// A file can't be read.
+    #[error("{what} {}: {why}", path.display())]
+    File {
+        /// What it is to the guest.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        why: String,
+    },
+    /// A file is not what it should be.
+    #[error("{}: {source}", path.display())]
+    Load {
+        /// The file at fault.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: LoadError,
+    },
+    /// The machine can't be made for another reason.
+    #[error(transparent)]
+    Machine(MachineError),
+}
+
+/// The machine that a VM's file describes: network cards in the slots from 0 on, in the order
+/// of the file, and behind them an entropy source.
+pub(crate) fn machine_config(vm: &VmConfig) -> Result<MachineConfig, GuestError> {
+    let kernel = vm.kernel.as_deref().ok_or(GuestError::NoKernel)?;
+    if vm.nets.len() > MAX_NETS {
+        return Err(GuestError::Nets(vm.nets.len()));
+    }
+    let kernel = read("kernel", kernel, vm.memory_bytes)?;
+    let initrd = vm
+        .initrd
+        .as_deref()
+        .map(|path| read("initrd", path, vm.memory_bytes))
+        .transpose()?;
+    let cards = vm.nets.iter().map(|net| SlotConfig::Net { mac: net.mac.0 });
+    Ok(MachineConfig {
+        ram_bytes: vm.memory_bytes,
+        harts: vm.harts,
+        slots: cards.chain([SlotConfig::Rng]).collect(),
+        cmdline: vm.cmdline.clone(),
+        images: Images::new(kernel, initrd),
+        on_reset: match vm.on_reset {
+            vmtoml::OnReset::Restart => OnReset::Restart,
+            vmtoml::OnReset::Exit => OnReset::Exit,
+        },
+    })
+}
+
+/// Names the file that a machine could not be made of.
+pub(crate) fn blame(vm: &VmConfig, error: MachineError) -> GuestError {
+    let MachineError::Load(source) = error else {
+        return GuestError::Machine(error);
+    };
+    let file = match source {
+        LoadError::EmptyInitrd | LoadError::InitrdTooLarge { .. } => &vm.initrd,
+        _ => &vm.kernel,
+    };
+    GuestError::Load {
+        path: file.clone().unwrap_or_default(),
+        source,
+    }
+}
+
+fn read(what: &'static str, path: &Path, ram_bytes: u64) -> Result<Vec<u8>, GuestError> {
+    let bad = |why: String| GuestError::File {
+        what,
+        path: path.to_owned(),
+        why,
+    };
+    let about = fs::metadata(path).map_err(|error| bad(error.to_string()))?;
+    if !about.is_file() {
+        return Err(bad("not a regular file".to_owned()));
+    }
+    let most = ram_bytes.max(ANY_FILE_BYTES);
+    if about.len() > most {
+        return Err(bad(format!(
+            "it has {} bytes, and {most} are the most that is read for this VM",
+            about.len()
+        )));
+    }
+    fs::read(path).map_err(|error| bad(error.to_string()))
+}
