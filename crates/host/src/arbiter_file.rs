@@ -101,7 +101,9 @@ impl FileArbiter {
         };
         fs::create_dir_all(folder).map_err(failed("can't make it"))?;
         let probe = write_temporary(folder, b"probe").map_err(failed("can't write there"))?;
-        let second = probe.with_extension("link");
+        // A name of its own: both nodes may start at the same moment.
+        let mut second = probe.clone().into_os_string();
+        second.push(".link");
         let linked = fs::hard_link(&probe, &second);
         let _ = fs::remove_file(&second);
         let _ = fs::remove_file(&probe);

@@ -61,6 +61,3 @@ impl Drop for SignalWatch {
         self.handle.close();
     }
 }
-
-#[cfg(test)]
-mod tests;

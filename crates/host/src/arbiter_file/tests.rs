@@ -59,40 +59,67 @@ fn it_is_a_register() {
 }
 
 #[test]
+fn nodes_may_start_at_the_same_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..20 {
+        let folder = dir.path().join(round.to_string());
+        let opened: Vec<_> = thread::scope(|scope| {
+            let open = || FileArbiter::open(&folder);
+            let handles: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+            handles.into_iter().map(|h| h.join().unwrap()).collect()
+        });
+        for arbiter in opened {
+            assert_eq!(arbiter.unwrap().read(), Outcome::Read(None));
+        }
+        assert_eq!(names(&folder, ""), [] as [&str; 0]);
+    }
+}
+
+#[test]
 fn one_of_many_racing_writers_wins_each_generation() {
     const WRITERS: u128 = 8;
     const GENERATIONS: u64 = 80;
     let dir = tempfile::tempdir().unwrap();
+    let arbiters: Vec<FileArbiter> = (0..WRITERS)
+        .map(|_| FileArbiter::open(dir.path()).unwrap())
+        .collect();
     let barrier = Barrier::new(WRITERS as usize);
-    let won: Vec<Vec<Record>> = thread::scope(|scope| {
-        let handles: Vec<_> = (1..=WRITERS)
-            .map(|author| {
-                let (dir, barrier) = (dir.path(), &barrier);
-                scope.spawn(move || {
-                    let mut arbiter = FileArbiter::open(dir).unwrap();
-                    let mut won = Vec::new();
-                    for generation in 1..=GENERATIONS {
-                        barrier.wait();
-                        let mine = record(generation, author);
-                        match arbiter.cas(Generation(generation - 1), mine) {
-                            Outcome::Won(seen) => {
-                                assert_eq!(seen, mine);
-                                won.push(seen);
-                            }
-                            Outcome::Lost(Some(now)) => {
-                                assert!(now.generation.0 == generation && now != mine);
-                            }
-                            other => panic!("{other:?}: {:?}", arbiter.take_trouble()),
-                        }
-                        barrier.wait();
-                    }
-                    won
-                })
-            })
+    // No assertion inside: a thread that ends early would leave the others at the barrier.
+    let write = &|mut arbiter: FileArbiter, author| {
+        let mut seen = Vec::new();
+        for generation in 1..=GENERATIONS {
+            barrier.wait();
+            let mine = record(generation, author);
+            let outcome = arbiter.cas(Generation(generation - 1), mine);
+            seen.push((mine, outcome, arbiter.take_trouble()));
+            barrier.wait();
+        }
+        seen
+    };
+    let outcomes: Vec<(Record, Outcome, Option<String>)> = thread::scope(|scope| {
+        let handles: Vec<_> = (1..)
+            .zip(arbiters)
+            .map(|(author, arbiter)| scope.spawn(move || write(arbiter, author)))
             .collect();
-        handles.into_iter().map(|h| h.join().unwrap()).collect()
+        handles
+            .into_iter()
+            .flat_map(|h| h.join().unwrap())
+            .collect()
     });
-    let mut all: Vec<u64> = won.iter().flatten().map(|r| r.generation.0).collect();
+    let mut won = Vec::new();
+    for (mine, outcome, trouble) in outcomes {
+        match outcome {
+            Outcome::Won(seen) => {
+                assert_eq!(seen, mine);
+                won.push(seen);
+            }
+            Outcome::Lost(Some(now)) => {
+                assert!(now.generation == mine.generation && now != mine);
+            }
+            other => panic!("{other:?}: {trouble:?}"),
+        }
+    }
+    let mut all: Vec<u64> = won.iter().map(|r| r.generation.0).collect();
     all.sort_unstable();
     assert_eq!(all, (1..=GENERATIONS).collect::<Vec<_>>());
     assert_eq!(names(dir.path(), "tmp."), [] as [&str; 0]);

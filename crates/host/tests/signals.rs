@@ -1,10 +1,11 @@
+//! Signals belong to the whole process, so this is a program of its own, and one test.
+
 use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
 
-use super::*;
+use twinvm_host::signals::{SignalEvent, SignalWatch};
 
-/// One test, because signals belong to the whole process.
 #[test]
 fn signals_become_events_and_end_nothing() {
     const PATIENCE: Duration = Duration::from_secs(20);
