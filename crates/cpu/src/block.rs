@@ -15,8 +15,6 @@ const JUMP_BITS: u32 = 14;
 pub(crate) struct Block {
     pub(crate) start: u32,
     pub(crate) len: u16,
-    /// Offset behind the last op from the block's start, bytes.
-    pub(crate) end: u16,
 }
 
 /// A block known by virtual address within one space and epoch.
@@ -49,14 +47,10 @@ impl Blocks {
         let none = Jump {
             pc: 1,
             tag: 0,
-            block: Block {
-                start: 0,
-                len: 0,
-                end: 0,
-            },
+            block: Block { start: 0, len: 0 },
         };
         Self {
-            ops: Vec::new(),
+            ops: vec![crate::decode::illegal()],
             pages: Vec::new(),
             code_pages: Vec::new(),
             jumps: vec![none; 1 << JUMP_BITS].into_boxed_slice(),
@@ -83,6 +77,21 @@ impl Blocks {
         self.tag = (space as u32) << 24 | self.epoch;
     }
 
+    /// The first `most` ops of a block, or all.
+    #[inline(always)]
+    pub(crate) fn ops_of(&self, block: Block, most: u64) -> &[Op] {
+        let len = u64::from(block.len).min(most) as usize;
+        self.ops
+            .get(block.start as usize..block.start as usize + len)
+            .unwrap_or_default()
+    }
+
+    /// A block of one op that is kept nowhere else.
+    pub(crate) fn single(&mut self, op: Op) -> Block {
+        self.ops[0] = op;
+        Block { start: 0, len: 1 }
+    }
+
     /// The block at virtual address `pc`, if it is known.
     #[inline(always)]
     pub(crate) fn jump(&self, pc: u64) -> Option<Block> {
@@ -104,7 +113,8 @@ impl Blocks {
             self.pages[page as usize] = Vec::new();
             mem.clear_code(page as usize);
         }
-        self.ops.clear();
+        // The first is that of [`Blocks::single`].
+        self.ops.truncate(1);
         self.void_jumps();
     }
 
@@ -133,7 +143,8 @@ impl Blocks {
             return self.find(mem, pa);
         }
         let block = self.decode_block(mem.page(page)?, usize::from(offset))?;
-        mem.mark_code(pa, usize::from(block.end));
+        let bytes = self.ops_of(block, u64::MAX).last().map_or(0, Op::next_off);
+        mem.mark_code(pa, bytes as usize);
         if self.pages[page].is_empty() {
             if self.code_pages.len() >= self.pages.len() {
                 self.code_pages.sort_unstable();
@@ -172,7 +183,6 @@ impl Blocks {
         (len > 0).then_some(Block {
             start: start as u32,
             len: len as u16,
-            end: (at - offset) as u16,
         })
     }
 }

@@ -57,8 +57,6 @@ pub struct EngineCounters {
 pub struct Engine {
     core: Core,
     blocks: Blocks,
-    straddler: Option<Op>,
-    blocks_run: u64,
     voids: u64,
 }
 
@@ -74,8 +72,6 @@ impl Engine {
         Self {
             core: Core::new(),
             blocks: Blocks::new(),
-            straddler: None,
-            blocks_run: 0,
             voids: 0,
         }
     }
@@ -89,7 +85,7 @@ impl Engine {
     /// What was done since the engine was made.
     pub fn counters(&self) -> EngineCounters {
         EngineCounters {
-            blocks: self.blocks_run,
+            blocks: self.core.blocks_run,
             decoded: self.blocks.decoded,
             walks: self.core.mmu.walks,
             voids: self.voids,
@@ -236,94 +232,46 @@ impl Engine {
     /// outer loop looks at.
     fn run_blocks(&mut self, hart: &mut Hart, env: &mut Env, limit: u64) -> Option<Exit> {
         while env.icount < limit {
-            let pc = hart.pc;
-            let block = match self.blocks.jump(pc) {
-                Some(block) => block,
-                None => match self.find_block(env.mem, pc) {
-                    Ok(Some(block)) => block,
-                    Ok(None) => {
-                        let op = self.straddler.take()?;
-                        let outcome = self.core.execute(hart, env, &[op], 4);
-                        match self.settle(hart, env, pc, outcome) {
-                            Settled::Go => continue,
-                            Settled::Look => return None,
-                            Settled::Exit(exit) => return Some(exit),
-                        }
-                    }
+            let (block, last) = match self.blocks.jump(hart.pc) {
+                Some(block) => (block, limit),
+                None => match self.find_block(env.mem, hart.pc) {
+                    Ok(Found::Block(block)) => (block, limit),
+                    // Decoded from two pages: not kept.
+                    Ok(Found::Straddling(op)) => (self.blocks.single(op), env.icount + 1),
                     Err(exception) => {
-                        self.trap(hart, env, exception, pc);
+                        self.trap(hart, env, exception);
                         return None;
                     }
                 },
             };
-            self.blocks_run += 1;
-            let whole = limit - env.icount >= u64::from(block.len);
-            let len = if whole {
-                block.len as usize
-            } else {
-                (limit - env.icount) as usize
-            };
-            let from = block.start as usize;
-            let outcome = match self.blocks.ops.get(from..from + len) {
-                Some(ops) if whole => self.core.execute(hart, env, ops, u64::from(block.end)),
-                Some(ops) => {
-                    let end = ops.last().map_or(0, Op::next_off);
-                    self.core.execute(hart, env, ops, end)
+            match self.core.execute(hart, env, &self.blocks, block, last) {
+                Outcome::Done => {}
+                Outcome::Look => {
+                    self.absorb_changes(env.mem);
+                    return None;
                 }
-                None => return None,
-            };
-            match self.settle(hart, env, pc, outcome) {
-                Settled::Go => {}
-                Settled::Look => return None,
-                Settled::Exit(exit) => return Some(exit),
+                Outcome::Trap(exception) => {
+                    self.trap(hart, env, exception);
+                    return None;
+                }
+                Outcome::Sbi => return Some(Exit::Sbi),
             }
         }
         None
     }
 
-    /// Counts the steps of an outcome and takes its trap.
-    #[inline(always)]
-    fn settle(&mut self, hart: &mut Hart, env: &mut Env, pc: u64, outcome: Outcome) -> Settled {
-        match outcome {
-            Outcome::Done { steps, pc } => {
-                env.icount += steps;
-                hart.pc = pc;
-                Settled::Go
-            }
-            Outcome::Look { steps, pc } => {
-                env.icount += steps;
-                hart.pc = pc;
-                self.absorb_changes(env.mem);
-                Settled::Look
-            }
-            Outcome::Trap {
-                steps,
-                off,
-                exception,
-            } => {
-                env.icount += steps;
-                self.trap(hart, env, exception, pc.wrapping_add(off));
-                Settled::Look
-            }
-            Outcome::Sbi { steps, off } => {
-                env.icount += steps;
-                hart.pc = pc.wrapping_add(off);
-                Settled::Exit(Exit::Sbi)
-            }
-        }
-    }
-
-    fn trap(&mut self, hart: &mut Hart, env: &mut Env, exception: Exception, pc: u64) {
+    /// Takes a trap of the instruction at the hart's pc: one step.
+    fn trap(&mut self, hart: &mut Hart, env: &mut Env, exception: Exception) {
+        let pc = hart.pc;
         hart.enter_trap(exception.cause, exception.tval, pc);
         env.icount += 1;
         self.absorb_changes(env.mem);
         self.select_spaces(hart);
     }
 
-    /// The block at `pc`; `None` with `straddler` set for an instruction that
-    /// lies on two pages.
+    /// The block at `pc`.
     #[cold]
-    fn find_block(&mut self, mem: &mut Memory, pc: u64) -> Result<Option<Block>, Exception> {
+    fn find_block(&mut self, mem: &mut Memory, pc: u64) -> Result<Found, Exception> {
         let pa = self.fetch(mem, pc, pc)?;
         // The walk may have tagged pages, and set A in an entry that is code.
         self.absorb_changes(mem);
@@ -331,7 +279,7 @@ impl Engine {
         self.absorb_changes(mem);
         if let Some(block) = block {
             self.blocks.remember_jump(pc, block);
-            return Ok(Some(block));
+            return Ok(Found::Block(block));
         }
         let second = pc.wrapping_add(2);
         debug_assert_eq!(second as usize & (PAGE_BYTES - 1), 0);
@@ -340,8 +288,10 @@ impl Engine {
         let outside = |_| Exception::new(cause::FETCH_ACCESS, pc);
         let low = mem.load_u16(pa).map_err(outside)?;
         let high = mem.load_u16(second_pa).map_err(outside)?;
-        self.straddler = Some(decode(u32::from(high) << 16 | u32::from(low), 0));
-        Ok(None)
+        Ok(Found::Straddling(decode(
+            u32::from(high) << 16 | u32::from(low),
+            0,
+        )))
     }
 
     fn fetch(&mut self, mem: &mut Memory, va: u64, tval: u64) -> Result<u64, Exception> {
@@ -355,10 +305,11 @@ impl Engine {
     }
 }
 
-enum Settled {
-    Go,
-    Look,
-    Exit(Exit),
+/// What lies at a pc.
+enum Found {
+    Block(Block),
+    /// An instruction on two pages.
+    Straddling(Op),
 }
 
 fn line_bits(lines: &Lines) -> u64 {

@@ -1,6 +1,7 @@
 //! Executes the ops of a block: integer instructions, loads, stores, branches.
 //! Everything rarer is out of line (`exec_mem`, `exec_system`, `exec_fp`).
 
+use crate::block::{Block, Blocks};
 use crate::clock::Clock;
 use crate::csr::CsrView;
 use crate::engine::Env;
@@ -9,21 +10,18 @@ use crate::mmu::{DATA_ENTRIES, Mmu, data_index};
 use crate::op::{Kind, Op};
 use crate::trap::Exception;
 
-/// What came of executing ops.
+/// What came of executing blocks. Retired steps are counted and the hart's pc is
+/// set, except where it says otherwise.
 pub(crate) enum Outcome {
-    /// `steps` retired; go on at `pc`.
-    Done { steps: u64, pc: u64 },
-    /// The same, but interrupts, modes, devices or memory's tags may have
-    /// changed: look before the next step.
-    Look { steps: u64, pc: u64 },
-    /// `steps` retired, then the op at block offset `off` traps.
-    Trap {
-        steps: u64,
-        off: u64,
-        exception: Exception,
-    },
-    /// `steps` retired, then the op at `off` is an ECALL for the built-in SBI.
-    Sbi { steps: u64, off: u64 },
+    /// The limit is reached, or the next block isn't known by virtual address.
+    Done,
+    /// Interrupts, modes, devices or memory's tags may have changed: look before the
+    /// next step.
+    Look,
+    /// The next op traps; the hart's pc is that op's. The trap is not counted.
+    Trap(Exception),
+    /// The next op is an ECALL for the built-in SBI.
+    Sbi,
 }
 
 /// What an out-of-line op came to.
@@ -52,6 +50,7 @@ pub(crate) struct Core {
     pub(crate) touched_bus: bool,
     /// Mode or CSRs that decide translations were written: choose spaces anew.
     pub(crate) reselect: bool,
+    pub(crate) blocks_run: u64,
 }
 
 impl Core {
@@ -63,6 +62,7 @@ impl Core {
             alarm: u64::MAX,
             touched_bus: false,
             reselect: true,
+            blocks_run: 0,
         }
     }
 
@@ -122,249 +122,253 @@ impl Core {
         Ok(self.must_look(env))
     }
 
-    /// Executes `ops`, which lie one behind the other from hart.pc; `end` is the
-    /// offset behind the last.
+    /// Executes `block`, which is at hart.pc, and the blocks that follow it as long
+    /// as they are known, until the step counter is `limit`.
     pub(crate) fn execute(
         &mut self,
         hart: &mut Hart,
         env: &mut Env,
-        ops: &[Op],
-        end: u64,
+        blocks: &Blocks,
+        mut block: Block,
+        limit: u64,
     ) -> Outcome {
-        let pc = hart.pc;
-        for (k, op) in ops.iter().enumerate() {
-            macro_rules! x {
-                ($field:ident) => {
-                    hart.x.0[op.$field as usize]
-                };
-            }
-            macro_rules! set {
-                ($value:expr) => {
-                    hart.x.0[op.rd as usize] = $value
-                };
-            }
-            macro_rules! imm {
-                () => {
-                    op.imm as i64 as u64
-                };
-            }
-            macro_rules! sext32 {
-                ($value:expr) => {
-                    $value as i32 as i64 as u64
-                };
-            }
-            macro_rules! branch {
-                ($cond:expr) => {
-                    if $cond {
-                        return Outcome::Done {
-                            steps: k as u64 + 1,
-                            pc: pc.wrapping_add(imm!()),
+        let mut pc = hart.pc;
+        loop {
+            let ops = blocks.ops_of(block, limit - env.icount);
+            let (steps, next) = 'ops: {
+                for (k, op) in ops.iter().enumerate() {
+                    macro_rules! x {
+                        ($field:ident) => {
+                            hart.x.0[op.$field as usize]
                         };
                     }
-                };
-            }
-            macro_rules! trap {
-                ($exception:expr) => {
-                    return Outcome::Trap {
-                        steps: k as u64,
-                        off: u64::from(op.off),
-                        exception: $exception,
+                    macro_rules! set {
+                        ($value:expr) => {
+                            hart.x.0[op.rd as usize] = $value
+                        };
                     }
-                };
-            }
-            macro_rules! look {
-                () => {
-                    return Outcome::Look {
-                        steps: k as u64 + 1,
-                        pc: pc.wrapping_add(op.next_off()),
+                    macro_rules! imm {
+                        () => {
+                            op.imm as i64 as u64
+                        };
                     }
-                };
-            }
-            macro_rules! load {
-                ($type:ty, $n:literal, $widen:ty) => {{
-                    let va = x!(rs1).wrapping_add(imm!());
-                    match self.load::<$n>(env, va, k) {
-                        Ok((bytes, must_look)) => {
-                            set!(<$type>::from_le_bytes(bytes) as $widen as u64);
-                            if must_look {
-                                look!();
+                    macro_rules! sext32 {
+                        ($value:expr) => {
+                            $value as i32 as i64 as u64
+                        };
+                    }
+                    macro_rules! branch {
+                        ($cond:expr) => {
+                            if $cond {
+                                break 'ops (k + 1, pc.wrapping_add(imm!()));
                             }
-                        }
-                        Err(exception) => trap!(exception),
+                        };
                     }
-                }};
-            }
-            macro_rules! store {
-                ($type:ty) => {{
-                    let va = x!(rs1).wrapping_add(imm!());
-                    let value = (x!(rs2) as $type).to_le_bytes();
-                    match self.store(env, va, value, k) {
-                        Ok(false) => {}
-                        Ok(true) => look!(),
-                        Err(exception) => trap!(exception),
+                    macro_rules! trap {
+                        ($exception:expr) => {{
+                            env.icount += k as u64;
+                            hart.pc = pc.wrapping_add(u64::from(op.off));
+                            return Outcome::Trap($exception);
+                        }};
                     }
-                }};
-            }
-            macro_rules! float_load {
-                ($n:literal, $convert:expr) => {{
-                    if hart.fs_off() {
-                        trap!(Exception::illegal(op.raw));
+                    macro_rules! look {
+                        () => {{
+                            env.icount += k as u64 + 1;
+                            hart.pc = pc.wrapping_add(op.next_off());
+                            return Outcome::Look;
+                        }};
                     }
-                    let va = x!(rs1).wrapping_add(imm!());
-                    match self.load::<$n>(env, va, k) {
-                        Ok((bytes, must_look)) => {
-                            hart.f.0[op.rd as usize] = $convert(bytes);
-                            hart.set_fs_dirty();
-                            if must_look {
-                                look!();
+                    macro_rules! load {
+                        ($type:ty, $n:literal, $widen:ty) => {{
+                            let va = x!(rs1).wrapping_add(imm!());
+                            match self.load::<$n>(env, va, k) {
+                                Ok((bytes, must_look)) => {
+                                    set!(<$type>::from_le_bytes(bytes) as $widen as u64);
+                                    if must_look {
+                                        look!();
+                                    }
+                                }
+                                Err(exception) => trap!(exception),
                             }
+                        }};
+                    }
+                    macro_rules! store {
+                        ($type:ty) => {{
+                            let va = x!(rs1).wrapping_add(imm!());
+                            let value = (x!(rs2) as $type).to_le_bytes();
+                            match self.store(env, va, value, k) {
+                                Ok(false) => {}
+                                Ok(true) => look!(),
+                                Err(exception) => trap!(exception),
+                            }
+                        }};
+                    }
+                    macro_rules! float_load {
+                        ($n:literal, $convert:expr) => {{
+                            if hart.fs_off() {
+                                trap!(Exception::illegal(op.raw));
+                            }
+                            let va = x!(rs1).wrapping_add(imm!());
+                            match self.load::<$n>(env, va, k) {
+                                Ok((bytes, must_look)) => {
+                                    hart.f.0[op.rd as usize] = $convert(bytes);
+                                    hart.set_fs_dirty();
+                                    if must_look {
+                                        look!();
+                                    }
+                                }
+                                Err(exception) => trap!(exception),
+                            }
+                        }};
+                    }
+                    macro_rules! float_store {
+                        ($type:ty) => {{
+                            if hart.fs_off() {
+                                trap!(Exception::illegal(op.raw));
+                            }
+                            let va = x!(rs1).wrapping_add(imm!());
+                            let value = (hart.f.0[op.rs2 as usize] as $type).to_le_bytes();
+                            match self.store(env, va, value, k) {
+                                Ok(false) => {}
+                                Ok(true) => look!(),
+                                Err(exception) => trap!(exception),
+                            }
+                        }};
+                    }
+                    match op.kind {
+                        Kind::Nop | Kind::Fence => {}
+                        Kind::Li => set!(imm!()),
+                        Kind::Auipc => set!(pc.wrapping_add(imm!())),
+                        Kind::Addi => set!(x!(rs1).wrapping_add(imm!())),
+                        Kind::Slti => set!(u64::from((x!(rs1) as i64) < i64::from(op.imm))),
+                        Kind::Sltiu => set!(u64::from(x!(rs1) < imm!())),
+                        Kind::Xori => set!(x!(rs1) ^ imm!()),
+                        Kind::Ori => set!(x!(rs1) | imm!()),
+                        Kind::Andi => set!(x!(rs1) & imm!()),
+                        Kind::Slli => set!(x!(rs1) << (op.imm & 63)),
+                        Kind::Srli => set!(x!(rs1) >> (op.imm & 63)),
+                        Kind::Srai => set!(((x!(rs1) as i64) >> (op.imm & 63)) as u64),
+                        Kind::Addiw => set!(sext32!(x!(rs1).wrapping_add(imm!()))),
+                        Kind::Slliw => set!(sext32!((x!(rs1) as u32) << (op.imm & 31))),
+                        Kind::Srliw => set!(sext32!((x!(rs1) as u32) >> (op.imm & 31))),
+                        Kind::Sraiw => set!(sext32!((x!(rs1) as i32) >> (op.imm & 31))),
+                        Kind::Add => set!(x!(rs1).wrapping_add(x!(rs2))),
+                        Kind::Sub => set!(x!(rs1).wrapping_sub(x!(rs2))),
+                        Kind::Sll => set!(x!(rs1) << (x!(rs2) & 63)),
+                        Kind::Slt => set!(u64::from((x!(rs1) as i64) < (x!(rs2) as i64))),
+                        Kind::Sltu => set!(u64::from(x!(rs1) < x!(rs2))),
+                        Kind::Xor => set!(x!(rs1) ^ x!(rs2)),
+                        Kind::Srl => set!(x!(rs1) >> (x!(rs2) & 63)),
+                        Kind::Sra => set!(((x!(rs1) as i64) >> (x!(rs2) & 63)) as u64),
+                        Kind::Or => set!(x!(rs1) | x!(rs2)),
+                        Kind::And => set!(x!(rs1) & x!(rs2)),
+                        Kind::Addw => set!(sext32!(x!(rs1).wrapping_add(x!(rs2)))),
+                        Kind::Subw => set!(sext32!(x!(rs1).wrapping_sub(x!(rs2)))),
+                        Kind::Sllw => set!(sext32!((x!(rs1) as u32) << (x!(rs2) & 31))),
+                        Kind::Srlw => set!(sext32!((x!(rs1) as u32) >> (x!(rs2) & 31))),
+                        Kind::Sraw => set!(sext32!((x!(rs1) as i32) >> (x!(rs2) & 31))),
+                        Kind::Mul => set!(x!(rs1).wrapping_mul(x!(rs2))),
+                        Kind::Mulh => {
+                            let wide = i128::from(x!(rs1) as i64) * i128::from(x!(rs2) as i64);
+                            set!((wide >> 64) as u64);
                         }
-                        Err(exception) => trap!(exception),
+                        Kind::Mulhsu => {
+                            let wide = i128::from(x!(rs1) as i64) * i128::from(x!(rs2));
+                            set!((wide >> 64) as u64);
+                        }
+                        Kind::Mulhu => {
+                            let wide = u128::from(x!(rs1)) * u128::from(x!(rs2));
+                            set!((wide >> 64) as u64);
+                        }
+                        Kind::Div => set!(div(x!(rs1) as i64, x!(rs2) as i64) as u64),
+                        Kind::Divu => set!(x!(rs1).checked_div(x!(rs2)).unwrap_or(u64::MAX)),
+                        Kind::Rem => set!(rem(x!(rs1) as i64, x!(rs2) as i64) as u64),
+                        Kind::Remu => set!(x!(rs1).checked_rem(x!(rs2)).unwrap_or(x!(rs1))),
+                        Kind::Mulw => set!(sext32!(x!(rs1).wrapping_mul(x!(rs2)))),
+                        Kind::Divw => {
+                            set!(sext32!(div(
+                                i64::from(x!(rs1) as i32),
+                                i64::from(x!(rs2) as i32)
+                            )));
+                        }
+                        Kind::Divuw => {
+                            let (a, b) = (x!(rs1) as u32, x!(rs2) as u32);
+                            set!(sext32!(a.checked_div(b).unwrap_or(u32::MAX)));
+                        }
+                        Kind::Remw => {
+                            set!(sext32!(rem(
+                                i64::from(x!(rs1) as i32),
+                                i64::from(x!(rs2) as i32)
+                            )));
+                        }
+                        Kind::Remuw => {
+                            let (a, b) = (x!(rs1) as u32, x!(rs2) as u32);
+                            set!(sext32!(a.checked_rem(b).unwrap_or(a)));
+                        }
+                        Kind::Lb => load!(i8, 1, i64),
+                        Kind::Lh => load!(i16, 2, i64),
+                        Kind::Lw => load!(i32, 4, i64),
+                        Kind::Ld => load!(u64, 8, u64),
+                        Kind::Lbu => load!(u8, 1, u64),
+                        Kind::Lhu => load!(u16, 2, u64),
+                        Kind::Lwu => load!(u32, 4, u64),
+                        Kind::Sb => store!(u8),
+                        Kind::Sh => store!(u16),
+                        Kind::Sw => store!(u32),
+                        Kind::Sd => store!(u64),
+                        Kind::Flw => float_load!(4, |b| twinvm_fp::box32(u32::from_le_bytes(b))),
+                        Kind::Fld => float_load!(8, u64::from_le_bytes),
+                        Kind::Fsw => float_store!(u32),
+                        Kind::Fsd => float_store!(u64),
+                        Kind::Beq => branch!(x!(rs1) == x!(rs2)),
+                        Kind::Bne => branch!(x!(rs1) != x!(rs2)),
+                        Kind::Blt => branch!((x!(rs1) as i64) < (x!(rs2) as i64)),
+                        Kind::Bge => branch!((x!(rs1) as i64) >= (x!(rs2) as i64)),
+                        Kind::Bltu => branch!(x!(rs1) < x!(rs2)),
+                        Kind::Bgeu => branch!(x!(rs1) >= x!(rs2)),
+                        Kind::Jal => {
+                            set!(pc.wrapping_add(op.next_off()));
+                            break 'ops (k + 1, pc.wrapping_add(imm!()));
+                        }
+                        Kind::Jalr => {
+                            let target = x!(rs1).wrapping_add(imm!()) & !1;
+                            set!(pc.wrapping_add(op.next_off()));
+                            break 'ops (k + 1, target);
+                        }
+                        _ => match self.rare(hart, env, op, k, pc) {
+                            Flow::Next => {}
+                            Flow::Look => look!(),
+                            Flow::Jumped => {
+                                env.icount += k as u64 + 1;
+                                return Outcome::Look;
+                            }
+                            Flow::Trap(exception) => trap!(exception),
+                            Flow::Sbi => {
+                                env.icount += k as u64;
+                                hart.pc = pc.wrapping_add(u64::from(op.off));
+                                return Outcome::Sbi;
+                            }
+                        },
                     }
-                }};
+                }
+                let end = ops.last().map_or(0, Op::next_off);
+                (ops.len(), pc.wrapping_add(end))
+            };
+            env.icount += steps as u64;
+            pc = next;
+            self.blocks_run += 1;
+            let known = if env.icount < limit {
+                blocks.jump(pc)
+            } else {
+                None
+            };
+            match known {
+                Some(next) => block = next,
+                None => {
+                    hart.pc = pc;
+                    return Outcome::Done;
+                }
             }
-            macro_rules! float_store {
-                ($type:ty) => {{
-                    if hart.fs_off() {
-                        trap!(Exception::illegal(op.raw));
-                    }
-                    let va = x!(rs1).wrapping_add(imm!());
-                    let value = (hart.f.0[op.rs2 as usize] as $type).to_le_bytes();
-                    match self.store(env, va, value, k) {
-                        Ok(false) => {}
-                        Ok(true) => look!(),
-                        Err(exception) => trap!(exception),
-                    }
-                }};
-            }
-            match op.kind {
-                Kind::Nop | Kind::Fence => {}
-                Kind::Li => set!(imm!()),
-                Kind::Auipc => set!(pc.wrapping_add(imm!())),
-                Kind::Addi => set!(x!(rs1).wrapping_add(imm!())),
-                Kind::Slti => set!(u64::from((x!(rs1) as i64) < i64::from(op.imm))),
-                Kind::Sltiu => set!(u64::from(x!(rs1) < imm!())),
-                Kind::Xori => set!(x!(rs1) ^ imm!()),
-                Kind::Ori => set!(x!(rs1) | imm!()),
-                Kind::Andi => set!(x!(rs1) & imm!()),
-                Kind::Slli => set!(x!(rs1) << (op.imm & 63)),
-                Kind::Srli => set!(x!(rs1) >> (op.imm & 63)),
-                Kind::Srai => set!(((x!(rs1) as i64) >> (op.imm & 63)) as u64),
-                Kind::Addiw => set!(sext32!(x!(rs1).wrapping_add(imm!()))),
-                Kind::Slliw => set!(sext32!((x!(rs1) as u32) << (op.imm & 31))),
-                Kind::Srliw => set!(sext32!((x!(rs1) as u32) >> (op.imm & 31))),
-                Kind::Sraiw => set!(sext32!((x!(rs1) as i32) >> (op.imm & 31))),
-                Kind::Add => set!(x!(rs1).wrapping_add(x!(rs2))),
-                Kind::Sub => set!(x!(rs1).wrapping_sub(x!(rs2))),
-                Kind::Sll => set!(x!(rs1) << (x!(rs2) & 63)),
-                Kind::Slt => set!(u64::from((x!(rs1) as i64) < (x!(rs2) as i64))),
-                Kind::Sltu => set!(u64::from(x!(rs1) < x!(rs2))),
-                Kind::Xor => set!(x!(rs1) ^ x!(rs2)),
-                Kind::Srl => set!(x!(rs1) >> (x!(rs2) & 63)),
-                Kind::Sra => set!(((x!(rs1) as i64) >> (x!(rs2) & 63)) as u64),
-                Kind::Or => set!(x!(rs1) | x!(rs2)),
-                Kind::And => set!(x!(rs1) & x!(rs2)),
-                Kind::Addw => set!(sext32!(x!(rs1).wrapping_add(x!(rs2)))),
-                Kind::Subw => set!(sext32!(x!(rs1).wrapping_sub(x!(rs2)))),
-                Kind::Sllw => set!(sext32!((x!(rs1) as u32) << (x!(rs2) & 31))),
-                Kind::Srlw => set!(sext32!((x!(rs1) as u32) >> (x!(rs2) & 31))),
-                Kind::Sraw => set!(sext32!((x!(rs1) as i32) >> (x!(rs2) & 31))),
-                Kind::Mul => set!(x!(rs1).wrapping_mul(x!(rs2))),
-                Kind::Mulh => {
-                    let wide = i128::from(x!(rs1) as i64) * i128::from(x!(rs2) as i64);
-                    set!((wide >> 64) as u64);
-                }
-                Kind::Mulhsu => {
-                    let wide = i128::from(x!(rs1) as i64) * i128::from(x!(rs2));
-                    set!((wide >> 64) as u64);
-                }
-                Kind::Mulhu => {
-                    let wide = u128::from(x!(rs1)) * u128::from(x!(rs2));
-                    set!((wide >> 64) as u64);
-                }
-                Kind::Div => set!(div(x!(rs1) as i64, x!(rs2) as i64) as u64),
-                Kind::Divu => set!(x!(rs1).checked_div(x!(rs2)).unwrap_or(u64::MAX)),
-                Kind::Rem => set!(rem(x!(rs1) as i64, x!(rs2) as i64) as u64),
-                Kind::Remu => set!(x!(rs1).checked_rem(x!(rs2)).unwrap_or(x!(rs1))),
-                Kind::Mulw => set!(sext32!(x!(rs1).wrapping_mul(x!(rs2)))),
-                Kind::Divw => {
-                    set!(sext32!(div(
-                        i64::from(x!(rs1) as i32),
-                        i64::from(x!(rs2) as i32)
-                    )));
-                }
-                Kind::Divuw => {
-                    let (a, b) = (x!(rs1) as u32, x!(rs2) as u32);
-                    set!(sext32!(a.checked_div(b).unwrap_or(u32::MAX)));
-                }
-                Kind::Remw => {
-                    set!(sext32!(rem(
-                        i64::from(x!(rs1) as i32),
-                        i64::from(x!(rs2) as i32)
-                    )));
-                }
-                Kind::Remuw => {
-                    let (a, b) = (x!(rs1) as u32, x!(rs2) as u32);
-                    set!(sext32!(a.checked_rem(b).unwrap_or(a)));
-                }
-                Kind::Lb => load!(i8, 1, i64),
-                Kind::Lh => load!(i16, 2, i64),
-                Kind::Lw => load!(i32, 4, i64),
-                Kind::Ld => load!(u64, 8, u64),
-                Kind::Lbu => load!(u8, 1, u64),
-                Kind::Lhu => load!(u16, 2, u64),
-                Kind::Lwu => load!(u32, 4, u64),
-                Kind::Sb => store!(u8),
-                Kind::Sh => store!(u16),
-                Kind::Sw => store!(u32),
-                Kind::Sd => store!(u64),
-                Kind::Flw => float_load!(4, |b| twinvm_fp::box32(u32::from_le_bytes(b))),
-                Kind::Fld => float_load!(8, u64::from_le_bytes),
-                Kind::Fsw => float_store!(u32),
-                Kind::Fsd => float_store!(u64),
-                Kind::Beq => branch!(x!(rs1) == x!(rs2)),
-                Kind::Bne => branch!(x!(rs1) != x!(rs2)),
-                Kind::Blt => branch!((x!(rs1) as i64) < (x!(rs2) as i64)),
-                Kind::Bge => branch!((x!(rs1) as i64) >= (x!(rs2) as i64)),
-                Kind::Bltu => branch!(x!(rs1) < x!(rs2)),
-                Kind::Bgeu => branch!(x!(rs1) >= x!(rs2)),
-                Kind::Jal => {
-                    set!(pc.wrapping_add(op.next_off()));
-                    return Outcome::Done {
-                        steps: k as u64 + 1,
-                        pc: pc.wrapping_add(imm!()),
-                    };
-                }
-                Kind::Jalr => {
-                    let target = x!(rs1).wrapping_add(imm!()) & !1;
-                    set!(pc.wrapping_add(op.next_off()));
-                    return Outcome::Done {
-                        steps: k as u64 + 1,
-                        pc: target,
-                    };
-                }
-                _ => match self.rare(hart, env, op, k, pc) {
-                    Flow::Next => {}
-                    Flow::Look => look!(),
-                    Flow::Jumped => {
-                        return Outcome::Look {
-                            steps: k as u64 + 1,
-                            pc: hart.pc,
-                        };
-                    }
-                    Flow::Trap(exception) => trap!(exception),
-                    Flow::Sbi => {
-                        return Outcome::Sbi {
-                            steps: k as u64,
-                            off: u64::from(op.off),
-                        };
-                    }
-                },
-            }
-        }
-        Outcome::Done {
-            steps: ops.len() as u64,
-            pc: pc.wrapping_add(end),
         }
     }
 
