@@ -7,11 +7,13 @@ use super::*;
 /// Answers when it is let go on, once per token.
 struct Gated {
     inner: MemoryArbiter,
+    entered: Sender<()>,
     tokens: Receiver<()>,
 }
 
 impl ArbiterContract for Gated {
     fn read(&mut self) -> Outcome {
+        let _ = self.entered.send(());
         match self.tokens.recv() {
             Ok(()) => self.inner.read(),
             Err(_) => Outcome::Unknown,
@@ -19,6 +21,7 @@ impl ArbiterContract for Gated {
     }
 
     fn cas(&mut self, expect: Generation, record: Record) -> Outcome {
+        let _ = self.entered.send(());
         match self.tokens.recv() {
             Ok(()) => self.inner.cas(expect, record),
             Err(_) => Outcome::Unknown,
@@ -44,22 +47,41 @@ fn record(generation: u64) -> Record {
     }
 }
 
-fn gated() -> (ArbiterWorker, Sender<()>, Receiver<ArbiterReply>) {
+struct Asked {
+    worker: ArbiterWorker,
+    token: Sender<()>,
+    entered: Receiver<()>,
+    answers: Receiver<ArbiterReply>,
+}
+
+fn gated() -> Asked {
+    let (enter, entered) = crossbeam_channel::unbounded();
     let (token, tokens) = crossbeam_channel::unbounded();
     let (replies, answers) = crossbeam_channel::unbounded();
     let backend = Gated {
         inner: MemoryArbiter::new(),
+        entered: enter,
         tokens,
     };
     let worker = ArbiterWorker::start(Box::new(backend), replies).unwrap();
-    (worker, token, answers)
+    Asked {
+        worker,
+        token,
+        entered,
+        answers,
+    }
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[test]
 fn answers_come_in_order_with_their_requests_names() {
-    let (worker, token, answers) = gated();
+    let Asked {
+        worker,
+        token,
+        answers,
+        ..
+    } = gated();
     worker
         .submit(ArbiterRequest::Read { req: ReqId(5) })
         .unwrap();
@@ -83,7 +105,12 @@ fn answers_come_in_order_with_their_requests_names() {
 
 #[test]
 fn a_hung_arbiter_never_blocks_the_asker() {
-    let (worker, token, answers) = gated();
+    let Asked {
+        worker,
+        token,
+        answers,
+        ..
+    } = gated();
     let start = Instant::now();
     let mut accepted = 0;
     for req in 0..100 {
@@ -108,20 +135,26 @@ fn a_hung_arbiter_never_blocks_the_asker() {
 
 #[test]
 fn a_dropped_worker_sends_no_waiting_request() {
-    let (worker, token, answers) = gated();
+    let Asked {
+        worker,
+        token,
+        entered,
+        answers,
+    } = gated();
     for req in 0..3 {
         worker
             .submit(ArbiterRequest::Read { req: ReqId(req) })
             .unwrap();
     }
-    // The first is being asked by now or never will be.
-    while worker.requests.len() == 3 {
-        thread::yield_now();
-    }
+    // The first has its answer, the second waits for its token.
+    token.send(()).unwrap();
+    assert_eq!(answers.recv_timeout(PATIENCE).unwrap().req, ReqId(0));
+    entered.recv_timeout(PATIENCE).unwrap();
+    entered.recv_timeout(PATIENCE).unwrap();
     let start = Instant::now();
     drop(worker);
     assert!(start.elapsed() < Duration::from_secs(1));
     token.send(()).unwrap();
-    assert_eq!(answers.recv_timeout(PATIENCE).unwrap().req, ReqId(0));
+    assert_eq!(answers.recv_timeout(PATIENCE).unwrap().req, ReqId(1));
     assert!(answers.recv_timeout(PATIENCE).is_err());
 }
