@@ -10,6 +10,10 @@
 //!      +-----------------+        +----------------------- Following
 //! ```
 
+mod execute;
+mod status;
+mod transfer;
+
 use std::collections::VecDeque;
 
 use crate::announce::Neighbours;
@@ -20,23 +24,12 @@ use twinvm_log::{Batch, Record};
 use twinvm_machine::{Machine, MachineConfig, Output, OutputItem, SlotConfig};
 use twinvm_protocol::{
     Action as ProtocolAction, Config, Event as ProtocolEvent, Identity, Instant, Message, Node,
-    NoteLevel, Position, Progress, SessionId, Status,
+    NoteLevel, Position, Progress, SessionId,
 };
 
-/// Steps of one slice of a replay: the backup looks at its channel as often as the
-/// live node looks at its wire.
-const REPLAY_STEPS: u64 = 10_000;
-/// Steps of a slice while draining for a takeover: nothing else is to be done.
-const DRAIN_STEPS: u64 = 1_000_000;
-/// Unsent bytes up to which the next piece of a snapshot is queued: enough to keep a
-/// fast link busy between two looks.
-const SNAPSHOT_QUEUE_BYTES: usize = 1 << 20;
 /// Unsent bytes at which the guest is held back: the backup or the link is slower
 /// than the log. Nothing is ever dropped.
 const LOG_QUEUE_BYTES: usize = 16 << 20;
-/// Records a backup stores ahead of its execution before its acks wait for it. They
-/// are bounded on the wire by the live node's lag and queue already.
-const MAX_BACKLOG: usize = 1 << 20;
 /// A backup that is further behind than this holds the live guest back: 1 s.
 const MAX_LAG_TICKS: u64 = 10_000_000;
 /// Samples of how long outputs were held.
@@ -68,24 +61,7 @@ pub enum Wait {
     Until(u64),
 }
 
-/// Figures for `status`.
-#[derive(Debug, Clone)]
-pub struct ReplicaStatus {
-    /// The protocol's part.
-    pub protocol: Status,
-    /// Steps executed.
-    pub icount: u64,
-    /// Virtual time, ticks.
-    pub vtime: u64,
-    /// End of the log here.
-    pub position: u64,
-    /// Bytes of log made since this node went live.
-    pub log_bytes: u64,
-    /// Digests that the backup compared and found equal.
-    pub digests_equal: u64,
-    /// The digest comparison that failed last, if any did.
-    pub divergence: Option<String>,
-}
+pub use status::ReplicaStatus;
 
 /// One side of the pair.
 pub struct Replica {
@@ -253,73 +229,11 @@ impl Replica {
         self.snapshot.is_some() || self.held_back
     }
 
-    /// Figures for `status`.
-    pub fn status(&self) -> ReplicaStatus {
-        let (icount, vtime, position, log_bytes, digests_equal) = match &self.vm {
-            Vm::Live(live) => {
-                let machine = live.machine();
-                let bytes = live.stats().log_bytes;
-                (machine.icount(), machine.mtime(), live.position(), bytes, 0)
-            }
-            Vm::Following(following) => {
-                let replay = &following.replay;
-                let machine = replay.machine();
-                let equal = replay.checked_digests();
-                (
-                    machine.icount(),
-                    machine.mtime(),
-                    replay.position(),
-                    0,
-                    equal,
-                )
-            }
-            Vm::Nothing | Vm::Installing(_) => (0, 0, 0, 0, 0),
-        };
-        ReplicaStatus {
-            protocol: self.node.status(),
-            icount,
-            vtime,
-            position,
-            log_bytes,
-            digests_equal,
-            divergence: self.divergence.clone(),
-        }
-    }
-
-    /// Steps executed and bytes of log made, for rates.
-    pub fn counters(&self) -> (u64, u64) {
-        match &self.vm {
-            Vm::Live(live) => (live.machine().icount(), live.stats().log_bytes),
-            Vm::Following(following) => (following.replay.machine().icount(), 0),
-            Vm::Nothing | Vm::Installing(_) => (0, 0),
-        }
-    }
-
     /// Announces the guest's addresses once more, if it lives here: the wire forgot
     /// them.
     pub fn announce_again(&mut self) {
         if matches!(self.vm, Vm::Live(_)) && !self.frozen {
             self.announce();
-        }
-    }
-
-    /// Full digest of the machine here, with the step it is of.
-    pub fn digest(&mut self) -> Option<(u64, u128)> {
-        let machine = match &mut self.vm {
-            Vm::Live(live) => live.machine_mut(),
-            Vm::Following(following) => following.replay.machine_mut(),
-            Vm::Nothing | Vm::Installing(_) => return None,
-        };
-        Some((machine.icount(), machine.digest().total()))
-    }
-
-    /// The machine here, for tests that damage it on purpose.
-    #[doc(hidden)]
-    pub fn machine_mut(&mut self) -> Option<&mut Machine> {
-        match &mut self.vm {
-            Vm::Live(live) => Some(live.machine_mut()),
-            Vm::Following(following) => Some(following.replay.machine_mut()),
-            Vm::Nothing | Vm::Installing(_) => None,
         }
     }
 
@@ -466,15 +380,6 @@ impl Replica {
         }
     }
 
-    /// How long recent outputs waited in the gate, microseconds: median and 99th
-    /// percentile. `None` before the first.
-    pub fn hold_us(&self) -> Option<(u32, u32)> {
-        let mut holds: Vec<u32> = self.holds_us.iter().copied().collect();
-        holds.sort_unstable();
-        let at = |percent: usize| holds.get((holds.len().saturating_sub(1)) * percent / 100);
-        Some((*at(50)?, *at(99)?))
-    }
-
     // ---- becoming live ----------------------------------------------------
 
     fn cold_start(&mut self, env: &mut dyn Env) {
@@ -516,376 +421,6 @@ impl Replica {
     fn fatal(&mut self, what: String) {
         self.frozen = true;
         self.actions.push_back(Action::Fatal { what });
-    }
-
-    // ---- executing --------------------------------------------------------
-
-    /// Whether a live guest must be held back now.
-    fn stalled(&self) -> bool {
-        let behind = match (&self.vm, self.peer_vtime) {
-            (Vm::Live(live), Some(peer)) => {
-                live.machine().mtime().saturating_sub(peer) > MAX_LAG_TICKS
-            }
-            _ => false,
-        };
-        self.node.execution_must_wait()
-            || (self.node.wants_log() && (behind || self.queued_bytes > LOG_QUEUE_BYTES))
-    }
-
-    fn slice(&mut self, env: &mut dyn Env, now: HostTime) {
-        if self.frozen {
-            return;
-        }
-        self.beat = self.beat.wrapping_add(1);
-        match &self.vm {
-            Vm::Live(_) => self.live_slice(env, now),
-            Vm::Following(_) => self.follow_slice(env, REPLAY_STEPS),
-            Vm::Nothing | Vm::Installing(_) => {}
-        }
-        self.report_progress(env, false);
-    }
-
-    fn live_slice(&mut self, env: &mut dyn Env, now: HostTime) {
-        if self.stalled() {
-            self.held_back = true;
-            return;
-        }
-        if self.held_back {
-            self.held_back = false;
-            self.resume(now);
-        }
-        let Vm::Live(live) = &mut self.vm else { return };
-        let exit = live.slice(now, &mut || env.now());
-        let console = live.machine_mut().take_console();
-        if !console.is_empty() {
-            self.actions.push_back(Action::Console(console));
-        }
-        let exit = match exit {
-            Ok(exit) => exit,
-            Err(error) => return self.fatal(error.to_string()),
-        };
-        match exit {
-            LiveExit::Busy => self.idle = None,
-            LiveExit::Idle { wake_ns } => self.idle = Some(wake_ns),
-            LiveExit::Output { position, output } => {
-                self.idle = None;
-                self.live_output(env, position, output);
-            }
-            LiveExit::Halted(_) => self.idle = Some(None),
-        }
-        self.answer_entropy(env);
-        if let Vm::Live(live) = &mut self.vm {
-            live.flush_if_due(env.now());
-        }
-        self.send_batches(env);
-    }
-
-    /// The output's record is in the log: flush, then queue it in the gate under its
-    /// position. Next hop: [`twinvm_protocol::Gate`].
-    fn live_output(&mut self, env: &mut dyn Env, position: u64, output: Output) {
-        for item in &output.items {
-            if let OutputItem::Frame { device, bytes } = item {
-                self.neighbours.learn(*device, bytes);
-            }
-        }
-        let halts = output
-            .items
-            .iter()
-            .any(|item| matches!(item, OutputItem::Halt(_)));
-        let position = Position(position);
-        let bytes = output_bytes(&output);
-        if let Vm::Live(live) = &mut self.vm {
-            live.flush();
-        }
-        self.tell(
-            env,
-            ProtocolEvent::Output {
-                position,
-                bytes,
-                item: output,
-            },
-        );
-        self.send_batches(env);
-        if halts {
-            self.tell(env, ProtocolEvent::GuestHalted { position });
-        }
-    }
-
-    fn answer_entropy(&mut self, env: &mut dyn Env) {
-        let Vm::Live(live) = &mut self.vm else { return };
-        if let Some((device, len)) = live.entropy_wanted() {
-            let mut bytes = vec![0; len];
-            env.random(&mut bytes);
-            let now = env.now();
-            if let Err(error) = live.entropy(device, bytes, now) {
-                return self.fatal(error.to_string());
-            }
-            self.idle = None;
-        }
-    }
-
-    fn follow_slice(&mut self, env: &mut dyn Env, steps: u64) {
-        let Vm::Following(following) = &mut self.vm else {
-            return;
-        };
-        let result = following.replay.run(steps);
-        let console = following.replay.machine_mut().take_console();
-        if !console.is_empty() {
-            self.actions.push_back(Action::Console(console));
-        }
-        match result {
-            Ok(ReplayExit::Output { position, output }) => {
-                let event = self.replayed_output(position, output);
-                for event in event {
-                    self.tell(env, event);
-                }
-            }
-            Ok(_) => {}
-            Err(divergence) => {
-                let detail = divergence.to_string();
-                self.divergence = Some(detail.clone());
-                self.tell(env, ProtocolEvent::Diverged { detail });
-            }
-        }
-    }
-
-    fn replayed_output(&mut self, position: u64, output: Output) -> Vec<ProtocolEvent<Output>> {
-        for item in &output.items {
-            if let OutputItem::Frame { device, bytes } = item {
-                self.neighbours.learn(*device, bytes);
-            }
-        }
-        let halts = output
-            .items
-            .iter()
-            .any(|item| matches!(item, OutputItem::Halt(_)));
-        let position = Position(position);
-        let bytes = output_bytes(&output);
-        let mut events = vec![ProtocolEvent::Output {
-            position,
-            bytes,
-            item: output,
-        }];
-        if halts {
-            events.push(ProtocolEvent::GuestHalted { position });
-        }
-        events
-    }
-
-    /// Executes all that is stored, for a claim.
-    fn drain(&mut self, events: &mut VecDeque<ProtocolEvent<Output>>) {
-        loop {
-            let Vm::Following(following) = &mut self.vm else {
-                return;
-            };
-            let exit = following.replay.run(DRAIN_STEPS);
-            let position = Position(following.replay.position());
-            let console = following.replay.machine_mut().take_console();
-            if !console.is_empty() {
-                self.actions.push_back(Action::Console(console));
-            }
-            match exit {
-                Ok(ReplayExit::Starved | ReplayExit::End { .. }) => {
-                    events.push_back(ProtocolEvent::Drained { position });
-                    return;
-                }
-                Ok(ReplayExit::Busy) => {}
-                Ok(ReplayExit::Output { position, output }) => {
-                    events.extend(self.replayed_output(position, output));
-                }
-                Err(divergence) => {
-                    let detail = divergence.to_string();
-                    self.divergence = Some(detail.clone());
-                    events.push_back(ProtocolEvent::Diverged { detail });
-                    return;
-                }
-            }
-        }
-    }
-
-    // ---- input ------------------------------------------------------------
-
-    fn frame(&mut self, env: &mut dyn Env, now: HostTime, device: u8, bytes: Vec<u8>) {
-        if self.frozen {
-            return;
-        }
-        let Vm::Live(live) = &mut self.vm else { return };
-        if let Err(error) = live.net_rx(device, bytes, now) {
-            return self.fatal(error.to_string());
-        }
-        self.idle = None;
-        self.send_batches(env);
-    }
-
-    fn tick(&mut self, env: &mut dyn Env, now: HostTime) {
-        self.beat = self.beat.wrapping_add(1);
-        let due = self
-            .node
-            .next_deadline()
-            .is_some_and(|at| at <= protocol_time(now));
-        self.report_progress(env, due);
-        if due {
-            self.tell(env, ProtocolEvent::Tick);
-        }
-        if self.frozen {
-            return;
-        }
-        let Vm::Live(live) = &mut self.vm else { return };
-        let woken = matches!(self.idle, Some(Some(wake)) if wake <= now.mono_ns);
-        if woken && let Err(error) = live.woke(now) {
-            return self.fatal(error.to_string());
-        }
-        live.flush_if_due(now);
-        if woken {
-            self.idle = None;
-        }
-        self.send_batches(env);
-    }
-
-    /// Goes on after a time in which nothing was executed.
-    fn resume(&mut self, now: HostTime) {
-        if let Vm::Live(live) = &mut self.vm {
-            if let Err(error) = live.woke(now) {
-                return self.fatal(error.to_string());
-            }
-            self.idle = None;
-        }
-    }
-
-    // ---- log and snapshot -------------------------------------------------
-
-    fn report_progress(&mut self, env: &mut dyn Env, always: bool) {
-        let now = env.now();
-        if !always && now.mono_ns.saturating_sub(self.last_progress_ns) < PROGRESS_NS {
-            return;
-        }
-        let progress = match &self.vm {
-            Vm::Live(live) => Progress {
-                icount: live.machine().icount(),
-                position: Position(live.position()),
-                vtime: live.machine().mtime(),
-            },
-            Vm::Following(following) => Progress {
-                icount: following.replay.machine().icount(),
-                position: Position(following.replay.position()),
-                vtime: following.replay.machine().mtime(),
-            },
-            Vm::Nothing | Vm::Installing(_) => return,
-        };
-        self.last_progress_ns = now.mono_ns;
-        let beat = self.beat;
-        self.tell(env, ProtocolEvent::Progress { progress, beat });
-    }
-
-    /// Hands closed batches to the protocol; without a session nobody needs them.
-    fn collect_batches(&mut self, events: &mut VecDeque<ProtocolEvent<Output>>) {
-        let Vm::Live(live) = &mut self.vm else { return };
-        let batches = live.take_batches();
-        if self.node.wants_log() {
-            events.extend(batches.into_iter().map(|batch| ProtocolEvent::Flushed {
-                first: Position(batch.first_position()),
-                end: Position(batch.next_position()),
-                batch: batch.into_bytes(),
-            }));
-        }
-    }
-
-    fn send_batches(&mut self, env: &mut dyn Env) {
-        let mut events = VecDeque::new();
-        self.collect_batches(&mut events);
-        for event in events {
-            self.tell(env, event);
-        }
-    }
-
-    /// Sends the next piece of a snapshot if the channel has room. One at a time: the
-    /// guest runs in between.
-    fn send_snapshot(&mut self, env: &mut dyn Env) {
-        if self.queued_bytes >= SNAPSHOT_QUEUE_BYTES {
-            return;
-        }
-        let (Some(out), Vm::Live(live)) = (&mut self.snapshot, &mut self.vm) else {
-            return;
-        };
-        let (event, bytes, last) = out.next_chunk(live.machine_mut());
-        if last {
-            self.snapshot = None;
-        }
-        self.queued_bytes += bytes;
-        self.tell(env, event);
-    }
-
-    fn install_chunk(
-        &mut self,
-        session: SessionId,
-        offset: u64,
-        bytes: &[u8],
-        last: bool,
-        events: &mut VecDeque<ProtocolEvent<Output>>,
-    ) {
-        let Vm::Installing(install) = &mut self.vm else {
-            return;
-        };
-        if let Err(why) = install.chunk(offset, bytes) {
-            events.push_back(ProtocolEvent::SessionFailed { session, why });
-            return;
-        }
-        if !last {
-            return;
-        }
-        match install.finish() {
-            Ok((position, machine, neighbours, records)) => {
-                let mut replay = Replay::new(machine, position);
-                replay.push(records);
-                self.neighbours = neighbours;
-                let following = Following {
-                    session,
-                    replay,
-                    draining: false,
-                };
-                self.vm = Vm::Following(Box::new(following));
-                events.push_back(ProtocolEvent::Installed { session });
-            }
-            Err(why) => events.push_back(ProtocolEvent::SessionFailed { session, why }),
-        }
-    }
-
-    fn store(
-        &mut self,
-        session: SessionId,
-        first: u64,
-        end: u64,
-        batch: &[u8],
-    ) -> Result<(), String> {
-        let batch = Batch::decode(batch).map_err(|error| format!("log batch: {error}"))?;
-        if batch.first_position != first || batch.next_position() != end {
-            return Err(format!(
-                "log batch holds positions {}..{}, its frame says {first}..{end}",
-                batch.first_position,
-                batch.next_position()
-            ));
-        }
-        let push = |records: Vec<Record>, backlog: usize| {
-            if backlog + records.len() > MAX_BACKLOG {
-                return Err(format!(
-                    "more than {MAX_BACKLOG} records wait to be executed"
-                ));
-            }
-            Ok(records)
-        };
-        match &mut self.vm {
-            Vm::Following(f) if f.session == session && !f.draining => {
-                let records = push(batch.records, f.replay.backlog())?;
-                f.replay.push(records);
-                Ok(())
-            }
-            Vm::Installing(install) if install.session == session => {
-                let records = push(batch.records, install.backlog())?;
-                install.push(records);
-                Ok(())
-            }
-            _ => Err("a log batch without a machine to follow it".to_owned()),
-        }
     }
 
     /// Notes something for the journal.

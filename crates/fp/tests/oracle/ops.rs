@@ -95,6 +95,8 @@ mod theirs64 {
 /// One entry. `unsafe` inside is the call into the oracle.
 macro_rules! op {
     ($name:expr, [$($kind:ident),+], $ours:expr, |$o:pat_param, $rm:pat_param| $theirs:expr) => {{
+        /// # Safety
+        /// As the oracle's functions: none beyond a thread of its own state.
         unsafe fn theirs($o: [u64; 3], $rm: u8) -> u64 {
             // SAFETY: see `oracle`.
             unsafe { $theirs }
@@ -114,6 +116,9 @@ macro_rules! format_ops {
 
             /// SoftFloat has no `fmin` and `fmax`: this puts them together
             /// from its quiet comparison and the ISA manual's words.
+            ///
+            /// # Safety
+            /// As the oracle's functions.
             unsafe fn pick(a: u64, b: u64, min: bool) -> u64 {
                 let nan = |x: u64| Host::from_bits(x as Bits).is_nan();
                 // SAFETY: see `oracle`.
@@ -137,6 +142,10 @@ macro_rules! format_ops {
                 }
             }
 
+            /// The class by the host's categories.
+            ///
+            /// # Safety
+            /// As the oracle's functions.
             unsafe fn class(a: u64) -> u64 {
                 use std::num::FpCategory::*;
                 let host = Host::from_bits(a as Bits);

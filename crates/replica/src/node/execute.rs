@@ -1,0 +1,268 @@
+//! Executing: slices of the live half and of the replay, input, idling, holding back.
+
+use super::*;
+
+/// Steps of one slice of a replay: the backup looks at its channel as often as the
+/// live node looks at its wire.
+const REPLAY_STEPS: u64 = 10_000;
+/// Steps of a slice while draining for a takeover: nothing else is to be done.
+const DRAIN_STEPS: u64 = 1_000_000;
+
+impl Replica {
+    /// Whether a live guest must be held back now.
+    pub(super) fn stalled(&self) -> bool {
+        let behind = match (&self.vm, self.peer_vtime) {
+            (Vm::Live(live), Some(peer)) => {
+                live.machine().mtime().saturating_sub(peer) > MAX_LAG_TICKS
+            }
+            _ => false,
+        };
+        self.node.execution_must_wait()
+            || (self.node.wants_log() && (behind || self.queued_bytes > LOG_QUEUE_BYTES))
+    }
+
+    pub(super) fn slice(&mut self, env: &mut dyn Env, now: HostTime) {
+        if self.frozen {
+            return;
+        }
+        self.beat = self.beat.wrapping_add(1);
+        match &self.vm {
+            Vm::Live(_) => self.live_slice(env, now),
+            Vm::Following(_) => self.follow_slice(env, REPLAY_STEPS),
+            Vm::Nothing | Vm::Installing(_) => {}
+        }
+        self.report_progress(env, false);
+    }
+
+    pub(super) fn live_slice(&mut self, env: &mut dyn Env, now: HostTime) {
+        if self.stalled() {
+            self.held_back = true;
+            return;
+        }
+        if self.held_back {
+            self.held_back = false;
+            self.resume(now);
+        }
+        let Vm::Live(live) = &mut self.vm else { return };
+        let exit = live.slice(now, &mut || env.now());
+        let console = live.machine_mut().take_console();
+        if !console.is_empty() {
+            self.actions.push_back(Action::Console(console));
+        }
+        let exit = match exit {
+            Ok(exit) => exit,
+            Err(error) => return self.fatal(error.to_string()),
+        };
+        match exit {
+            LiveExit::Busy => self.idle = None,
+            LiveExit::Idle { wake_ns } => self.idle = Some(wake_ns),
+            LiveExit::Output { position, output } => {
+                self.idle = None;
+                self.live_output(env, position, output);
+            }
+            LiveExit::Halted(_) => self.idle = Some(None),
+        }
+        self.answer_entropy(env);
+        if let Vm::Live(live) = &mut self.vm {
+            live.flush_if_due(env.now());
+        }
+        self.send_batches(env);
+    }
+
+    /// The output's record is in the log: flush, then queue it in the gate under its
+    /// position. Next hop: [`twinvm_protocol::Gate`].
+    pub(super) fn live_output(&mut self, env: &mut dyn Env, position: u64, output: Output) {
+        for item in &output.items {
+            if let OutputItem::Frame { device, bytes } = item {
+                self.neighbours.learn(*device, bytes);
+            }
+        }
+        let halts = output
+            .items
+            .iter()
+            .any(|item| matches!(item, OutputItem::Halt(_)));
+        let position = Position(position);
+        let bytes = output_bytes(&output);
+        if let Vm::Live(live) = &mut self.vm {
+            live.flush();
+        }
+        self.tell(
+            env,
+            ProtocolEvent::Output {
+                position,
+                bytes,
+                item: output,
+            },
+        );
+        self.send_batches(env);
+        if halts {
+            self.tell(env, ProtocolEvent::GuestHalted { position });
+        }
+    }
+
+    pub(super) fn answer_entropy(&mut self, env: &mut dyn Env) {
+        let Vm::Live(live) = &mut self.vm else { return };
+        if let Some((device, len)) = live.entropy_wanted() {
+            let mut bytes = vec![0; len];
+            env.random(&mut bytes);
+            let now = env.now();
+            if let Err(error) = live.entropy(device, bytes, now) {
+                return self.fatal(error.to_string());
+            }
+            self.idle = None;
+        }
+    }
+
+    pub(super) fn follow_slice(&mut self, env: &mut dyn Env, steps: u64) {
+        let Vm::Following(following) = &mut self.vm else {
+            return;
+        };
+        let result = following.replay.run(steps);
+        let console = following.replay.machine_mut().take_console();
+        if !console.is_empty() {
+            self.actions.push_back(Action::Console(console));
+        }
+        match result {
+            Ok(ReplayExit::Output { position, output }) => {
+                let event = self.replayed_output(position, output);
+                for event in event {
+                    self.tell(env, event);
+                }
+            }
+            Ok(_) => {}
+            Err(divergence) => {
+                let detail = divergence.to_string();
+                self.divergence = Some(detail.clone());
+                self.tell(env, ProtocolEvent::Diverged { detail });
+            }
+        }
+    }
+
+    pub(super) fn replayed_output(
+        &mut self,
+        position: u64,
+        output: Output,
+    ) -> Vec<ProtocolEvent<Output>> {
+        for item in &output.items {
+            if let OutputItem::Frame { device, bytes } = item {
+                self.neighbours.learn(*device, bytes);
+            }
+        }
+        let halts = output
+            .items
+            .iter()
+            .any(|item| matches!(item, OutputItem::Halt(_)));
+        let position = Position(position);
+        let bytes = output_bytes(&output);
+        let mut events = vec![ProtocolEvent::Output {
+            position,
+            bytes,
+            item: output,
+        }];
+        if halts {
+            events.push(ProtocolEvent::GuestHalted { position });
+        }
+        events
+    }
+
+    /// Executes all that is stored, for a claim.
+    pub(super) fn drain(&mut self, events: &mut VecDeque<ProtocolEvent<Output>>) {
+        loop {
+            let Vm::Following(following) = &mut self.vm else {
+                return;
+            };
+            let exit = following.replay.run(DRAIN_STEPS);
+            let position = Position(following.replay.position());
+            let console = following.replay.machine_mut().take_console();
+            if !console.is_empty() {
+                self.actions.push_back(Action::Console(console));
+            }
+            match exit {
+                Ok(ReplayExit::Starved | ReplayExit::End { .. }) => {
+                    events.push_back(ProtocolEvent::Drained { position });
+                    return;
+                }
+                Ok(ReplayExit::Busy) => {}
+                Ok(ReplayExit::Output { position, output }) => {
+                    events.extend(self.replayed_output(position, output));
+                }
+                Err(divergence) => {
+                    let detail = divergence.to_string();
+                    self.divergence = Some(detail.clone());
+                    events.push_back(ProtocolEvent::Diverged { detail });
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(super) fn frame(&mut self, env: &mut dyn Env, now: HostTime, device: u8, bytes: Vec<u8>) {
+        if self.frozen {
+            return;
+        }
+        let Vm::Live(live) = &mut self.vm else { return };
+        if let Err(error) = live.net_rx(device, bytes, now) {
+            return self.fatal(error.to_string());
+        }
+        self.idle = None;
+        self.send_batches(env);
+    }
+
+    pub(super) fn tick(&mut self, env: &mut dyn Env, now: HostTime) {
+        self.beat = self.beat.wrapping_add(1);
+        let due = self
+            .node
+            .next_deadline()
+            .is_some_and(|at| at <= protocol_time(now));
+        self.report_progress(env, due);
+        if due {
+            self.tell(env, ProtocolEvent::Tick);
+        }
+        if self.frozen {
+            return;
+        }
+        let Vm::Live(live) = &mut self.vm else { return };
+        let woken = matches!(self.idle, Some(Some(wake)) if wake <= now.mono_ns);
+        if woken && let Err(error) = live.woke(now) {
+            return self.fatal(error.to_string());
+        }
+        live.flush_if_due(now);
+        if woken {
+            self.idle = None;
+        }
+        self.send_batches(env);
+    }
+
+    /// Goes on after a time in which nothing was executed.
+    pub(super) fn resume(&mut self, now: HostTime) {
+        if let Vm::Live(live) = &mut self.vm {
+            if let Err(error) = live.woke(now) {
+                return self.fatal(error.to_string());
+            }
+            self.idle = None;
+        }
+    }
+
+    pub(super) fn report_progress(&mut self, env: &mut dyn Env, always: bool) {
+        let now = env.now();
+        if !always && now.mono_ns.saturating_sub(self.last_progress_ns) < PROGRESS_NS {
+            return;
+        }
+        let progress = match &self.vm {
+            Vm::Live(live) => Progress {
+                icount: live.machine().icount(),
+                position: Position(live.position()),
+                vtime: live.machine().mtime(),
+            },
+            Vm::Following(following) => Progress {
+                icount: following.replay.machine().icount(),
+                position: Position(following.replay.position()),
+                vtime: following.replay.machine().mtime(),
+            },
+            Vm::Nothing | Vm::Installing(_) => return,
+        };
+        self.last_progress_ns = now.mono_ns;
+        let beat = self.beat;
+        self.tell(env, ProtocolEvent::Progress { progress, beat });
+    }
+}
