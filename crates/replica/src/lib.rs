@@ -4,6 +4,7 @@
 //!   outside with the step count, keeps virtual time close to the host's clock,
 //!   and hands out outputs with their log positions.
 //! * [`Replay`] executes a machine from a log and checks it against the log.
+//! * [`Perturbation`] disturbs a replay in every way that must not matter.
 //! * [`Replica`] joins either with the protocol: one `apply` per event.
 //!
 //! Neither has a clock: the host's time is an argument. Waiting, threads and
@@ -15,12 +16,14 @@ mod install;
 mod live;
 mod node;
 mod pacing;
+mod perturb;
 mod replay;
 
 pub use event::{Action, Env, Event};
 pub use live::{Live, LiveError, LiveExit, LiveStats};
 pub use node::{Replica, ReplicaStatus, Wait};
 pub use pacing::HostTime;
+pub use perturb::{PerturbCounts, Perturbation};
 pub use replay::{Divergence, Replay, ReplayExit};
 
 #[cfg(test)]

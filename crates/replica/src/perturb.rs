@@ -1,0 +1,242 @@
+//! Replay with everything changed that must not matter.
+//!
+//! What the guest sees is a function of snapshot and log alone. So a replay that is cut into
+//! other slices, whose engine forgets what it has derived, and whose machine is now and then
+//! exchanged for a restored copy of itself must give the digests of the log all the same. Where
+//! it doesn't, something depends on the host, and the two nodes of a pair would drift apart.
+
+use crate::replay::{Divergence, Replay, ReplayExit};
+use twinvm_log::{Body, Record};
+use twinvm_machine::{Digest, Machine, SnapshotError, SnapshotStream};
+
+/// Steps between two flushes of the engine, on average.
+const FLUSH_STEPS: u64 = 3_000_000;
+/// Steps between two extra digests, on average.
+const DIGEST_STEPS: u64 = 150_000_000;
+/// Steps between two exchanges of the machine, on average. One costs about 0.3 s.
+const RESTORE_STEPS: u64 = 300_000_000;
+/// Steps between the beginnings of two snapshots that are read while the guest goes on.
+const SNAPSHOT_STEPS: u64 = 400_000_000;
+/// Most bytes of such a snapshot that are read between two slices.
+const READ_BYTES: u64 = 2 << 20;
+
+/// One way of cutting time into slices: how long they are and how many follow each other.
+struct Cut {
+    steps: u64,
+    slices: u64,
+}
+
+/// Single steps find what depends on a slice's end, long slices what depends on its absence.
+/// The short ones are few enough that they cost seconds, not minutes.
+const CUTS: [Cut; 4] = [
+    Cut {
+        steps: 1,
+        slices: 4000,
+    },
+    Cut {
+        steps: 16,
+        slices: 4000,
+    },
+    Cut {
+        steps: 2_000,
+        slices: 400,
+    },
+    Cut {
+        steps: 300_000,
+        slices: 40,
+    },
+];
+
+/// What was done to a replay, for reports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PerturbCounts {
+    /// Slices run.
+    pub slices: u64,
+    /// Times the engine had to forget everything it had derived.
+    pub flushes: u64,
+    /// Times the machine was exchanged for a copy restored from its own snapshot.
+    pub restores: u64,
+    /// Snapshots read while the guest went on, restored aside and compared.
+    pub snapshots: u64,
+    /// Digests beyond those in the log.
+    pub digests: u64,
+}
+
+/// Disturbs a replay in ways that follow from a seed alone.
+pub struct Perturbation {
+    rng: SplitMix64,
+    cut: usize,
+    slices_left: u64,
+    flush_at: u64,
+    digest_at: u64,
+    restore_at: u64,
+    snapshot_at: u64,
+    reading: Option<Reading>,
+    sabotage_at: Option<u64>,
+    counts: PerturbCounts,
+}
+
+/// A snapshot that is being read while the guest goes on.
+struct Reading {
+    stream: SnapshotStream,
+    bytes: Vec<u8>,
+    begun: u64,
+    digest: Digest,
+}
+
+impl Perturbation {
+    /// The perturbation of this seed, for a machine that stands at `icount`.
+    pub fn new(seed: u64, icount: u64) -> Self {
+        let mut rng = SplitMix64(seed);
+        Self {
+            cut: 0,
+            slices_left: 0,
+            flush_at: rng.after(icount, FLUSH_STEPS),
+            digest_at: rng.after(icount, DIGEST_STEPS),
+            restore_at: rng.after(icount, RESTORE_STEPS),
+            snapshot_at: rng.after(icount, SNAPSHOT_STEPS),
+            reading: None,
+            sabotage_at: None,
+            counts: PerturbCounts::default(),
+            rng,
+        }
+    }
+
+    /// Gives the guest a key that is not in the log, at the first slice end from this step on:
+    /// what a fault of determinism does. A replay that doesn't find it proves nothing.
+    pub fn sabotage(&mut self, icount: u64) {
+        self.sabotage_at = Some(icount);
+    }
+
+    /// What was done so far.
+    pub fn counts(&self) -> PerturbCounts {
+        self.counts
+    }
+
+    /// Disturbs `replay` and runs one slice of it, of at most `budget` steps. Console text is to
+    /// be taken between two calls, it doesn't outlive an exchange of the machine.
+    ///
+    /// # Errors
+    /// [`Divergence`], also if a restored copy is not equal to its original.
+    pub fn run(&mut self, replay: &mut Replay, budget: u64) -> Result<ReplayExit, Divergence> {
+        self.disturb(replay)?;
+        let steps = self.slice_steps();
+        self.counts.slices += 1;
+        replay.run(steps.min(budget))
+    }
+
+    fn slice_steps(&mut self) -> u64 {
+        if self.slices_left == 0 {
+            self.cut = self.rng.below(CUTS.len() as u64) as usize;
+            self.slices_left = 1 + self.rng.below(CUTS[self.cut].slices);
+        }
+        self.slices_left -= 1;
+        1 + self.rng.below(CUTS[self.cut].steps)
+    }
+
+    fn disturb(&mut self, replay: &mut Replay) -> Result<(), Divergence> {
+        let icount = replay.machine().icount();
+        if self.sabotage_at.is_some_and(|at| icount >= at) {
+            let record = Record {
+                icount,
+                body: Body::ConsoleRx { bytes: vec![b'x'] },
+            };
+            if replay.machine_mut().inject(&record).is_ok() {
+                self.sabotage_at = None;
+            }
+        }
+        if icount >= self.flush_at {
+            self.flush_at = self.rng.after(icount, FLUSH_STEPS);
+            self.counts.flushes += 1;
+            replay.machine_mut().flush_engine();
+        }
+        if icount >= self.digest_at {
+            self.digest_at = self.rng.after(icount, DIGEST_STEPS);
+            self.counts.digests += 1;
+            replay.machine_mut().digest();
+        }
+        if icount >= self.snapshot_at {
+            self.snapshot_at = self.rng.after(icount, SNAPSHOT_STEPS);
+            let machine = replay.machine_mut();
+            let digest = machine.digest();
+            self.reading = Some(Reading {
+                stream: machine.snapshot(false),
+                bytes: Vec::new(),
+                begun: icount,
+                digest,
+            });
+        }
+        if let Some(reading) = &mut self.reading {
+            let bytes = 1 + self.rng.below(READ_BYTES) as usize;
+            let machine = replay.machine_mut();
+            if !machine.snapshot_read(&mut reading.stream, bytes, &mut reading.bytes) {
+                self.check_reading(replay)?;
+            }
+        } else if icount >= self.restore_at {
+            // A machine has one snapshot at a time: this waits for the one being read.
+            self.restore_at = self.rng.after(icount, RESTORE_STEPS);
+            self.counts.restores += 1;
+            let machine = replay.machine_mut();
+            let digest = machine.digest();
+            let bytes = machine.save(false);
+            let copy = equal_copy(replay, &bytes, &digest, icount)?;
+            replay.replace_machine(copy);
+        }
+        Ok(())
+    }
+
+    /// A snapshot has been read to its end: it must be of the step at which it began.
+    fn check_reading(&mut self, replay: &Replay) -> Result<(), Divergence> {
+        if let Some(reading) = self.reading.take() {
+            self.counts.snapshots += 1;
+            equal_copy(replay, &reading.bytes, &reading.digest, reading.begun)?;
+        }
+        Ok(())
+    }
+}
+
+/// The machine that `bytes` restore to, if it has the digest of its original.
+fn equal_copy(
+    replay: &Replay,
+    bytes: &[u8],
+    digest: &Digest,
+    begun: u64,
+) -> Result<Machine, Divergence> {
+    let diverged = |what: String| Divergence {
+        position: replay.position(),
+        icount: replay.machine().icount(),
+        what: format!("the snapshot of step {begun} {what}"),
+    };
+    let restored: Result<Machine, SnapshotError> =
+        Machine::restore(bytes, Some(replay.machine().config().clone()));
+    let mut copy = restored.map_err(|error| diverged(format!("can't be restored: {error}")))?;
+    match digest.first_difference(&copy.digest()) {
+        None => Ok(copy),
+        Some(part) => Err(diverged(format!("restores to another machine: {part}"))),
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+struct SplitMix64(u64);
+
+impl SplitMix64 {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`, which is not 0.
+    fn below(&mut self, bound: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+    }
+
+    /// A step after `icount`, `mean` steps on on average.
+    fn after(&mut self, icount: u64, mean: u64) -> u64 {
+        icount
+            .saturating_add(1)
+            .saturating_add(self.below(2 * mean))
+    }
+}
