@@ -1,1 +1,5 @@
+//! Tests of the whole machine with guests of a few instructions.
 
+mod guest;
+mod run;
+mod snapshot;
