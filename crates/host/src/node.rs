@@ -19,9 +19,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Select, Sender, bounded, unbounded};
 use twinvm_machine::MachineConfig;
 use twinvm_protocol::message::Field;
-use twinvm_protocol::{
-    Config, ConnId, Ctl, ExitReason, Identity, Incarnation, NoteLevel, Outcome, RoleKind,
-};
+use twinvm_protocol::{Config, ConnId, Ctl, ExitReason, Identity, Incarnation, NoteLevel, Outcome};
 use twinvm_replica::{Action, Env, Event, Replica, Wait};
 
 use crate::arbiter_file::{FileArbiter, FileArbiterError};
@@ -47,6 +45,8 @@ const CTL_QUEUE: usize = 16;
 const INPUTS_PER_TURN: usize = 64;
 /// The loop looks at timers at least this often while the guest runs: 1 ms.
 const TICK_NS: u64 = 1_000_000;
+/// How long a node that ends waits for its last words to leave: 2 s.
+const LINGER_NS: u64 = 2_000_000_000;
 /// Longest sleep of the loop: it looks at its timers now and then whatever happens.
 const LONGEST_WAIT: Duration = Duration::from_millis(1000);
 /// Size at which the console's file is begun anew, keeping one older: 16 MiB.
@@ -152,6 +152,8 @@ struct NodeLoop {
     /// For arbiter requests that could not even be queued.
     arbiter_replies: Sender<ArbiterReply>,
     conns: Vec<ConnId>,
+    /// Connections that were closed here and are not yet gone.
+    closing: Vec<ConnId>,
     /// A frame that the guest's queue has no room for, per wire.
     waiting_frames: Vec<Option<Vec<u8>>>,
     ctl_waiting: VecDeque<(Ctl, CtlReply)>,
@@ -231,12 +233,11 @@ impl NodeLoop {
             machine: fields.map(|(name, value)| Field { name, value }).collect(),
         };
         let replica = Replica::new(identity, options.protect, options.machine.clone());
-        let mut env = HostEnv::new();
-        let now_ns = env.now().mono_ns;
+        let env = HostEnv::new();
         Ok(Self {
             journal: Journal::new(&options.name),
             console: Console::new(store.folder().join("console.log")),
-            meter: Meter::new(now_ns),
+            meter: Meter::default(),
             watch: Watch::default(),
             waiting_frames: vec![None; wires.len()],
             inputs: Inputs {
@@ -256,6 +257,7 @@ impl NodeLoop {
             _ctl_server: ctl_server,
             _signals: signals,
             conns: Vec::new(),
+            closing: Vec::new(),
             ctl_waiting: VecDeque::new(),
             last_tick_ns: 0,
             ended: None,
@@ -274,6 +276,7 @@ impl NodeLoop {
         self.apply(Event::Start { generation });
         loop {
             if let Some(end) = self.ended.take() {
+                self.linger();
                 return end;
             }
             self.take_inputs();
@@ -284,6 +287,20 @@ impl NodeLoop {
             match self.replica.wait() {
                 Wait::Run => self.apply(Event::Slice),
                 Wait::Until(at_ns) => self.sleep(at_ns),
+            }
+        }
+    }
+
+    /// Lets the last words to the peer leave: it may need them to know that this was
+    /// no crash.
+    fn linger(&mut self) {
+        let until_ns = self.env.now().mono_ns.saturating_add(LINGER_NS);
+        while !self.closing.is_empty() {
+            let left = until_ns.saturating_sub(self.env.now().mono_ns);
+            match self.inputs.channel.recv_timeout(Duration::from_nanos(left)) {
+                Ok(ChannelEvent::Down { conn, .. }) => self.closing.retain(|c| *c != conn),
+                Ok(_) => {}
+                Err(_) => return,
             }
         }
     }
@@ -425,6 +442,7 @@ impl NodeLoop {
             }
             ChannelEvent::Down { conn, .. } => {
                 self.conns.retain(|known| *known != conn);
+                self.closing.retain(|known| *known != conn);
                 self.apply(Event::ChannelDown { conn });
                 self.tell_queued();
             }
@@ -500,6 +518,7 @@ impl NodeLoop {
                 Action::Close { conn, .. } => {
                     self.hub.close(conn);
                     self.conns.retain(|known| *known != conn);
+                    self.closing.push(conn);
                 }
                 Action::ArbiterRead { req } => self.ask(ArbiterRequest::Read { req }, req),
                 Action::ArbiterCas {
@@ -532,9 +551,7 @@ impl NodeLoop {
                 Action::RoleChanged { from, to, why } => {
                     self.watch.role_changed(now_ns, from, to);
                     self.journal.line(&format!("{from} -> {to}: {why}"));
-                    if to == RoleKind::Live {
-                        self.meter.restart(now_ns);
-                    }
+                    self.meter.restart();
                 }
                 Action::Note { level, text } => self.journal.note(level, &text),
                 Action::CtlAnswer { ctl, result } => self.answer(ctl, result),

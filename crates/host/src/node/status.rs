@@ -11,41 +11,47 @@ use super::takeover::Watch;
 const WINDOW_NS: u64 = 2_000_000_000;
 
 /// Measures rates.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Meter {
-    since_ns: u64,
-    icount: u64,
-    log_bytes: u64,
+    /// Where the window began; none until the first look at a machine, whose counts may be
+    /// those of a snapshot.
+    since: Option<Counts>,
     mips: f64,
     log_bytes_s: f64,
 }
 
-impl Meter {
-    pub(super) fn new(now_ns: u64) -> Self {
-        Self {
-            since_ns: now_ns,
-            icount: 0,
-            log_bytes: 0,
-            mips: 0.0,
-            log_bytes_s: 0.0,
-        }
-    }
+#[derive(Debug, Clone, Copy)]
+struct Counts {
+    at_ns: u64,
+    icount: u64,
+    log_bytes: u64,
+}
 
-    /// Another machine runs here from now on.
-    pub(super) fn restart(&mut self, now_ns: u64) {
-        *self = Self::new(now_ns);
+impl Meter {
+    /// Another machine or another role runs here from now on.
+    pub(super) fn restart(&mut self) {
+        *self = Self::default();
     }
 
     pub(super) fn sample(&mut self, now_ns: u64, replica: &Replica) {
-        let ns = now_ns.saturating_sub(self.since_ns);
+        self.take(now_ns, replica.counters());
+    }
+
+    fn take(&mut self, at_ns: u64, (icount, log_bytes): (u64, u64)) {
+        let now = Counts {
+            at_ns,
+            icount,
+            log_bytes,
+        };
+        let since = *self.since.get_or_insert(now);
+        let ns = at_ns.saturating_sub(since.at_ns);
         if ns < WINDOW_NS {
             return;
         }
-        let (icount, log_bytes) = replica.counters();
         let seconds = ns as f64 / 1e9;
-        self.mips = icount.saturating_sub(self.icount) as f64 / seconds / 1e6;
-        self.log_bytes_s = log_bytes.saturating_sub(self.log_bytes) as f64 / seconds;
-        (self.since_ns, self.icount, self.log_bytes) = (now_ns, icount, log_bytes);
+        self.mips = icount.saturating_sub(since.icount) as f64 / seconds / 1e6;
+        self.log_bytes_s = log_bytes.saturating_sub(since.log_bytes) as f64 / seconds;
+        self.since = Some(now);
     }
 }
 
@@ -117,4 +123,24 @@ pub(super) fn json(
         ],
         "waiting_for": protocol.note,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_begin_where_the_machine_does() {
+        let mut meter = Meter::default();
+        // A machine from a snapshot, five thousand million steps old.
+        meter.take(1_000_000_000, (5_000_000_000, 0));
+        meter.take(2_000_000_000, (5_050_000_000, 500));
+        assert_eq!(meter.mips, 0.0, "the window is not over");
+        meter.take(3_000_000_000, (5_100_000_000, 1_000));
+        assert_eq!((meter.mips, meter.log_bytes_s), (50.0, 500.0));
+        meter.restart();
+        meter.take(4_000_000_000, (5_100_000_000, 0));
+        meter.take(6_000_000_000, (5_102_000_000, 10));
+        assert_eq!((meter.mips, meter.log_bytes_s), (1.0, 5.0));
+    }
 }
