@@ -8,6 +8,7 @@ mod cmd_lan;
 mod cmd_node;
 mod cmd_replay;
 mod cmd_run;
+mod demo;
 mod guest;
 // The parts of a VM.toml that only a pair needs.
 #[allow(dead_code)]
@@ -57,6 +58,7 @@ enum Command {
     Ctl(cmd_ctl::CtlArgs),
     Lan(cmd_lan::LanArgs),
     Image(cmd_image::ImageArgs),
+    Demo(demo::DemoArgs),
 }
 
 impl Command {
@@ -68,6 +70,7 @@ impl Command {
             Self::Ctl(args) => ("ctl", cmd_ctl::run(args)),
             Self::Lan(args) => ("lan", cmd_lan::run(args)),
             Self::Image(args) => ("image", cmd_image::run(args)),
+            Self::Demo(args) => ("demo", demo::run(&args)),
         }
     }
 }

@@ -1,0 +1,455 @@
+//! The demonstration's stages, one after the other, each with a deadline.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use twinvm_image::{BuildOptions, BuiltImage, ImageKind, Terminal};
+
+use super::DemoArgs;
+use super::client::{self, Client, Seen};
+use super::error::DemoError;
+use super::report::{Kill, Report, Work};
+use super::rng::Rng;
+use super::status::{Status, Takeover};
+use super::svg::Chart;
+use super::timeline::longest_gap;
+use super::vm::{Files, NODES, Vm};
+
+/// The switch only has to bind its sockets.
+const LAN_LIMIT: Duration = Duration::from_secs(10);
+/// Both nodes start, one wins the record.
+const LIVE_LIMIT: Duration = Duration::from_secs(30);
+/// The guest boots: some seconds on a fast host, more on a busy one.
+const BOOT_LIMIT: Duration = Duration::from_secs(240);
+/// A snapshot of the whole guest goes over, and the backup catches up.
+const PROTECT_LIMIT: Duration = Duration::from_secs(120);
+/// The first answer on a new connection.
+const FIRST_ANSWER_LIMIT: Duration = Duration::from_secs(20);
+/// The other node notices, takes over and answers: well under a second when all is well.
+const TAKEOVER_LIMIT: Duration = Duration::from_secs(60);
+/// How long one question to the guest's Redis may take while it starts.
+const PING_LIMIT: Duration = Duration::from_secs(2);
+
+/// How often a stage looks whether it is over.
+const LOOK: Duration = Duration::from_millis(20);
+/// The same where looking costs a question to a node or a read of a file.
+const SLOW_LOOK: Duration = Duration::from_millis(100);
+
+/// A kill comes at a random moment between these, counted from protection.
+const KILL_AFTER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(3000));
+/// The client counts this long without a fault before the first kill and after the last.
+const QUIET: Duration = Duration::from_millis(1000);
+/// Answers after a kill that show that the other node answers. With one request at a time, at
+/// most one answer of the killed node can still be on its way.
+const FLOWING_ANSWERS: usize = 5;
+/// How long the new live node runs alone before the killed one comes back.
+const ALONE: Duration = Duration::from_millis(500);
+
+/// Runs everything; true if every answer was right.
+pub(crate) fn run(args: &DemoArgs) -> Result<bool, DemoError> {
+    let interrupted = watch_signals()?;
+    let seed = args.seed.unwrap_or_else(seed_of_the_clock);
+    say(&format!(
+        "demo       {} kills at moments drawn from --seed {seed}",
+        args.kills
+    ));
+    let files = Files::new(&args.out)?;
+    let _lock = files.claim()?;
+    let image = build_image(&args.image)?;
+    let mut demo = Demo {
+        vm: Vm::start(files.clone(), &image)?,
+        client: None,
+        interrupted,
+        rng: Rng::new(seed),
+        kills: Vec::new(),
+        work: Work::default(),
+    };
+    let outcome = demo.play(args.kills);
+    demo.end(&files, (seed, args.kills), outcome)
+}
+
+fn watch_signals() -> Result<Arc<AtomicBool>, DemoError> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&interrupted))
+            .map_err(|error| DemoError::failed(format!("signals can't be watched: {error}")))?;
+    }
+    Ok(interrupted)
+}
+
+fn seed_of_the_clock() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    // Six digits are enough, and can be typed again.
+    now.map_or(1, |now| now.as_micros() as u64 % 1_000_000)
+}
+
+fn build_image(folder: &Path) -> Result<BuiltImage, DemoError> {
+    let mut progress = Terminal::new();
+    let image = twinvm_image::build(
+        ImageKind::Redis,
+        folder,
+        &BuildOptions::default(),
+        &mut progress,
+    );
+    drop(progress);
+    let image = image.map_err(|error| DemoError::failed(format!("the guest's image: {error}")))?;
+    let how = if image.up_to_date {
+        "verified"
+    } else {
+        "built"
+    };
+    say(&format!(
+        "image      Debian with Redis for riscv64, {how}: {}",
+        folder.display()
+    ));
+    Ok(image)
+}
+
+/// A line on the terminal. A reader that has gone away is no reason to stop in the middle.
+fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// A demonstration under way.
+struct Demo {
+    vm: Vm,
+    client: Option<Client>,
+    interrupted: Arc<AtomicBool>,
+    rng: Rng,
+    kills: Vec<Kill>,
+    work: Work,
+}
+
+impl Demo {
+    fn play(&mut self, kills: u32) -> Result<(), DemoError> {
+        let mut live = self.bring_up()?;
+        self.await_protection(live)?;
+        say(&format!("protected  node {} follows", NODES[1 - live]));
+        self.start_client()?;
+        self.count_protected(QUIET, live)?;
+        for number in 1..=kills {
+            live = self.kill_and_recover(live, (number, kills))?;
+        }
+        self.count_protected(QUIET, live)
+    }
+
+    /// Starts the nodes and waits until the guest's Redis answers; gives the live node.
+    fn bring_up(&mut self) -> Result<usize, DemoError> {
+        let lan_log = self.vm.files.lan_log();
+        let forward = self.wait_for("the switch listens", LAN_LIMIT, LOOK, &lan_log, |demo| {
+            demo.vm.forward()
+        })?;
+        let began = Instant::now();
+        for (node, name) in NODES.into_iter().enumerate() {
+            let pid = self.vm.start_node(node)?;
+            say(&format!("node {name}     process {pid}"));
+        }
+        let log = self.vm.files.node_log(0);
+        let (live, _) = self.wait_for("a node is live", LIVE_LIMIT, SLOW_LOOK, &log, |demo| {
+            demo.vm.live()
+        })?;
+        say(&format!("guest      boots on node {}", NODES[live]));
+        let console = self.vm.files.console(live);
+        self.wait_for("the guest is up", BOOT_LIMIT, SLOW_LOOK, &console, |demo| {
+            (demo.vm.says_ready() && client::ping(forward, PING_LIMIT)).then_some(())
+        })?;
+        say(&format!(
+            "guest      is up after {:.1} s; its Redis answers on {forward}",
+            began.elapsed().as_secs_f64()
+        ));
+        Ok(live)
+    }
+
+    /// Waits until the VM would survive the death of either node.
+    fn await_protection(&mut self, live: usize) -> Result<Status, DemoError> {
+        let log = self.vm.files.node_log(live);
+        let mut last = String::new();
+        let protected = self.wait_for("the VM is protected", PROTECT_LIMIT, LOOK, &log, |demo| {
+            match demo.vm.status(live) {
+                Ok(status) if status.protected => return Some(status),
+                Ok(status) => last = status.in_words(),
+                Err(error) => last = error,
+            }
+            None
+        });
+        protected.map_err(|error| match error {
+            DemoError::Failed { what, log } => DemoError::Failed {
+                what: format!("{what} (node {} is {last})", NODES[live]),
+                log,
+            },
+            other => other,
+        })
+    }
+
+    fn start_client(&mut self) -> Result<(), DemoError> {
+        let lan_log = self.vm.files.lan_log();
+        let forward = self.vm.forward();
+        let address = forward.ok_or_else(|| DemoError::failed("the switch has no forward"))?;
+        let client = Client::start(address).map_err(|error| {
+            DemoError::failed_see(format!("connecting to {address}: {error}"), &lan_log)
+        })?;
+        self.client = Some(client);
+        let limit = FIRST_ANSWER_LIMIT;
+        self.wait_for("the client gets answers", limit, LOOK, &lan_log, |demo| {
+            demo.client.as_ref()?.answer_after(0, 1)
+        })?;
+        say("client     INCR on one TCP connection, the next when the last is answered");
+        Ok(())
+    }
+
+    /// Lets the client count for some time.
+    fn count_for(&mut self, time: Duration) -> Result<(), DemoError> {
+        let end = Instant::now() + time;
+        loop {
+            self.check()?;
+            let now = Instant::now();
+            if now >= end {
+                return Ok(());
+            }
+            thread::sleep(LOOK.min(end - now));
+        }
+    }
+
+    /// The same while the VM is protected, and measures what the live node does.
+    fn count_protected(&mut self, time: Duration, live: usize) -> Result<(), DemoError> {
+        let (began, before) = (Instant::now(), self.vm.status(live));
+        self.count_for(time)?;
+        // A node that gives no answer now has no part in the measurement.
+        if let (Ok(before), Ok(after)) = (before, self.vm.status(live)) {
+            let more = |from: Option<u64>, to: Option<u64>| to?.checked_sub(from?);
+            if let (Some(steps), Some(bytes)) = (
+                more(before.icount, after.icount),
+                more(before.log_bytes, after.log_bytes),
+            ) {
+                self.work.seconds += began.elapsed().as_secs_f64();
+                self.work.instructions += steps;
+                self.work.log_bytes += bytes;
+            }
+        }
+        Ok(())
+    }
+
+    /// One round: kill the live node, wait for the other, bring the killed one back. Gives the
+    /// node that is live then.
+    fn kill_and_recover(&mut self, live: usize, which: (u32, u32)) -> Result<usize, DemoError> {
+        let wait = self.rng.between(KILL_AFTER.0, KILL_AFTER.1);
+        self.count_protected(wait, live)?;
+        let other = 1 - live;
+        let killed = self.kill(live, which);
+        let flowing_us = self.await_takeover(other, killed)?;
+        self.measure_pause(flowing_us);
+        self.count_for(ALONE)?;
+        let back = Instant::now();
+        self.vm.start_node(live)?;
+        self.await_protection(other)?;
+        let reprotect_ms = back.elapsed().as_secs_f64() * 1000.0;
+        let (now_us, seen) = (self.now_us(), self.seen());
+        let Some(kill) = self.kills.last_mut() else {
+            return Ok(other);
+        };
+        kill.protected_us = Some(now_us);
+        kill.reprotect_ms = Some(reprotect_ms);
+        kill.join_pause_ms = longest_gap(&seen.times_us, flowing_us, now_us).map(|gap| gap.ms());
+        say(&format!(
+            "           {} joins again: protected after {reprotect_ms:.0} ms (longest wait for an \
+             answer meanwhile {:.0} ms)",
+            NODES[live],
+            kill.join_pause_ms.unwrap_or(0.0)
+        ));
+        Ok(other)
+    }
+
+    /// Kills the live node; gives the wall clock's time of it in milliseconds since 1970.
+    fn kill(&mut self, live: usize, (number, kills): (u32, u32)) -> f64 {
+        let pid = self.vm.pid(live);
+        let at_us = self.now_us();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+        self.vm.kill_node(live);
+        self.kills.push(Kill {
+            node: NODES[live],
+            at_us,
+            pause: None,
+            takeover: None,
+            protected_us: None,
+            reprotect_ms: None,
+            join_pause_ms: None,
+        });
+        say(&format!(
+            "kill {:<6}at {:.2} s: kill -9 {} (node {})",
+            format!("{number}/{kills}"),
+            at_us as f64 / 1e6,
+            pid.unwrap_or(0),
+            NODES[live]
+        ));
+        wall.map_or(0.0, |wall| wall.as_secs_f64() * 1000.0)
+    }
+
+    /// Waits until the other node answers; gives the time at which it surely does. No node is asked anything before the client has
+    /// its answers: that would take time from the pause that is measured.
+    fn await_takeover(&mut self, other: usize, killed_unix_ms: f64) -> Result<u64, DemoError> {
+        let at_us = self.kills.last().map_or(0, |kill| kill.at_us);
+        let log = self.vm.files.node_log(other);
+        let limit = TAKEOVER_LIMIT;
+        let flowing_us = self.wait_for("the other node answers", limit, LOOK, &log, |demo| {
+            demo.client.as_ref()?.answer_after(at_us, FLOWING_ANSWERS)
+        })?;
+        let status = self.wait_for("the other node is live", limit, LOOK, &log, |demo| {
+            demo.vm.status(other).ok().filter(Status::is_live)
+        })?;
+        // An older one isn't of this kill.
+        let is_new =
+            |takeover: &Takeover| takeover.at_unix_ms.is_none_or(|at| at >= killed_unix_ms);
+        if let Some(kill) = self.kills.last_mut() {
+            kill.takeover = status.last_takeover.filter(is_new);
+        }
+        Ok(flowing_us)
+    }
+
+    /// The pause is the longest wait between the last answer before the kill and the time at
+    /// which answers surely flow again.
+    fn measure_pause(&mut self, flowing_us: u64) {
+        let seen = self.seen();
+        if let Some(kill) = self.kills.last_mut() {
+            kill.pause = longest_gap(&seen.times_us, kill.at_us, flowing_us);
+            let parts = kill.takeover.unwrap_or_default().parts();
+            say(&format!(
+                "           the client waited {:.0} ms for an answer{}",
+                kill.pause.map_or(0.0, |gap| gap.ms()),
+                if parts.is_empty() {
+                    parts
+                } else {
+                    format!(" ({parts})")
+                }
+            ));
+        }
+    }
+
+    fn now_us(&self) -> u64 {
+        self.client.as_ref().map_or(0, Client::now_us)
+    }
+
+    fn seen(&self) -> Seen {
+        self.client.as_ref().map(Client::seen).unwrap_or_default()
+    }
+
+    /// An error if the demonstration can't go on, whatever it is waiting for.
+    fn check(&mut self) -> Result<(), DemoError> {
+        if self.interrupted.load(Ordering::Relaxed) {
+            return Err(DemoError::Interrupted);
+        }
+        if let Some(fault) = self.client.as_ref().and_then(Client::fault) {
+            return Err(DemoError::Client(fault));
+        }
+        self.vm.check()
+    }
+
+    /// Waits until `look` finds something, at most for `limit`; `log` is where to look if it
+    /// never does.
+    fn wait_for<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        every: Duration,
+        log: &Path,
+        mut look: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Result<T, DemoError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            self.check()?;
+            if let Some(found) = look(self) {
+                return Ok(found);
+            }
+            if Instant::now() >= deadline {
+                let what = format!("waited {} s until {what}: it never came", limit.as_secs());
+                return Err(DemoError::failed_see(what, log));
+            }
+            thread::sleep(every);
+        }
+    }
+
+    /// The last question to the guest, the end of all processes, and the report. A run that
+    /// failed has a report too, as far as it came.
+    fn end(
+        mut self,
+        files: &Files,
+        seed_and_kills: (u64, u32),
+        outcome: Result<(), DemoError>,
+    ) -> Result<bool, DemoError> {
+        let client = self.client.take();
+        let seen = match (&outcome, client) {
+            (_, None) => Seen::default(),
+            (Ok(()) | Err(DemoError::Client(_)), Some(client)) => client.finish(),
+            // Nothing more will come: don't wait for it.
+            (Err(_), Some(client)) => client.seen(),
+        };
+        self.vm.stop(outcome.is_ok());
+        let failure = outcome.as_ref().err().map(first_line);
+        let report = Report::new(&seen, &self.kills, &self.work, seed_and_kills, failure);
+        if !seen.times_us.is_empty() {
+            say(&report.to_string());
+            write_report(files, &report, &seen, &self.kills)?;
+        }
+        match outcome {
+            Ok(()) | Err(DemoError::Client(_)) => {
+                if let Some(failure) = &report.failure {
+                    say(&format!("failed     {failure}"));
+                }
+                Ok(report.ok)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn first_line(error: &DemoError) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+fn write_report(
+    files: &Files,
+    report: &Report,
+    seen: &Seen,
+    kills: &[Kill],
+) -> Result<(), DemoError> {
+    let json = serde_json::to_string_pretty(report)
+        .map_err(|error| DemoError::failed(format!("report.json: {error}")))?;
+    let chart = Chart {
+        times_us: &seen.times_us,
+        kills,
+        subtitle: subtitle(report),
+    };
+    let write = |path: PathBuf, text: String| {
+        fs::write(&path, text).map_err(DemoError::io(&path))?;
+        Ok::<_, DemoError>(path)
+    };
+    let json = write(files.report_json(), json + "\n")?;
+    let svg = write(files.report_svg(), chart.draw())?;
+    say(&format!(
+        "report     {}\n           {}",
+        json.display(),
+        svg.display()
+    ));
+    Ok(())
+}
+
+fn subtitle(report: &Report) -> String {
+    format!(
+        "Redis INCR, one request at a time: {} answers in {:.1} s, {} lost, {} duplicated, {} out \
+         of order, {} kills (seed {})",
+        report.answers,
+        report.seconds,
+        report.lost,
+        report.duplicated,
+        report.out_of_order,
+        report.takeovers.len(),
+        report.seed
+    )
+}

@@ -1,0 +1,260 @@
+//! What is told at the end: report.json and the summary on the terminal.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::checker::Tally;
+use super::client::{KEY, Seen};
+use super::status::Takeover;
+use super::timeline::percentile;
+
+/// One kill and what followed, as the client and the nodes saw it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Kill {
+    /// The node that was killed.
+    pub(crate) node: &'static str,
+    /// When, in microseconds since the client's start.
+    pub(crate) at_us: u64,
+    /// The longest time without an answer across the kill, in microseconds since the client's
+    /// start.
+    pub(crate) pause: Option<super::timeline::Gap>,
+    /// What the node that took over says of it.
+    pub(crate) takeover: Option<Takeover>,
+    /// When the VM was protected again, in microseconds since the client's start.
+    pub(crate) protected_us: Option<u64>,
+    /// From the start of the killed node to the VM being protected again.
+    pub(crate) reprotect_ms: Option<f64>,
+    /// The longest time without an answer from then until the VM was protected again.
+    pub(crate) join_pause_ms: Option<f64>,
+}
+
+/// What the live nodes did while they were protected and the client counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Work {
+    /// Time that was measured, in seconds.
+    pub(crate) seconds: f64,
+    /// Bytes of log made in it.
+    pub(crate) log_bytes: u64,
+    /// Instructions executed in it.
+    pub(crate) instructions: u64,
+}
+
+impl Work {
+    /// So many a second; `None` if nothing was measured.
+    fn rate(&self, count: u64) -> Option<f64> {
+        (self.seconds > 0.0).then(|| count as f64 / self.seconds)
+    }
+}
+
+/// The content of report.json. Times are in milliseconds unless the name says otherwise.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Report {
+    /// New answers.
+    pub(crate) answers: u64,
+    /// Numbers that never came.
+    pub(crate) lost: u64,
+    /// Numbers that came twice.
+    pub(crate) duplicated: u64,
+    /// Numbers that came after a higher one.
+    pub(crate) out_of_order: u64,
+    /// Answers that were none.
+    pub(crate) wrong: u64,
+    /// GET at the end gave the highest number.
+    pub(crate) final_check: bool,
+    /// Every answer was right, up to the last check.
+    pub(crate) ok: bool,
+    /// What ended the run early.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) failure: Option<String>,
+    /// From the first answer to the last, in seconds.
+    pub(crate) seconds: f64,
+    /// Size of the log while protected.
+    pub(crate) log_mbit_s: Option<f64>,
+    /// Speed of the guest while protected.
+    pub(crate) guest_mips: Option<f64>,
+    /// For each kill: from the start of the killed node to protection.
+    pub(crate) reprotect_ms: Vec<Option<f64>>,
+    /// The pauses of all takeovers together.
+    pub(crate) pause_ms: Spread,
+    /// One entry for each kill.
+    pub(crate) takeovers: Vec<TakeoverEntry>,
+    /// The seed of the random moments.
+    pub(crate) seed: u64,
+    /// How many kills were asked for.
+    pub(crate) kills: u32,
+}
+
+/// One kill in report.json.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct TakeoverEntry {
+    /// When the node was killed, in seconds since the client's start.
+    pub(crate) at_s: f64,
+    /// The node that was killed.
+    pub(crate) node: &'static str,
+    /// The longest time without an answer.
+    pub(crate) pause_ms: Option<f64>,
+    /// Parts of it, as the new live node measured them.
+    pub(crate) detect_ms: Option<f64>,
+    /// Winning the arbiter's record.
+    pub(crate) arbitrate_ms: Option<f64>,
+    /// Executing what was left of the log.
+    pub(crate) drain_ms: Option<f64>,
+    /// Announcing the MAC address.
+    pub(crate) announce_ms: Option<f64>,
+    /// The longest time without an answer from then until the VM was protected again.
+    pub(crate) join_pause_ms: Option<f64>,
+}
+
+/// Percentiles by nearest rank.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Spread {
+    /// Half of all are at most this.
+    pub(crate) p50: Option<f64>,
+    /// 99 of 100 are at most this.
+    pub(crate) p99: Option<f64>,
+    /// The longest.
+    pub(crate) max: Option<f64>,
+}
+
+impl Report {
+    pub(crate) fn new(
+        seen: &Seen,
+        kills: &[Kill],
+        work: &Work,
+        (seed, asked_kills): (u64, u32),
+        failure: Option<String>,
+    ) -> Self {
+        let Tally {
+            answers,
+            lost,
+            duplicated,
+            out_of_order,
+            wrong,
+        } = seen.tally;
+        let final_check = seen.final_value == Some(seen.last.to_string());
+        let pauses: Vec<f64> = kills.iter().filter_map(pause_ms).collect();
+        let length_us = match seen.times_us[..] {
+            [first, .., last] => last - first,
+            _ => 0,
+        };
+        Self {
+            answers,
+            lost,
+            duplicated,
+            out_of_order,
+            wrong,
+            final_check,
+            ok: seen.tally.is_clean()
+                && final_check
+                && seen.fault.is_none()
+                && kills.len() == asked_kills as usize
+                && failure.is_none(),
+            failure: failure.or_else(|| seen.fault.clone()),
+            seconds: round(length_us as f64 / 1e6),
+            log_mbit_s: work
+                .rate(work.log_bytes)
+                .map(|bytes| round(bytes * 8.0 / 1e6)),
+            guest_mips: work.rate(work.instructions).map(|steps| round(steps / 1e6)),
+            reprotect_ms: kills.iter().map(|k| k.reprotect_ms.map(round)).collect(),
+            pause_ms: Spread {
+                p50: percentile(&pauses, 50.0),
+                p99: percentile(&pauses, 99.0),
+                max: percentile(&pauses, 100.0),
+            },
+            takeovers: kills.iter().map(TakeoverEntry::new).collect(),
+            seed,
+            kills: asked_kills,
+        }
+    }
+}
+
+impl TakeoverEntry {
+    fn new(kill: &Kill) -> Self {
+        let parts = kill.takeover.unwrap_or_default();
+        Self {
+            at_s: round(kill.at_us as f64 / 1e6),
+            node: kill.node,
+            pause_ms: pause_ms(kill),
+            detect_ms: parts.detect_ms,
+            arbitrate_ms: parts.arbitrate_ms,
+            drain_ms: parts.drain_ms,
+            announce_ms: parts.announce_ms,
+            join_pause_ms: kill.join_pause_ms.map(round),
+        }
+    }
+}
+
+fn pause_ms(kill: &Kill) -> Option<f64> {
+    kill.pause.map(|gap| round(gap.ms()))
+}
+
+/// Three digits after the point are enough for every unit in the report.
+fn round(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+/// A number with one digit after the point, or a dash.
+struct Shown(Option<f64>);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(value) => write!(f, "{value:.1}"),
+            None => f.write_str("–"),
+        }
+    }
+}
+
+/// The summary on the terminal.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counted = match self.final_check {
+            true => "GET says the same",
+            false => "GET DOESN'T SAY THE SAME",
+        };
+        writeln!(
+            f,
+            "answers    {} in {:.1} s on one connection; {counted} ({KEY})",
+            self.answers, self.seconds
+        )?;
+        write!(
+            f,
+            "           {} lost, {} duplicated, {} out of order",
+            self.lost, self.duplicated, self.out_of_order
+        )?;
+        match self.wrong {
+            0 => writeln!(f)?,
+            wrong => writeln!(f, ", {wrong} wrong")?,
+        }
+        if !self.takeovers.is_empty() {
+            let reprotect: Vec<f64> = self.reprotect_ms.iter().flatten().copied().collect();
+            writeln!(
+                f,
+                "pauses     p50 {} ms, p99 {} ms, longest {} ms ({} of {} kills)",
+                Shown(self.pause_ms.p50),
+                Shown(self.pause_ms.p99),
+                Shown(self.pause_ms.max),
+                self.takeovers.len(),
+                self.kills
+            )?;
+            writeln!(
+                f,
+                "protection back p50 {} ms, longest {} ms after a node's start",
+                Shown(percentile(&reprotect, 50.0)),
+                Shown(percentile(&reprotect, 100.0))
+            )?;
+        }
+        let log = self
+            .log_mbit_s
+            .map_or("–".to_owned(), |mbit| format!("{mbit:.2}"));
+        write!(
+            f,
+            "while safe log {log} Mbit/s, guest {} million instructions/s",
+            Shown(self.guest_mips)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;
