@@ -12,6 +12,8 @@ pub(crate) struct Profile {
     pub(crate) system: &'static [u32],
     /// Stores to its own code (base x12) and page tables (x10 to x11).
     pub(crate) rewrites: bool,
+    /// Aligns the addresses of atomics.
+    pub(crate) aligned_atomics: bool,
 }
 
 /// Holds the address of a middle of data: stays as it is.
@@ -175,7 +177,12 @@ pub(crate) fn random_program(asm: &mut Asm, rng: &mut Rng, profile: &Profile, co
             50..56 => {
                 let f5 = rng.pick(&[2, 3, 3, 1, 0, 4, 0xc, 8, 0x10, 0x14, 0x18, 0x1c]);
                 let source = if f5 == 2 { 0 } else { rs(rng) };
-                asm.op(amo(f5, rng.chance(2), rd(rng), base(rng), source))
+                let mut at = base(rng);
+                if profile.aligned_atomics {
+                    asm.op(i(-8, at, 7, 13, 0x13));
+                    at = 13;
+                }
+                asm.op(amo(f5, rng.chance(2), rd(rng), at, source))
             }
             56..62 => {
                 let by = if rng.chance(5) {
@@ -195,7 +202,12 @@ pub(crate) fn random_program(asm: &mut Asm, rng: &mut Rng, profile: &Profile, co
             95..96 => {
                 // Anything but SYSTEM, which has CSRs that not every model has.
                 let word = rng.next() as u32 | 3;
-                asm.op(if word & 0x7f == 0x73 { ILLEGAL } else { word })
+                let atomic = profile.aligned_atomics && word & 0x7f == 0x2f;
+                asm.op(if word & 0x7f == 0x73 || atomic {
+                    ILLEGAL
+                } else {
+                    word
+                })
             }
             _ if profile.rewrites => rewrite(asm, rng),
             _ => asm.op(arithmetic(rng)),
@@ -223,6 +235,7 @@ fn rewrite<'a>(asm: &'a mut Asm, rng: &mut Rng) -> &'a mut Asm {
 /// ECALL one mode up; an interrupt is disabled in xie. Uses x28–x31.
 pub(crate) fn handler(asm: &mut Asm, base: u32, wander: bool) {
     let (status, ie, epc, cause) = (base, base + 4, base + 0x41, base + 0x42);
+    let tval = base + 0x43;
     let xret = if base == 0x300 { MRET } else { SRET };
     let previous: u64 = if base == 0x300 { 0x1800 } else { 0x100 };
     let mut resume = Asm::at(0);
@@ -248,7 +261,8 @@ pub(crate) fn handler(asm: &mut Asm, base: u32, wander: bool) {
     ];
     let other = [addi(29, 29, 2), csrw(epc, 29), xret];
 
-    asm.ops(&[csrr(30, cause), csrr(29, epc)]);
+    // tval only so that it shows in a register.
+    asm.ops(&[csrr(31, tval), csrr(30, cause), csrr(29, epc)]);
     asm.op(branch(5, 30, 0, 4 + 4 * interrupt.len() as i32));
     asm.ops(&interrupt);
     for (code, part) in [(1, &resume), (12, &resume), (8, &call), (9, &call)] {

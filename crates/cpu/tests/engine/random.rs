@@ -23,6 +23,7 @@ const PROFILE: Profile = Profile {
         ECALL, ECALL, EBREAK, MRET, SRET, WFI, FENCE, FENCE_I, SFENCE, SFENCE,
     ],
     rewrites: true,
+    aligned_atomics: false,
 };
 
 /// RAM once more for U-mode.
@@ -64,7 +65,7 @@ fn world(seed: u64) -> World {
         let user = rng.pick(&[0, U]);
         let extra = rng.pick(&[0, A, A | D]);
         world.map(n, data_page(n), V | R | W | user | extra);
-        world.map(16 + n, CODE + (n % 3 << 12), V | R | W | X | user | extra);
+        world.map(16 + n, CODE + ((n % 3) << 12), V | R | W | X | user | extra);
     }
     for n in 0..64 {
         world.word(slot(ENTRIES_PAGE, n), random_entry(rng));
@@ -183,7 +184,7 @@ fn random_programs_do_the_same_in_every_way() {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
     let seeds = match (number("TWINVM_SEED"), number("TWINVM_CASES")) {
         (Some(seed), _) => seed..seed + 1,
-        (None, cases) => 0..cases.unwrap_or(150),
+        (None, cases) => 0..cases.unwrap_or(1000),
     };
     let (mut steps, mut traps) = (0, 0);
     let cases = seeds.end - seeds.start;
