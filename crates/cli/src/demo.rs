@@ -74,3 +74,6 @@ pub(crate) fn run(args: &DemoArgs) -> Outcome {
         Err(error) => Err((error.exit_code(), error.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,7 +53,6 @@ const ALONE: Duration = Duration::from_millis(500);
 
 /// Runs everything; true if every answer was right.
 pub(crate) fn run(args: &DemoArgs) -> Result<bool, DemoError> {
-    let interrupted = watch_signals()?;
     let seed = args.seed.unwrap_or_else(seed_of_the_clock);
     say(&format!(
         "demo       {} kills at moments drawn from --seed {seed}",
@@ -61,7 +60,9 @@ pub(crate) fn run(args: &DemoArgs) -> Result<bool, DemoError> {
     ));
     let files = Files::new(&args.out)?;
     let _lock = files.claim()?;
+    // A signal ends the making of an image at once; only from here on is there something to stop.
     let image = build_image(&args.image)?;
+    let interrupted = watch_signals()?;
     let mut demo = Demo {
         vm: Vm::start(files.clone(), &image)?,
         client: None,

@@ -60,8 +60,8 @@ pub(crate) struct Report {
     pub(crate) out_of_order: u64,
     /// Answers that were none.
     pub(crate) wrong: u64,
-    /// GET at the end gave the highest number.
-    pub(crate) final_check: bool,
+    /// GET at the end gave the highest number; none if it was never asked.
+    pub(crate) final_check: Option<bool>,
     /// Every answer was right, up to the last check.
     pub(crate) ok: bool,
     /// What ended the run early.
@@ -132,7 +132,8 @@ impl Report {
             out_of_order,
             wrong,
         } = seen.tally;
-        let final_check = seen.final_value == Some(seen.last.to_string());
+        let final_check = seen.final_value.as_ref();
+        let final_check = final_check.map(|value| *value == seen.last.to_string());
         let pauses: Vec<f64> = kills.iter().filter_map(pause_ms).collect();
         let length_us = match seen.times_us[..] {
             [first, .., last] => last - first,
@@ -146,7 +147,7 @@ impl Report {
             wrong,
             final_check,
             ok: seen.tally.is_clean()
-                && final_check
+                && final_check == Some(true)
                 && seen.fault.is_none()
                 && kills.len() == asked_kills as usize
                 && failure.is_none(),
@@ -210,8 +211,9 @@ impl fmt::Display for Shown {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counted = match self.final_check {
-            true => "GET says the same",
-            false => "GET DOESN'T SAY THE SAME",
+            Some(true) => "GET says the same",
+            Some(false) => "GET DOESN'T SAY THE SAME",
+            None => "GET was not asked",
         };
         writeln!(
             f,

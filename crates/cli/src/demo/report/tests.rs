@@ -81,6 +81,9 @@ fn each_thing_that_can_be_wrong_makes_it_not_ok() {
     let mut miscounted = good.clone();
     miscounted.final_value = Some("5".to_owned());
     assert!(!report(&miscounted, &[kill()], None).ok);
+    let mut unasked = good.clone();
+    unasked.final_value = None;
+    assert!(!report(&unasked, &[kill()], None).ok);
     let mut broken = good.clone();
     broken.fault = Some("reset".to_owned());
     assert!(!report(&broken, &[kill()], None).ok);
