@@ -60,7 +60,7 @@ fn fstore(f3: u32, rs2: u32, rs1: u32, imm: i32) -> u32 {
 
 #[test]
 fn each_form_expands_as_specified() {
-    // Encodings made by GNU as from the assembly in the comment.
+    // As GNU as encodes the assembly in the comment.
     for (half, long) in [
         (0x0040, addi(8, 2, 4)),                  // c.addi4spn s0, sp, 4
         (0x1ffc, addi(15, 2, 1020)),              // c.addi4spn a5, sp, 1020
