@@ -39,6 +39,9 @@ pub(crate) const MAX_KILLS: u32 = 1000;
 /// connection. Then the process of the live node is ended with SIGKILL at random moments; the
 /// other node goes on, the dead one joins again, and the next kill hits the other one. Not one
 /// answer may be lost, doubled or out of order.
+///
+/// The system closes a killed process's connections at once, so the other node knows at once;
+/// a host that loses its power is noticed by its silence, after suspect_ms (300 by default).
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Example:
