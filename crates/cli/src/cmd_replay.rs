@@ -84,7 +84,7 @@ pub(crate) fn run(args: ReplayArgs) -> Outcome {
     }
 
     let from = machine.icount();
-    let mut perturbation = args.perturb.map(|seed| Perturbation::new(seed, from));
+    let mut perturbation = args.perturb.map(|seed| Perturbation::new(seed, &machine));
     if let (Some(perturbation), Some(step)) = (&mut perturbation, args.sabotage) {
         perturbation.sabotage(step);
     }

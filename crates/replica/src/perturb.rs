@@ -9,14 +9,17 @@ use crate::replay::{Divergence, Replay, ReplayExit};
 use twinvm_log::{Body, Record};
 use twinvm_machine::{Digest, Machine, SnapshotError, SnapshotStream};
 
+/// Bytes of a page of guest RAM.
+const PAGE_BYTES: u64 = 4096;
 /// Steps between two flushes of the engine, on average.
 const FLUSH_STEPS: u64 = 3_000_000;
-/// Steps between two extra digests, on average.
-const DIGEST_STEPS: u64 = 150_000_000;
-/// Steps between two exchanges of the machine, on average. One costs about 0.3 s.
-const RESTORE_STEPS: u64 = 300_000_000;
-/// Steps between the beginnings of two snapshots that are read while the guest goes on.
-const SNAPSHOT_STEPS: u64 = 400_000_000;
+// What follows costs time in proportion to RAM, so its distances are steps per page.
+/// Steps per page of RAM between two extra digests, on average.
+const DIGEST_STEPS: u64 = 2300;
+/// Between two exchanges of the machine. With 256 MiB one costs about 0.3 s.
+const RESTORE_STEPS: u64 = 4600;
+/// Between the beginnings of two snapshots that are read while the guest goes on.
+const SNAPSHOT_STEPS: u64 = 6100;
 /// Most bytes of such a snapshot that are read between two slices.
 const READ_BYTES: u64 = 2 << 20;
 
@@ -65,6 +68,7 @@ pub struct PerturbCounts {
 /// Disturbs a replay in ways that follow from a seed alone.
 pub struct Perturbation {
     rng: SplitMix64,
+    pages: u64,
     cut: usize,
     slices_left: u64,
     flush_at: u64,
@@ -85,16 +89,19 @@ struct Reading {
 }
 
 impl Perturbation {
-    /// The perturbation of this seed, for a machine that stands at `icount`.
-    pub fn new(seed: u64, icount: u64) -> Self {
+    /// The perturbation of this seed, beginning with the machine as it is.
+    pub fn new(seed: u64, machine: &Machine) -> Self {
         let mut rng = SplitMix64(seed);
+        let icount = machine.icount();
+        let pages = (machine.config().ram_bytes / PAGE_BYTES).max(1);
         Self {
+            pages,
             cut: 0,
             slices_left: 0,
             flush_at: rng.after(icount, FLUSH_STEPS),
-            digest_at: rng.after(icount, DIGEST_STEPS),
-            restore_at: rng.after(icount, RESTORE_STEPS),
-            snapshot_at: rng.after(icount, SNAPSHOT_STEPS),
+            digest_at: rng.after(icount, pages * DIGEST_STEPS),
+            restore_at: rng.after(icount, pages * RESTORE_STEPS),
+            snapshot_at: rng.after(icount, pages * SNAPSHOT_STEPS),
             reading: None,
             sabotage_at: None,
             counts: PerturbCounts::default(),
@@ -151,12 +158,12 @@ impl Perturbation {
             replay.machine_mut().flush_engine();
         }
         if icount >= self.digest_at {
-            self.digest_at = self.rng.after(icount, DIGEST_STEPS);
+            self.digest_at = self.rng.after(icount, self.pages * DIGEST_STEPS);
             self.counts.digests += 1;
             replay.machine_mut().digest();
         }
         if icount >= self.snapshot_at {
-            self.snapshot_at = self.rng.after(icount, SNAPSHOT_STEPS);
+            self.snapshot_at = self.rng.after(icount, self.pages * SNAPSHOT_STEPS);
             let machine = replay.machine_mut();
             let digest = machine.digest();
             self.reading = Some(Reading {
@@ -174,7 +181,7 @@ impl Perturbation {
             }
         } else if icount >= self.restore_at {
             // A machine has one snapshot at a time: this waits for the one being read.
-            self.restore_at = self.rng.after(icount, RESTORE_STEPS);
+            self.restore_at = self.rng.after(icount, self.pages * RESTORE_STEPS);
             self.counts.restores += 1;
             let machine = replay.machine_mut();
             let digest = machine.digest();
@@ -237,6 +244,6 @@ impl SplitMix64 {
     fn after(&mut self, icount: u64, mean: u64) -> u64 {
         icount
             .saturating_add(1)
-            .saturating_add(self.below(2 * mean))
+            .saturating_add(self.below(mean.saturating_mul(2)))
     }
 }

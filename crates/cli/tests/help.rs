@@ -1,0 +1,49 @@
+//! What a person sees first.
+
+mod support;
+
+use support::twinvm;
+
+#[test]
+fn every_command_explains_itself_with_an_example() {
+    let main = twinvm(&["--help"]);
+    assert_eq!(main.code, Some(0));
+    let commands: Vec<&str> = main
+        .out
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    for known in ["run", "replay", "lan", "image"] {
+        assert!(commands.contains(&known), "{commands:?}");
+    }
+    for command in commands
+        .iter()
+        .map(|name| vec![*name])
+        .chain([vec!["image", "build"]])
+    {
+        let help = twinvm(&[&command[..], &["--help"]].concat());
+        assert_eq!(help.code, Some(0), "{command:?}");
+        assert!(help.out.contains("Example"), "{command:?}: {}", help.out);
+        let call = format!("\n  twinvm {}", command.join(" "));
+        assert!(
+            help.out.contains(&call),
+            "{command:?} lacks{call}: {}",
+            help.out
+        );
+    }
+}
+
+#[test]
+fn the_version_names_the_machine_version() {
+    let version = twinvm(&["--version"]);
+    let expected = format!(
+        "twinvm {} (machine_version {})\n",
+        env!("CARGO_PKG_VERSION"),
+        twinvm_machine::MACHINE_VERSION
+    );
+    assert_eq!((version.code, version.out), (Some(0), expected));
+}

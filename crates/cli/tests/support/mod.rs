@@ -1,0 +1,156 @@
+//! What the tests of the program share: small guests, files for them, and the program itself.
+
+#![allow(dead_code)] // Each test uses some of it.
+
+#[path = "../../../replica/tests/support/guest.rs"]
+pub(crate) mod guest;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_twinvm");
+/// Everything here takes seconds at most, on a busy host too.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// A folder of its own for each test.
+pub(crate) struct Folder(TempDir);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Writes a file; its path as text.
+    pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        fs::write(self.path(name), content).unwrap();
+        self.text(name)
+    }
+
+    pub(crate) fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    /// The names of all there is.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(self.0.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+/// What a finished program has left.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+/// Runs the program to its end.
+pub(crate) fn twinvm(args: &[&str]) -> Done {
+    twinvm_with(args, "")
+}
+
+/// The same with something on standard input.
+pub(crate) fn twinvm_with(args: &[&str], input: impl Into<Vec<u8>>) -> Done {
+    let output = assert_cmd::Command::new(PROGRAM)
+        .args(args)
+        .timeout(LIMIT)
+        .write_stdin(input)
+        .output()
+        .unwrap();
+    Done {
+        code: output.status.code(),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Asserts that the program refuses with exactly this line, exit code 2 and nothing on standard
+/// output.
+#[track_caller]
+pub(crate) fn refuses(args: &[&str], line: &str) {
+    let done = twinvm(args);
+    assert_eq!(done.err, format!("{line}\n"), "{args:?}");
+    assert_eq!((done.code, done.out.as_str()), (Some(2), ""), "{args:?}");
+}
+
+pub(crate) fn json(path: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// A program that is killed if the test fails before it has ended.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Running {
+    pub(crate) fn start(args: &[&str]) -> Self {
+        let mut child = Command::new(PROGRAM)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        Self { child, out }
+    }
+
+    /// Reads standard output up to a line that contains `text`; that line.
+    #[track_caller]
+    pub(crate) fn line_with(&mut self, text: &str) -> String {
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let read = self.out.read_until(b'\n', &mut line).unwrap();
+            assert!(read > 0, "it ended without saying {text:?}");
+            let line = String::from_utf8_lossy(&line);
+            if line.contains(text) {
+                return line.trim_end().to_owned();
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args([&format!("-{name}"), &self.child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for its end; the exit code, or `None` if a signal killed it.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        let until = Instant::now() + LIMIT;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < until, "it doesn't end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

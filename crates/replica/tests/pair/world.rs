@@ -1,0 +1,443 @@
+//! Two nodes in one process: production replicas, joined by queues, with a clock and an
+//! arbiter in memory. A test moves everything by hand or lets it run.
+
+use std::collections::VecDeque;
+
+use twinvm_log::{Batch, Body, Record as LogRecord};
+use twinvm_machine::{Images, MachineConfig, OnReset, SlotConfig};
+use twinvm_protocol::{
+    ArbiterContract, Config, ConnId, ExitReason, Field, Generation, Identity, Incarnation,
+    MemoryArbiter, Message, NodeId, Outcome, Record, ReqId, RoleKind,
+};
+use twinvm_replica::{Action, Env, Event, HostTime, Replica, Wait};
+
+use crate::guest;
+
+/// The node that tests start first.
+pub const A: usize = 0;
+/// The other one.
+pub const B: usize = 1;
+
+/// A slice of the guest takes this long on the world's clock.
+const SLICE_NS: u64 = 30_000;
+/// A node looks at its timers this often at least: 1 ms.
+const TICK_NS: u64 = 1_000_000;
+/// Each look at the clock takes this long, so that time always moves.
+const LOOK_NS: u64 = 100;
+/// How long anything that a test waits for may take on the world's clock: 20 s.
+const PATIENCE_NS: u64 = 20_000_000_000;
+
+/// The world's clock and dice.
+struct Surroundings {
+    now_ns: u64,
+    dice: u64,
+}
+
+impl Env for Surroundings {
+    fn now(&mut self) -> HostTime {
+        self.now_ns += LOOK_NS;
+        HostTime {
+            mono_ns: self.now_ns,
+        }
+    }
+
+    fn random(&mut self, bytes: &mut [u8]) {
+        for byte in bytes {
+            self.dice = self
+                .dice
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            *byte = (self.dice >> 56) as u8;
+        }
+    }
+
+    fn wall_ns(&mut self) -> u64 {
+        1_700_000_000_000_000_000
+    }
+}
+
+/// What waits to be handed to a node, in the order of the one channel.
+#[derive(Debug)]
+pub enum Incoming {
+    Up {
+        conn: ConnId,
+        dialed: bool,
+        nonce: u128,
+    },
+    Message {
+        conn: ConnId,
+        message: Message,
+    },
+    Down {
+        conn: ConnId,
+    },
+}
+
+/// A connection: its name at each end, `None` once that end has closed it.
+struct Link {
+    ends: [Option<ConnId>; 2],
+}
+
+/// One node and what the world has seen of it.
+pub struct Side {
+    pub replica: Replica,
+    /// From the peer, not yet handed over.
+    pub inbox: VecDeque<Incoming>,
+    /// To the arbiter, not yet carried out.
+    pub questions: VecDeque<(ReqId, Option<(Generation, Record)>)>,
+    /// Frames that it has put on the wire.
+    pub wire: Vec<Vec<u8>>,
+    /// The log it holds by what it was sent since it runs: its own storing, not its promise.
+    pub received: Vec<(u64, LogRecord)>,
+    pub exited: Option<ExitReason>,
+    pub notes: Vec<String>,
+    last_tick_ns: u64,
+}
+
+/// Both nodes and everything between them.
+pub struct World {
+    env: Surroundings,
+    pub arbiter: MemoryArbiter,
+    pub sides: [Option<Side>; 2],
+    generations: [Generation; 2],
+    links: Vec<Link>,
+    next_conn: u64,
+    /// Nothing is handed to this node from its inbox.
+    pub hold_inbox: [bool; 2],
+    /// The arbiter does not hear this node.
+    pub hold_questions: [bool; 2],
+    /// Frames on the wire in the order they left, with the node that sent each.
+    pub wire: Vec<(usize, Vec<u8>)>,
+    starts: u128,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self {
+            env: Surroundings {
+                now_ns: 1_000_000_000,
+                dice: 1,
+            },
+            arbiter: MemoryArbiter::new(),
+            sides: [None, None],
+            generations: [Generation(0); 2],
+            links: Vec::new(),
+            next_conn: 1,
+            hold_inbox: [false; 2],
+            hold_questions: [false; 2],
+            wire: Vec::new(),
+            starts: 0,
+        }
+    }
+
+    /// A live A and its paired backup B, the guest waiting for frames.
+    pub fn paired() -> Self {
+        let mut world = Self::new();
+        world.start(A);
+        world.run_until("A is live", |w| w.role(A) == Some(RoleKind::Live));
+        world.start(B);
+        world.run_until("B is paired", |w| w.protected(A) && w.protected(B));
+        world.run_ms(20);
+        world
+    }
+
+    // ---- the nodes --------------------------------------------------------
+
+    /// Starts a process for this node.
+    pub fn start(&mut self, side: usize) {
+        assert!(self.sides[side].is_none(), "node {side} runs already");
+        self.starts += 1;
+        let config = machine();
+        let fields = config.fields().into_iter();
+        let identity = Identity {
+            id: NodeId(0xa0 + side as u128),
+            name: ["a", "b"][side].to_owned(),
+            incarnation: Incarnation(self.starts << 64),
+            machine: fields.map(|(name, value)| Field { name, value }).collect(),
+        };
+        let protect = Config::default();
+        self.sides[side] = Some(Side {
+            replica: Replica::new(identity, protect, config),
+            inbox: VecDeque::new(),
+            questions: VecDeque::new(),
+            wire: Vec::new(),
+            received: Vec::new(),
+            exited: None,
+            notes: Vec::new(),
+            last_tick_ns: 0,
+        });
+        let generation = self.generations[side];
+        self.apply(side, Event::Start { generation });
+    }
+
+    /// kill -9: what it has sent still arrives, then the connections end.
+    pub fn kill(&mut self, side: usize) {
+        self.sides[side] = None;
+        let ends = self.links.iter_mut().filter_map(|link| {
+            link.ends[side] = None;
+            link.ends[1 - side].take()
+        });
+        let down: Vec<ConnId> = ends.collect();
+        self.links.clear();
+        if let Some(peer) = &mut self.sides[1 - side] {
+            peer.inbox
+                .extend(down.into_iter().map(|conn| Incoming::Down { conn }));
+        }
+    }
+
+    pub fn side(&mut self, side: usize) -> &mut Side {
+        self.sides[side].as_mut().expect("the node runs")
+    }
+
+    pub fn role(&self, side: usize) -> Option<RoleKind> {
+        let side = self.sides[side].as_ref()?;
+        Some(side.replica.status().protocol.role)
+    }
+
+    pub fn protected(&self, side: usize) -> bool {
+        let side = self.sides[side].as_ref();
+        side.is_some_and(|side| side.replica.status().protocol.protected)
+    }
+
+    pub fn now_ns(&self) -> u64 {
+        self.env.now_ns
+    }
+
+    // ---- one event --------------------------------------------------------
+
+    /// Hands one event to a node and carries out what it asks, into queues.
+    pub fn apply(&mut self, at: usize, event: Event) {
+        let Some(side) = &mut self.sides[at] else {
+            return;
+        };
+        if side.exited.is_some() {
+            return;
+        }
+        side.replica.apply(&mut self.env, event);
+        while let Some(action) = self.sides[at].as_mut().and_then(|s| s.replica.next_action()) {
+            self.carry_out(at, action);
+        }
+    }
+
+    fn carry_out(&mut self, at: usize, action: Action) {
+        match action {
+            Action::Dial => self.dial(at),
+            Action::Send { conn, message } => {
+                if let Some(conn) = self.far_end(at, conn) {
+                    let inbox = &mut self.side(1 - at).inbox;
+                    inbox.push_back(Incoming::Message { conn, message });
+                }
+            }
+            Action::Close { conn, .. } => {
+                if let Some(far) = self.far_end(at, conn) {
+                    let inbox = &mut self.side(1 - at).inbox;
+                    inbox.push_back(Incoming::Down { conn: far });
+                }
+                self.links.retain(|link| link.ends[at] != Some(conn));
+            }
+            Action::ArbiterRead { req } => self.side(at).questions.push_back((req, None)),
+            Action::ArbiterCas {
+                req,
+                expect,
+                record,
+            } => {
+                let questions = &mut self.side(at).questions;
+                questions.push_back((req, Some((expect, record))));
+            }
+            Action::PersistGeneration { generation } => self.generations[at] = generation,
+            Action::Transmit { bytes, .. } => {
+                self.wire.push((at, bytes.clone()));
+                self.side(at).wire.push(bytes);
+            }
+            Action::Console(_) | Action::RoleChanged { .. } | Action::CtlAnswer { .. } => {}
+            Action::Note { text, .. } => self.side(at).notes.push(text),
+            Action::Exit { reason } => {
+                self.side(at).exited = Some(reason);
+                for link in std::mem::take(&mut self.links) {
+                    if let (Some(conn), Some(peer)) = (link.ends[1 - at], &mut self.sides[1 - at]) {
+                        peer.inbox.push_back(Incoming::Down { conn });
+                    }
+                }
+            }
+            Action::Fatal { what } => panic!("node {at} found a fault of its own: {what}"),
+        }
+    }
+
+    fn far_end(&self, at: usize, conn: ConnId) -> Option<ConnId> {
+        self.sides[1 - at].as_ref()?;
+        let link = self.links.iter().find(|link| link.ends[at] == Some(conn))?;
+        link.ends[1 - at]
+    }
+
+    fn dial(&mut self, at: usize) {
+        let listens = self.sides[1 - at]
+            .as_ref()
+            .is_some_and(|peer| peer.exited.is_none());
+        if !listens {
+            return self.apply(at, Event::DialFailed);
+        }
+        let mut ends = [None; 2];
+        for (side, dialed) in [(at, true), (1 - at, false)] {
+            let conn = ConnId(self.next_conn);
+            self.next_conn += 1;
+            ends[side] = Some(conn);
+            let nonce = u128::from(conn.0) << 64 | 1;
+            self.side(side).inbox.push_back(Incoming::Up {
+                conn,
+                dialed,
+                nonce,
+            });
+        }
+        self.links.push(Link { ends });
+    }
+
+    // ---- by hand ----------------------------------------------------------
+
+    /// Hands the oldest thing in its inbox to a node; what it was.
+    pub fn deliver(&mut self, at: usize) -> Option<String> {
+        let incoming = self.sides[at].as_mut()?.inbox.pop_front()?;
+        let what = format!("{incoming:?}");
+        match incoming {
+            Incoming::Up {
+                conn,
+                dialed,
+                nonce,
+            } => self.apply(
+                at,
+                Event::ChannelUp {
+                    conn,
+                    dialed,
+                    nonce,
+                },
+            ),
+            Incoming::Message { conn, message } => {
+                if let Message::Log { batch, .. } = &message {
+                    let records = records(batch);
+                    self.side(at).received.extend(records);
+                }
+                self.apply(at, Event::Received { conn, message });
+            }
+            Incoming::Down { conn } => self.apply(at, Event::ChannelDown { conn }),
+        }
+        Some(what)
+    }
+
+    /// Lets the arbiter carry out and answer a node's oldest question.
+    pub fn ask(&mut self, at: usize) {
+        let Some((req, cas)) = self.side(at).questions.pop_front() else {
+            return;
+        };
+        let outcome: Outcome = match cas {
+            None => self.arbiter.read(),
+            Some((expect, record)) => self.arbiter.cas(expect, record),
+        };
+        self.apply(at, Event::Arbiter { req, outcome });
+    }
+
+    /// One slice of the guest, if it may run.
+    pub fn slice(&mut self, at: usize) {
+        self.apply(at, Event::Slice);
+        self.env.now_ns += SLICE_NS;
+    }
+
+    /// A frame from the wire.
+    pub fn frame(&mut self, at: usize, bytes: Vec<u8>) {
+        assert!(self.side(at).replica.net_room(0), "the guest has room");
+        self.apply(at, Event::Frame { device: 0, bytes });
+    }
+
+    // ---- by itself --------------------------------------------------------
+
+    /// Everything that is due now, then the clock moves to the next moment.
+    fn step(&mut self) {
+        let mut busy = false;
+        for at in [A, B] {
+            let due = self.env.now_ns.saturating_sub(TICK_NS);
+            match &mut self.sides[at] {
+                Some(side) if side.exited.is_none() => {
+                    if side.last_tick_ns <= due {
+                        side.last_tick_ns = self.env.now_ns;
+                        if side.replica.wants_queue() {
+                            self.apply(at, Event::Queued { bytes: 0 });
+                        }
+                        self.apply(at, Event::Tick);
+                    }
+                }
+                _ => continue,
+            }
+            while !self.hold_questions[at] && !self.side(at).questions.is_empty() {
+                self.ask(at);
+            }
+            while !self.hold_inbox[at] && self.deliver(at).is_some() {}
+            if self.side(at).replica.wait() == Wait::Run {
+                busy = true;
+                self.apply(at, Event::Slice);
+            }
+        }
+        self.env.now_ns += if busy { SLICE_NS } else { TICK_NS / 4 };
+    }
+
+    pub fn run_ms(&mut self, ms: u64) {
+        let until = self.env.now_ns + ms * 1_000_000;
+        while self.env.now_ns < until {
+            self.step();
+        }
+    }
+
+    /// Runs until `done`; how long it took, in nanoseconds of the world's clock.
+    pub fn run_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) -> u64 {
+        let since = self.env.now_ns;
+        while !done(self) {
+            self.step();
+            if self.env.now_ns - since > PATIENCE_NS {
+                let seen: Vec<String> = [A, B].into_iter().map(|at| self.describe(at)).collect();
+                panic!("waited in vain until {what}; {}", seen.join("; "));
+            }
+        }
+        self.env.now_ns - since
+    }
+
+    fn describe(&self, at: usize) -> String {
+        match &self.sides[at] {
+            Some(side) => format!(
+                "node {at}: {:?}, notes {:?}",
+                side.replica.status(),
+                side.notes
+            ),
+            None => format!("node {at} does not run"),
+        }
+    }
+
+    /// The numbers of the guest's answers that have left, in the order they left.
+    pub fn answers(&self) -> Vec<u64> {
+        let frames = self.wire.iter();
+        frames
+            .filter_map(|(_, frame)| guest::answer(frame))
+            .collect()
+    }
+}
+
+/// The machine of all tests here: a network card and little memory.
+pub fn machine() -> MachineConfig {
+    MachineConfig {
+        ram_bytes: 8 << 20,
+        harts: 1,
+        slots: vec![SlotConfig::Net { mac: guest::MAC }],
+        cmdline: String::new(),
+        images: Images::new(guest::image(), None),
+        on_reset: OnReset::Exit,
+    }
+}
+
+/// A batch's records, each with the position behind it.
+pub fn records(batch: &[u8]) -> Vec<(u64, LogRecord)> {
+    let batch = Batch::decode(batch).expect("a batch of ours decodes");
+    let first = batch.first_position;
+    let ends = (first + 1..).zip(batch.records);
+    ends.collect()
+}
+
+/// Whether a record is the guest's output.
+pub fn is_output(record: &LogRecord) -> bool {
+    matches!(record.body, Body::Output { .. })
+}

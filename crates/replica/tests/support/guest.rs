@@ -1,0 +1,205 @@
+//! Guests of a few instructions, made here: a RISC-V Linux Image whose code is ours.
+//!
+//! Encodings: RISC-V Instruction Set Manual, volume I, chapters 2 and "RV32/64G Instruction Set
+//! Listings".
+
+#![allow(dead_code)] // Each test uses some of it.
+
+/// The SBI's system reset extension.
+const SBI_SRST: u32 = 0x5352_5354;
+const FINISHER: u32 = 0x10_0000;
+const UART: u32 = 0x1000_0000;
+
+const ZERO: u32 = 0;
+const T0: u32 = 5;
+const T1: u32 = 6;
+const T2: u32 = 7;
+const S0: u32 = 8;
+const S2: u32 = 18;
+const A0: u32 = 10;
+const A1: u32 = 11;
+const A6: u32 = 16;
+const A7: u32 = 17;
+const T3: u32 = 28;
+
+/// Instructions, one word each.
+#[derive(Default)]
+struct Code(Vec<u32>);
+
+impl Code {
+    fn here(&self) -> i32 {
+        self.0.len() as i32 * 4
+    }
+
+    fn itype(&mut self, opcode: u32, funct3: u32, rd: u32, rs1: u32, imm: i32) {
+        assert!((-2048..2048).contains(&imm));
+        let imm = (imm as u32 & 0xfff) << 20;
+        self.0
+            .push(imm | rs1 << 15 | funct3 << 12 | rd << 7 | opcode);
+    }
+
+    fn addi(&mut self, rd: u32, rs1: u32, imm: i32) {
+        self.itype(0x13, 0, rd, rs1, imm);
+    }
+
+    /// Sets a register to any 32-bit value, zero-extended.
+    fn set(&mut self, rd: u32, value: u32) {
+        // In parts of 10, 11 and 11 bits, so that nothing is sign-extended.
+        self.addi(rd, ZERO, (value >> 22) as i32);
+        for shift in [11, 0] {
+            self.itype(0x13, 1, rd, rd, 11); // slli
+            self.addi(rd, rd, (value >> shift & 0x7ff) as i32);
+        }
+    }
+
+    fn lbu(&mut self, rd: u32, rs1: u32, imm: i32) {
+        self.itype(0x03, 4, rd, rs1, imm);
+    }
+
+    fn andi(&mut self, rd: u32, rs1: u32, imm: i32) {
+        self.itype(0x13, 7, rd, rs1, imm);
+    }
+
+    /// `rdtime`: reads CSR 0xc01.
+    fn rdtime(&mut self, rd: u32) {
+        self.0.push(0xc01 << 20 | 2 << 12 | rd << 7 | 0x73);
+    }
+
+    fn ecall(&mut self) {
+        self.0.push(0x73);
+    }
+
+    fn add(&mut self, rd: u32, rs1: u32, rs2: u32) {
+        self.0.push(rs2 << 20 | rs1 << 15 | rd << 7 | 0x33);
+    }
+
+    fn store(&mut self, funct3: u32, rs2: u32, rs1: u32, imm: u32) {
+        assert!(imm < 32);
+        self.0
+            .push(rs2 << 20 | rs1 << 15 | funct3 << 12 | imm << 7 | 0x23);
+    }
+
+    fn sb(&mut self, rs2: u32, rs1: u32, imm: u32) {
+        self.store(0, rs2, rs1, imm);
+    }
+
+    fn sw(&mut self, rs2: u32, rs1: u32, imm: u32) {
+        self.store(2, rs2, rs1, imm);
+    }
+
+    fn sd(&mut self, rs2: u32, rs1: u32, imm: u32) {
+        self.store(3, rs2, rs1, imm);
+    }
+
+    /// A branch `offset` bytes on: beq (0), bne (1) or bltu (6).
+    fn branch(&mut self, funct3: u32, rs1: u32, rs2: u32, offset: i32) {
+        assert!((-4096..4096).contains(&offset));
+        let o = offset as u32;
+        let high = (o >> 12 & 1) << 31 | (o >> 5 & 0x3f) << 25;
+        let low = (o >> 1 & 0xf) << 8 | (o >> 11 & 1) << 7;
+        self.0
+            .push(high | rs2 << 20 | rs1 << 15 | funct3 << 12 | low | 0x63);
+    }
+
+    fn jump_back(&mut self, to: i32) {
+        self.branch(0, ZERO, ZERO, to - self.here());
+    }
+
+    /// Writes text on the serial port.
+    fn print(&mut self, text: &str) {
+        self.set(S0, UART);
+        for byte in text.bytes() {
+            self.addi(T0, ZERO, i32::from(byte));
+            self.sb(T0, S0, 0);
+        }
+    }
+
+    fn finisher(&mut self, value: u32) {
+        self.set(T0, FINISHER);
+        self.set(T1, value);
+        self.sw(T1, T0, 0);
+        self.spin();
+    }
+
+    fn spin(&mut self) {
+        self.branch(0, ZERO, ZERO, 0);
+    }
+
+    /// The code as a Linux Image (Documentation/arch/riscv/boot-image-header.rst).
+    fn image(self) -> Vec<u8> {
+        let mut image = vec![0; 64];
+        // jal x0, +64
+        image[..4].copy_from_slice(&0x0400_006f_u32.to_le_bytes());
+        image[16..24].copy_from_slice(&4096u64.to_le_bytes());
+        image[56..60].copy_from_slice(b"RSC\x05");
+        for word in self.0 {
+            image.extend_from_slice(&word.to_le_bytes());
+        }
+        image
+    }
+}
+
+/// Says hello and powers off through the SBI.
+pub(crate) fn hello() -> Vec<u8> {
+    let mut code = Code::default();
+    code.print("hello\n");
+    code.set(A7, SBI_SRST);
+    code.addi(A6, ZERO, 0);
+    code.addi(A0, ZERO, 0);
+    code.addi(A1, ZERO, 0);
+    code.ecall();
+    code.spin();
+    code.image()
+}
+
+/// Writes this value to the finisher.
+pub(crate) fn finish(value: u32) -> Vec<u8> {
+    let mut code = Code::default();
+    code.finisher(value);
+    code.image()
+}
+
+/// Waits for interrupts, of which none is enabled.
+pub(crate) fn sleep() -> Vec<u8> {
+    let mut code = Code::default();
+    code.print("asleep\n");
+    let top = code.here();
+    code.0.push(0x1050_0073); // wfi
+    code.jump_back(top);
+    code.image()
+}
+
+/// For ever writes the time into one place after another of a MiB of RAM, and beside it each
+/// key that was typed, which it also sends back. A key `q` powers off by the finisher.
+pub(crate) fn worker() -> Vec<u8> {
+    let mut code = Code::default();
+    code.print("working\n");
+    code.set(T3, 0x8040_0000);
+    let start = code.here();
+    code.addi(S2, ZERO, 0);
+    let top = code.here();
+    code.add(T2, T3, S2);
+    code.rdtime(T0);
+    code.sd(T0, T2, 0);
+    code.lbu(T0, S0, 5);
+    code.andi(T0, T0, 1);
+    let no_key = code.0.len();
+    code.spin(); // patched below
+    code.lbu(T0, S0, 0);
+    code.sd(T0, T2, 8);
+    code.sb(T0, S0, 0);
+    code.addi(T1, ZERO, i32::from(b'q'));
+    let no_quit = code.0.len();
+    code.spin(); // patched below
+    code.finisher(0x5555);
+    for (at, funct3, rs1, rs2) in [(no_key, 0, T0, ZERO), (no_quit, 1, T0, T1)] {
+        let mut branch = Code::default();
+        branch.branch(funct3, rs1, rs2, (code.0.len() - at) as i32 * 4);
+        code.0[at] = branch.0[0];
+    }
+    code.addi(S2, S2, 1032);
+    code.set(T1, 1 << 20);
+    code.branch(6, S2, T1, top - code.here());
+    code.jump_back(start);
+    code.image()
+}
