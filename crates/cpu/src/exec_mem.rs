@@ -26,6 +26,9 @@ fn crosses_page(va: u64, size: usize) -> bool {
 
 impl Core {
     fn translate(&mut self, env: &mut Env, va: u64, access: Access) -> Result<u64, Exception> {
+        if let Some(pa) = self.mmu.cached(va, access) {
+            return Ok(pa);
+        }
         self.mmu
             .data(env.mem, va, access)
             .map_err(|f| fault(access, f, va))

@@ -385,6 +385,18 @@ impl Mmu {
         Ok(pa)
     }
 
+    /// Physical address of an access that the cached translation allows, though the
+    /// fast path refused it (misaligned, or an atomic).
+    pub(crate) fn cached(&self, va: u64, access: Access) -> Option<u64> {
+        let entry = &self.data[self.data_base + data_index(va)];
+        let tag = match access {
+            Access::Load => entry.load,
+            Access::Store => entry.store,
+            Access::Fetch => return None,
+        };
+        (tag == page_of(va)).then(|| RAM_BASE + entry.offset + (va & (PAGE_BYTES as u64 - 1)))
+    }
+
     /// After a slow store: the page may take fast stores now. Only for the
     /// translation that [`Mmu::data`] has just made for `va`.
     pub(crate) fn upgrade_store(&mut self, mem: &mut Memory, va: u64, pa: u64) {
