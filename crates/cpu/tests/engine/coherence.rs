@@ -392,3 +392,31 @@ fn the_walk_rewrites_the_instruction_that_it_fetches() {
     world.set_x(21, page(16) + 8 * 16).set_x(22, CODE + 4);
     world.check(16, |after| assert_eq!(after.x(9), 0x212));
 }
+
+#[test]
+fn a_table_page_read_at_two_levels() {
+    // MID is the middle level and, through its entry 1, a lowest level too: entry
+    // 5 is a superpage and a page. Storing to it drops both.
+    for first in [1, 2] {
+        let mut world = World::new(|a| {
+            a.ops(&[ld(1, 9 + first, 0), ld(1, 12 - first, 0)]);
+            a.ops(&[sd(0, 12, 0), ld(2, 9 + first, 0), ld(3, 12 - first, 0)]);
+        });
+        world.code(M_HANDLER, |a| {
+            a.ops(&[
+                csrr(5, 0x341),
+                addi(5, 5, 4),
+                csrw(0x341, 5),
+                addi(6, 6, 1),
+                MRET,
+            ]);
+        });
+        world.paged(Mode::Supervisor);
+        world.word(slot(MID, 1), pte(MID, V));
+        world.word(slot(MID, 5), pte(RAM_BASE, DATA_PAGE));
+        world.set_x(10, VIRTUAL + (5 << 21) + 0x3000);
+        world.set_x(11, VIRTUAL + (1 << 21) + 0x5000);
+        world.set_x(12, slot(MID, 5));
+        world.check(15, |after| assert_eq!(after.x(6), 2));
+    }
+}

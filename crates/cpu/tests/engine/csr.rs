@@ -232,3 +232,20 @@ fn the_supervisor_compare_register_needs_permission() {
         world.check(1, |after| assert_eq!(after.hart.traps == 0, want));
     }
 }
+
+#[test]
+fn software_bits_of_mip() {
+    // STIP is software's only while Sstc is off; lines can't be written.
+    for (stce, want) in [(0, 0x222), (1u64 << 63, 0x202)] {
+        let mut world = World::new(|a| {
+            a.ops(&[
+                csrw(0x344, 5),
+                csrr(6, 0x344),
+                csrw(0x344, 0),
+                csrr(7, 0x344),
+            ]);
+        });
+        world.set_csr("menvcfg", stce).set_x(5, u64::MAX);
+        world.check(4, |after| assert_eq!([after.x(6), after.x(7)], [want, 0]));
+    }
+}
