@@ -6,7 +6,9 @@ use twinvm_replica::*;
 fn main() {
     let kernel = std::fs::read("target/image/redis/kernel").unwrap();
     let initrd = std::fs::read("target/image/redis/initrd.cpio").unwrap();
-    let cmdline = std::env::args().nth(1).unwrap_or("console=ttyS0 earlycon=sbi panic=-1 initcall_blacklist=jent_mod_init,load_system_certificate_list ADDR=10.0.2.15/24 GW=10.0.2.2".into());
+    let cmdline = std::env::args()
+        .nth(1)
+        .unwrap_or("console=ttyS0 earlycon=sbi panic=-1 ADDR=10.0.2.15/24 GW=10.0.2.2".into());
     let config = MachineConfig {
         ram_bytes: 256 << 20,
         harts: 1,
@@ -78,12 +80,12 @@ fn main() {
         }
     }
     let s = t0.elapsed().as_secs_f64();
-    for _ in 0..2 {
+    for _ in 0..std::env::var("SNAP").map_or(0, |n| n.parse().unwrap()) {
         let t = Instant::now();
         let d = live.machine_mut().digest();
         println!("digest {:?}", t.elapsed());
         let t = Instant::now();
-        let bytes = live.machine().save(false);
+        let bytes = live.machine_mut().save(false);
         println!("save {} MB {:?}", bytes.len() >> 20, t.elapsed());
         let t = Instant::now();
         let mut m = Machine::restore(&bytes, Some(live.machine().config().clone())).unwrap();
