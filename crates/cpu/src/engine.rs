@@ -187,6 +187,8 @@ impl Engine {
                 self.select_spaces(hart);
             }
             if self.core.touched_bus {
+                // A device may have written to the reserved line.
+                hart.end_reservation();
                 self.refresh_lines(hart, env);
             }
             // Due alarms come first: where a run is cut must not matter, and an

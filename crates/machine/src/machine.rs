@@ -242,8 +242,6 @@ impl Machine {
             Some(FinisherRequest::Reset) => self.reset_request(),
             None => {}
         }
-        // A device may have written to a reserved line.
-        self.hart.end_reservation();
     }
 
     fn reset_request(&mut self) {

@@ -19,6 +19,7 @@
 //! the order in which pages were written.
 
 mod digest;
+mod host;
 mod memory;
 mod snapshot;
 

@@ -1,6 +1,7 @@
 //! RAM bytes and page states.
 
 use crate::digest::PageHashes;
+use crate::host;
 use crate::snapshot::PageCopies;
 use crate::{MAX_RAM_BYTES, MemoryDigest, PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
 
@@ -99,7 +100,7 @@ impl Memory {
         drop(probe);
         let pages = len / PAGE_BYTES;
         Ok(Self {
-            bytes: vec![0; len],
+            bytes: host::zeroed(len),
             state: vec![state::HASHED; pages],
             code_chunks: vec![0; pages],
             write_tagged: vec![false; pages],
@@ -115,7 +116,7 @@ impl Memory {
         for page in 0..pages {
             self.copy_aside(page);
         }
-        self.bytes = vec![0; pages * PAGE_BYTES];
+        self.bytes = host::zeroed(pages * PAGE_BYTES);
         self.state = vec![state::HASHED; pages];
         self.code_chunks = vec![0; pages];
         self.write_tagged = vec![false; pages];
