@@ -154,12 +154,13 @@ fn every_seed_gives_the_digests_of_the_recording() {
     if !failures.is_empty() {
         // The recording is all that is needed to look into it.
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("perturb-failed");
-        let _ = fs::remove_dir_all(&kept);
-        let kept_there = fs::rename(folder.path("rec"), &kept).is_ok();
+        fs::create_dir_all(&kept).unwrap();
+        for name in ["snapshot", "log"] {
+            fs::copy(folder.path("rec").join(name), kept.join(name)).unwrap();
+        }
         panic!(
-            "{}\nrecording {}: twinvm replay {} --perturb SEED",
+            "{}\nthe recording is kept: twinvm replay {} --perturb SEED",
             failures.join("\n"),
-            if kept_there { "kept" } else { "not kept" },
             kept.display()
         );
     }
