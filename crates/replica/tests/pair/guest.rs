@@ -12,12 +12,12 @@ const HEADER_BYTES: usize = 14;
 const FRAME_BYTES: usize = HEADER_BYTES + 32;
 
 /// The guest's network card.
-pub const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
+pub(crate) const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
 /// Who sends it frames.
-pub const CLIENT: [u8; 6] = [0x52, 0x54, 0, 0, 0, 2];
+pub(crate) const CLIENT: [u8; 6] = [0x52, 0x54, 0, 0, 0, 2];
 
 /// A frame that asks the guest for an answer.
-pub fn question() -> Vec<u8> {
+pub(crate) fn question() -> Vec<u8> {
     let mut frame = vec![0; FRAME_BYTES];
     frame[..6].copy_from_slice(&MAC);
     frame[6..12].copy_from_slice(&CLIENT);
@@ -26,21 +26,21 @@ pub fn question() -> Vec<u8> {
 }
 
 /// A frame that powers the guest off.
-pub fn power_off() -> Vec<u8> {
+pub(crate) fn power_off() -> Vec<u8> {
     let mut frame = question();
     frame[HEADER_BYTES] = 0xff;
     frame
 }
 
 /// The number of an answer, from 1; `None` if the frame is none.
-pub fn answer(frame: &[u8]) -> Option<u64> {
+pub(crate) fn answer(frame: &[u8]) -> Option<u64> {
     let is_answer = frame.len() == FRAME_BYTES && frame[..6] == CLIENT && frame[6..12] == MAC;
     let number = frame.get(HEADER_BYTES..HEADER_BYTES + 8)?;
     is_answer.then(|| u64::from_le_bytes(number.try_into().unwrap()))
 }
 
 /// The guest as a Linux Image (Documentation/arch/riscv/boot-image-header.rst).
-pub fn image() -> Vec<u8> {
+pub(crate) fn image() -> Vec<u8> {
     let mut image = vec![0; 64];
     // jal x0, +64
     image[..4].copy_from_slice(&0x0400_006f_u32.to_le_bytes());

@@ -1,5 +1,7 @@
 //! Two production replicas in one process, with a guest of a few instructions between them.
 
+mod broken;
 mod guest;
+mod hops;
 mod takeover;
 mod world;

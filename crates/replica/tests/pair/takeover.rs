@@ -1,6 +1,6 @@
 //! The course of a pair from first start to takeover.
 
-use twinvm_protocol::RoleKind;
+use twinvm_protocol::{ExitReason, RoleKind};
 
 use crate::guest;
 use crate::world::{A, B, World};
@@ -46,4 +46,34 @@ fn an_answer_after_a_long_silence_is_as_fast_as_any() {
     world.frame(A, guest::question());
     let late = world.run_until("the answer", |w| w.answers() == [1, 2]);
     assert!(late < soon + 5_000_000, "{late} ns, but {soon} ns before");
+}
+
+#[test]
+fn how_long_outputs_wait_is_measured() {
+    let mut world = World::paired();
+    world.frame(A, guest::question());
+    world.run_until("the answer", |w| w.answers() == [1]);
+    let (median_us, worst_us) = world.side(A).replica.hold_us().expect("one was held");
+    assert!(
+        median_us == worst_us && (10..5_000).contains(&median_us),
+        "{median_us} µs"
+    );
+}
+
+#[test]
+fn a_guest_that_powers_off_ends_both_nodes_and_nobody_takes_over() {
+    let mut world = World::paired();
+    world.frame(A, guest::power_off());
+    world.run_until("both have ended", |w| w.exited(A) && w.exited(B));
+    assert_eq!(world.side(A).exited, Some(ExitReason::Halted));
+    assert_eq!(world.side(B).exited, Some(ExitReason::PeerHalted));
+    let record = world.arbiter.current().copied();
+    assert!(record.is_some_and(|record| record.halted), "{record:?}");
+    // The one named live may start it again; it begins anew.
+    world.gone(A);
+    world.start(A);
+    world.run_until("A is live", |w| w.role(A) == Some(RoleKind::Live));
+    world.run_ms(20);
+    world.frame(A, guest::question());
+    world.run_until("the answer", |w| w.answers() == [1]);
 }

@@ -14,9 +14,9 @@ use twinvm_replica::{Action, Env, Event, HostTime, Replica, Wait};
 use crate::guest;
 
 /// The node that tests start first.
-pub const A: usize = 0;
+pub(crate) const A: usize = 0;
 /// The other one.
-pub const B: usize = 1;
+pub(crate) const B: usize = 1;
 
 /// A slice of the guest takes this long on the world's clock.
 const SLICE_NS: u64 = 30_000;
@@ -58,7 +58,7 @@ impl Env for Surroundings {
 
 /// What waits to be handed to a node, in the order of the one channel.
 #[derive(Debug)]
-pub enum Incoming {
+pub(crate) enum Incoming {
     Up {
         conn: ConnId,
         dialed: bool,
@@ -79,40 +79,40 @@ struct Link {
 }
 
 /// One node and what the world has seen of it.
-pub struct Side {
-    pub replica: Replica,
+pub(crate) struct Side {
+    pub(crate) replica: Replica,
     /// From the peer, not yet handed over.
-    pub inbox: VecDeque<Incoming>,
+    pub(crate) inbox: VecDeque<Incoming>,
     /// To the arbiter, not yet carried out.
-    pub questions: VecDeque<(ReqId, Option<(Generation, Record)>)>,
+    pub(crate) questions: VecDeque<(ReqId, Option<(Generation, Record)>)>,
     /// Frames that it has put on the wire.
-    pub wire: Vec<Vec<u8>>,
+    pub(crate) wire: Vec<Vec<u8>>,
     /// The log it holds by what it was sent since it runs: its own storing, not its promise.
-    pub received: Vec<(u64, LogRecord)>,
-    pub exited: Option<ExitReason>,
-    pub notes: Vec<String>,
+    pub(crate) received: Vec<(u64, LogRecord)>,
+    pub(crate) exited: Option<ExitReason>,
+    pub(crate) notes: Vec<String>,
     last_tick_ns: u64,
 }
 
 /// Both nodes and everything between them.
-pub struct World {
+pub(crate) struct World {
     env: Surroundings,
-    pub arbiter: MemoryArbiter,
-    pub sides: [Option<Side>; 2],
+    pub(crate) arbiter: MemoryArbiter,
+    pub(crate) sides: [Option<Side>; 2],
     generations: [Generation; 2],
     links: Vec<Link>,
     next_conn: u64,
     /// Nothing is handed to this node from its inbox.
-    pub hold_inbox: [bool; 2],
+    pub(crate) hold_inbox: [bool; 2],
     /// The arbiter does not hear this node.
-    pub hold_questions: [bool; 2],
+    pub(crate) hold_questions: [bool; 2],
     /// Frames on the wire in the order they left, with the node that sent each.
-    pub wire: Vec<(usize, Vec<u8>)>,
+    pub(crate) wire: Vec<(usize, Vec<u8>)>,
     starts: u128,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             env: Surroundings {
                 now_ns: 1_000_000_000,
@@ -131,7 +131,7 @@ impl World {
     }
 
     /// A live A and its paired backup B, the guest waiting for frames.
-    pub fn paired() -> Self {
+    pub(crate) fn paired() -> Self {
         let mut world = Self::new();
         world.start(A);
         world.run_until("A is live", |w| w.role(A) == Some(RoleKind::Live));
@@ -144,7 +144,7 @@ impl World {
     // ---- the nodes --------------------------------------------------------
 
     /// Starts a process for this node.
-    pub fn start(&mut self, side: usize) {
+    pub(crate) fn start(&mut self, side: usize) {
         assert!(self.sides[side].is_none(), "node {side} runs already");
         self.starts += 1;
         let config = machine();
@@ -171,7 +171,7 @@ impl World {
     }
 
     /// kill -9: what it has sent still arrives, then the connections end.
-    pub fn kill(&mut self, side: usize) {
+    pub(crate) fn kill(&mut self, side: usize) {
         self.sides[side] = None;
         let ends = self.links.iter_mut().filter_map(|link| {
             link.ends[side] = None;
@@ -185,28 +185,41 @@ impl World {
         }
     }
 
-    pub fn side(&mut self, side: usize) -> &mut Side {
+    /// A process that has ended is no longer there.
+    pub(crate) fn gone(&mut self, side: usize) {
+        assert!(self.exited(side), "node {side} still runs");
+        self.sides[side] = None;
+    }
+
+    pub(crate) fn exited(&self, side: usize) -> bool {
+        let side = self.sides[side].as_ref();
+        side.is_some_and(|side| side.exited.is_some())
+    }
+
+    pub(crate) fn side(&mut self, side: usize) -> &mut Side {
         self.sides[side].as_mut().expect("the node runs")
     }
 
-    pub fn role(&self, side: usize) -> Option<RoleKind> {
+    pub(crate) fn role(&self, side: usize) -> Option<RoleKind> {
         let side = self.sides[side].as_ref()?;
         Some(side.replica.status().protocol.role)
     }
 
-    pub fn protected(&self, side: usize) -> bool {
+    pub(crate) fn protected(&self, side: usize) -> bool {
         let side = self.sides[side].as_ref();
         side.is_some_and(|side| side.replica.status().protocol.protected)
     }
 
-    pub fn now_ns(&self) -> u64 {
-        self.env.now_ns
+    /// The state of a live node's link with its backup.
+    pub(crate) fn link(&self, side: usize) -> &'static str {
+        let side = self.sides[side].as_ref();
+        side.map_or("", |side| side.replica.status().protocol.link)
     }
 
     // ---- one event --------------------------------------------------------
 
     /// Hands one event to a node and carries out what it asks, into queues.
-    pub fn apply(&mut self, at: usize, event: Event) {
+    pub(crate) fn apply(&mut self, at: usize, event: Event) {
         let Some(side) = &mut self.sides[at] else {
             return;
         };
@@ -214,7 +227,10 @@ impl World {
             return;
         }
         side.replica.apply(&mut self.env, event);
-        while let Some(action) = self.sides[at].as_mut().and_then(|s| s.replica.next_action()) {
+        while let Some(action) = self.sides[at]
+            .as_mut()
+            .and_then(|s| s.replica.next_action())
+        {
             self.carry_out(at, action);
         }
     }
@@ -294,7 +310,7 @@ impl World {
     // ---- by hand ----------------------------------------------------------
 
     /// Hands the oldest thing in its inbox to a node; what it was.
-    pub fn deliver(&mut self, at: usize) -> Option<String> {
+    pub(crate) fn deliver(&mut self, at: usize) -> Option<String> {
         let incoming = self.sides[at].as_mut()?.inbox.pop_front()?;
         let what = format!("{incoming:?}");
         match incoming {
@@ -323,7 +339,7 @@ impl World {
     }
 
     /// Lets the arbiter carry out and answer a node's oldest question.
-    pub fn ask(&mut self, at: usize) {
+    pub(crate) fn ask(&mut self, at: usize) {
         let Some((req, cas)) = self.side(at).questions.pop_front() else {
             return;
         };
@@ -335,15 +351,37 @@ impl World {
     }
 
     /// One slice of the guest, if it may run.
-    pub fn slice(&mut self, at: usize) {
+    pub(crate) fn slice(&mut self, at: usize) {
         self.apply(at, Event::Slice);
         self.env.now_ns += SLICE_NS;
     }
 
     /// A frame from the wire.
-    pub fn frame(&mut self, at: usize, bytes: Vec<u8>) {
+    pub(crate) fn frame(&mut self, at: usize, bytes: Vec<u8>) {
         assert!(self.side(at).replica.net_room(0), "the guest has room");
         self.apply(at, Event::Frame { device: 0, bytes });
+    }
+
+    /// Time passes, and nobody is told.
+    pub(crate) fn pass_ms(&mut self, ms: u64) {
+        self.env.now_ns += ms * 1_000_000;
+    }
+
+    /// Delivers and executes what there is, until all is quiet.
+    pub(crate) fn settle(&mut self) {
+        loop {
+            let runs = [A, B].map(|at| {
+                let runs = self.side(at).replica.wait() == Wait::Run;
+                if runs {
+                    self.slice(at);
+                }
+                let delivered = self.deliver(at).is_some();
+                runs || delivered
+            });
+            if runs == [false, false] {
+                return;
+            }
+        }
     }
 
     // ---- by itself --------------------------------------------------------
@@ -377,7 +415,7 @@ impl World {
         self.env.now_ns += if busy { SLICE_NS } else { TICK_NS / 4 };
     }
 
-    pub fn run_ms(&mut self, ms: u64) {
+    pub(crate) fn run_ms(&mut self, ms: u64) {
         let until = self.env.now_ns + ms * 1_000_000;
         while self.env.now_ns < until {
             self.step();
@@ -385,7 +423,7 @@ impl World {
     }
 
     /// Runs until `done`; how long it took, in nanoseconds of the world's clock.
-    pub fn run_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) -> u64 {
+    pub(crate) fn run_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) -> u64 {
         let since = self.env.now_ns;
         while !done(self) {
             self.step();
@@ -409,7 +447,7 @@ impl World {
     }
 
     /// The numbers of the guest's answers that have left, in the order they left.
-    pub fn answers(&self) -> Vec<u64> {
+    pub(crate) fn answers(&self) -> Vec<u64> {
         let frames = self.wire.iter();
         frames
             .filter_map(|(_, frame)| guest::answer(frame))
@@ -418,7 +456,7 @@ impl World {
 }
 
 /// The machine of all tests here: a network card and little memory.
-pub fn machine() -> MachineConfig {
+pub(crate) fn machine() -> MachineConfig {
     MachineConfig {
         ram_bytes: 8 << 20,
         harts: 1,
@@ -430,7 +468,7 @@ pub fn machine() -> MachineConfig {
 }
 
 /// A batch's records, each with the position behind it.
-pub fn records(batch: &[u8]) -> Vec<(u64, LogRecord)> {
+pub(crate) fn records(batch: &[u8]) -> Vec<(u64, LogRecord)> {
     let batch = Batch::decode(batch).expect("a batch of ours decodes");
     let first = batch.first_position;
     let ends = (first + 1..).zip(batch.records);
@@ -438,6 +476,6 @@ pub fn records(batch: &[u8]) -> Vec<(u64, LogRecord)> {
 }
 
 /// Whether a record is the guest's output.
-pub fn is_output(record: &LogRecord) -> bool {
+pub(crate) fn is_output(record: &LogRecord) -> bool {
     matches!(record.body, Body::Output { .. })
 }
