@@ -77,8 +77,9 @@ pub struct Replica {
     queued_bytes: usize,
     /// The live side's virtual time when it last spoke, and when that was.
     live_vtime: Option<(u64, HostTime)>,
-    /// The backup's virtual time by its last ack, once it has caught up with one.
-    peer_vtime: Option<u64>,
+    /// How far the backup was by its last ack, once it has restored a snapshot. Its virtual
+    /// time counts the guest's sleep if the backup was level with us when that ended.
+    peer: Option<Progress>,
     beat: u64,
     last_progress_ns: u64,
     /// When the outputs that wait in the gate were made.
@@ -128,7 +129,7 @@ impl Replica {
             snapshot: None,
             queued_bytes: 0,
             live_vtime: None,
-            peer_vtime: None,
+            peer: None,
             beat: 0,
             last_progress_ns: 0,
             made_ns: VecDeque::new(),
@@ -171,7 +172,7 @@ impl Replica {
                     }
                     // 0: it has not restored a snapshot yet.
                     Message::Ack { progress, .. } if progress.vtime != 0 => {
-                        self.peer_vtime = Some(progress.vtime);
+                        self.peer = Some(*progress);
                     }
                     _ => {}
                 }
@@ -320,7 +321,7 @@ impl Replica {
                 }
             }
             ProtocolAction::EndSession { session } => {
-                self.peer_vtime = None;
+                self.peer = None;
                 self.snapshot.take_if(|out| out.session == session);
             }
             ProtocolAction::BeginInstall { session, position } => {
@@ -403,6 +404,7 @@ impl Replica {
     }
 
     fn set_live(&mut self, live: Result<Live, String>) {
+        self.made_ns.clear();
         self.frozen = false;
         self.idle = None;
         self.held_back = false;

@@ -11,9 +11,9 @@ const DRAIN_STEPS: u64 = 1_000_000;
 impl Replica {
     /// Whether a live guest must be held back now.
     pub(super) fn stalled(&self) -> bool {
-        let behind = match (&self.vm, self.peer_vtime) {
+        let behind = match (&self.vm, self.peer) {
             (Vm::Live(live), Some(peer)) => {
-                live.machine().mtime().saturating_sub(peer) > MAX_LAG_TICKS
+                live.machine().mtime().saturating_sub(peer.vtime) > MAX_LAG_TICKS
             }
             _ => false,
         };
@@ -81,6 +81,7 @@ impl Replica {
             .items
             .iter()
             .any(|item| matches!(item, OutputItem::Halt(_)));
+        self.made_ns.push_back((position, env.now().mono_ns));
         let position = Position(position);
         let bytes = output_bytes(&output);
         if let Vm::Live(live) = &mut self.vm {
@@ -200,12 +201,30 @@ impl Replica {
         if self.frozen {
             return;
         }
+        let level = self.backup_is_level();
         let Vm::Live(live) = &mut self.vm else { return };
         if let Err(error) = live.net_rx(device, bytes, now) {
             return self.fatal(error.to_string());
         }
         self.idle = None;
+        self.woken(level);
         self.send_batches(env);
+    }
+
+    /// Whether the backup has executed all there is.
+    fn backup_is_level(&self) -> bool {
+        match (&self.vm, self.peer) {
+            (Vm::Live(live), Some(peer)) => peer.position.0 >= live.position(),
+            _ => false,
+        }
+    }
+
+    /// Virtual time stood still while the guest slept, and has stepped forward now: no lag of
+    /// a backup that was level.
+    fn woken(&mut self, level: bool) {
+        if let (true, Vm::Live(live), Some(peer)) = (level, &self.vm, &mut self.peer) {
+            peer.vtime = live.machine().mtime();
+        }
     }
 
     pub(super) fn tick(&mut self, env: &mut dyn Env, now: HostTime) {
@@ -221,6 +240,7 @@ impl Replica {
         if self.frozen {
             return;
         }
+        let level = self.backup_is_level();
         let Vm::Live(live) = &mut self.vm else { return };
         let woken = matches!(self.idle, Some(Some(wake)) if wake <= now.mono_ns);
         if woken && let Err(error) = live.woke(now) {
@@ -229,6 +249,7 @@ impl Replica {
         live.flush_if_due(now);
         if woken {
             self.idle = None;
+            self.woken(level);
         }
         self.send_batches(env);
     }
