@@ -14,17 +14,17 @@
 //! ```
 
 mod checker;
-mod client;
-mod error;
-mod play;
-mod processes;
+pub(crate) mod client;
+pub(crate) mod error;
+pub(crate) mod play;
+pub(crate) mod processes;
 mod report;
-mod resp;
+pub(crate) mod resp;
 mod rng;
-mod status;
+pub(crate) mod status;
 mod svg;
 mod timeline;
-mod vm;
+pub(crate) mod vm;
 
 use std::path::PathBuf;
 

@@ -2,6 +2,7 @@
 //!
 //! Each command is a file of its own; this one only finds out which is meant.
 
+mod bench;
 mod cmd_ctl;
 mod cmd_image;
 mod cmd_lan;
@@ -59,6 +60,7 @@ enum Command {
     Lan(cmd_lan::LanArgs),
     Image(cmd_image::ImageArgs),
     Demo(demo::DemoArgs),
+    Bench(bench::BenchArgs),
 }
 
 impl Command {
@@ -71,6 +73,7 @@ impl Command {
             Self::Lan(args) => ("lan", cmd_lan::run(args)),
             Self::Image(args) => ("image", cmd_image::run(args)),
             Self::Demo(args) => ("demo", demo::run(&args)),
+            Self::Bench(args) => ("bench", bench::run(&args)),
         }
     }
 }

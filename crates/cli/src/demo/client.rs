@@ -146,7 +146,8 @@ pub(crate) fn ping(address: SocketAddr, timeout: Duration) -> bool {
     ask().unwrap_or(false)
 }
 
-fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+/// A connection for small questions, each with its own time limit.
+pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(LOOK))?;
@@ -155,7 +156,7 @@ fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// Reads what is there, or nothing after [`LOOK`]. The end of the stream is an error.
-fn fill(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<()> {
+pub(crate) fn fill(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<()> {
     let mut piece = [0; 1024];
     match stream.read(&mut piece) {
         Ok(0) => Err(io::Error::new(

@@ -75,7 +75,8 @@ pub(crate) fn run(args: &DemoArgs) -> Result<bool, DemoError> {
     demo.end(&files, (seed, args.kills), outcome)
 }
 
-fn watch_signals() -> Result<Arc<AtomicBool>, DemoError> {
+/// A flag that a signal which asks for the end sets.
+pub(crate) fn watch_signals() -> Result<Arc<AtomicBool>, DemoError> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&interrupted))

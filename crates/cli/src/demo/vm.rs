@@ -22,11 +22,11 @@ const VM_NAME: &str = "demo";
 /// The nodes' names.
 pub(crate) const NODES: [&str; 2] = ["a", "b"];
 /// The guest's Redis, as the switch sees it.
-const GUEST: &str = "10.0.2.15:6379";
+pub(crate) const GUEST: &str = "10.0.2.15:6379";
 /// What the guest prints once Redis answers.
-const READY: &str = "twinvm: redis ready";
+pub(crate) const READY: &str = "twinvm: redis ready";
 /// Bytes at the end of a console that are searched for it.
-const CONSOLE_BYTES: u64 = 64 << 10;
+pub(crate) const CONSOLE_BYTES: u64 = 64 << 10;
 /// Longest path of a Unix socket in bytes (unix(7): `sun_path` has 108 with its final zero).
 const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// How long a node may take to answer a question.
@@ -221,11 +221,13 @@ pub(crate) fn vm_toml(
     Ok(text)
 }
 
-fn quoted(text: &str) -> String {
+/// A string as TOML writes it.
+pub(crate) fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-fn absolute(path: &Path) -> Result<String, DemoError> {
+/// An absolute path that can stand in a VM.toml.
+pub(crate) fn absolute(path: &Path) -> Result<String, DemoError> {
     let path = path.canonicalize().map_err(DemoError::io(path))?;
     match path.into_os_string().into_string() {
         Ok(path) => Ok(path),
@@ -239,7 +241,7 @@ fn absolute(path: &Path) -> Result<String, DemoError> {
 /// Two free ports below those that the system gives to outgoing connections (Linux:
 /// `ip_local_port_range` begins at 32768), so that no connection takes the port of a node
 /// that is down.
-fn free_channels() -> Result<[SocketAddr; 2], DemoError> {
+pub(crate) fn free_channels() -> Result<[SocketAddr; 2], DemoError> {
     const FIRST: u32 = 21_000;
     const COUNT: u32 = 11_000;
     let start = std::process::id().wrapping_mul(2) % COUNT;
@@ -410,7 +412,7 @@ impl Vm {
 }
 
 /// Finds `ADDRESS=GUEST`, the forward as the switch prints it.
-fn parse_forward(log: &str) -> Option<SocketAddr> {
+pub(crate) fn parse_forward(log: &str) -> Option<SocketAddr> {
     log.split_whitespace().find_map(|word| {
         let word = word.trim_end_matches([',', ';', '.']);
         let address: SocketAddr = word.strip_suffix(GUEST)?.strip_suffix('=')?.parse().ok()?;

@@ -1,0 +1,297 @@
+//! `twinvm bench`: what twinvm costs, with QEMU beside it as the yardstick.
+//!
+//! Everything is measured from outside, on processes as a user would start them: processor time
+//! from /proc, the guest's readiness by a PONG that came through the network. The host may be
+//! busy, so what is compared is measured in turns within one run, and every number has its
+//! spread. All samples go into a JSON file, from which the tables can be made again.
+
+mod boot;
+mod guests;
+mod idle;
+mod machine;
+mod pair;
+mod redis;
+mod report;
+mod stats;
+mod table;
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use twinvm_image::{BuildOptions, BuiltImage, ImageKind, Terminal};
+
+use crate::Outcome;
+use crate::demo::error::DemoError;
+use crate::demo::play::watch_signals;
+use report::{Report, Section};
+
+/// Most runs of one row: each is a boot of some seconds, and all samples are kept.
+const MAX_RUNS: u32 = 100;
+/// How often a stage looks whether it is over.
+const LOOK: Duration = Duration::from_millis(20);
+/// The yardstick.
+const QEMU: &str = "qemu-system-riscv64";
+
+/// Measures twinvm on this host, with QEMU beside it
+///
+/// Boots the same guest image under both and measures processor time, then what an idle
+/// protected pair costs, then round trips to the guest's Redis. Needs qemu-system-riscv64.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  twinvm bench
+  twinvm bench boot --runs 10
+  twinvm bench --from target/bench/bench.json --markdown
+
+Progress goes to standard error, the tables to standard output, every sample into the JSON file.
+A bar that is missed is printed as FAIL and is no failure of the command.
+
+Exit codes:
+  0    everything was measured
+  2    bad input, or no QEMU
+  125  something didn't run; what was measured before is printed
+  130  interrupted")]
+pub(crate) struct BenchArgs {
+    /// What to measure
+    #[arg(value_enum, default_value_t = What::All)]
+    what: What,
+    /// How often each thing is measured
+    #[arg(long, value_name = "N", default_value_t = 5,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RUNS)))]
+    runs: u32,
+    /// Where the samples go [default: bench.json in --dir]
+    #[arg(long, value_name = "FILE.json")]
+    out: Option<PathBuf>,
+    /// Print the samples as JSON instead of tables
+    #[arg(long, conflicts_with = "markdown")]
+    json: bool,
+    /// Print the tables as Markdown
+    #[arg(long)]
+    markdown: bool,
+    /// Measure nothing: print the samples of an earlier run
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["what", "runs", "out"])]
+    from: Option<PathBuf>,
+    /// Where the guests' files and logs go
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    dir: PathBuf,
+    /// Where the guest's image is, or is made if it isn't there
+    #[arg(long, value_name = "DIR", default_value = "target/image/redis")]
+    image: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Processor time from power-on to Redis's PONG
+    Boot,
+    /// Processor time and log of a pair whose guest does nothing
+    Idle,
+    /// Round trips to the guest's Redis
+    Redis,
+    /// All of these
+    All,
+}
+
+/// Measures, or prints what was measured.
+pub(crate) fn run(args: &BenchArgs) -> Outcome {
+    let fail = |error: DemoError| (error.exit_code(), error.to_string());
+    if let Some(path) = &args.from {
+        let report = Report::read(path).map_err(fail)?;
+        show(args, &report).map_err(fail)?;
+        return Ok(0);
+    }
+    let (report, outcome) = measure(args).map_err(fail)?;
+    if !report.sections.is_empty() {
+        let path = out_path(args);
+        report.write(&path).map_err(fail)?;
+        show(args, &report).map_err(fail)?;
+        say(&format!("samples    {}", path.display()));
+    }
+    outcome.map(|()| 0).map_err(fail)
+}
+
+fn out_path(args: &BenchArgs) -> PathBuf {
+    match &args.out {
+        Some(path) => path.clone(),
+        None => args.dir.join("bench.json"),
+    }
+}
+
+/// Runs what was asked for; what was measured, and what ended it early.
+fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoError> {
+    let qemu = find_program(QEMU)?;
+    let _lock = claim(&args.dir)?;
+    check_out(&out_path(args))?;
+    let image = build_image(&args.image)?;
+    let bench = Bench {
+        dir: args.dir.canonicalize().map_err(DemoError::io(&args.dir))?,
+        program: std::env::current_exe()
+            .map_err(|error| DemoError::failed(format!("this program's own path: {error}")))?,
+        image,
+        qemu,
+        // A signal ends the making of an image at once; only from here on is there something
+        // to stop.
+        interrupted: watch_signals()?,
+        runs: args.runs,
+    };
+    let mut report = Report::new(machine::look(&bench)?);
+    say(&format!("machine    {}", report.machine));
+    type Measure = fn(&Bench) -> Result<Section, DemoError>;
+    let all: [(What, Measure); 3] = [
+        (What::Boot, boot::measure),
+        (What::Idle, idle::measure),
+        (What::Redis, redis::measure),
+    ];
+    for (what, measure) in all {
+        if args.what != What::All && args.what != what {
+            continue;
+        }
+        match measure(&bench) {
+            Ok(section) => report.sections.push(section),
+            Err(error) => return Ok((report, Err(error))),
+        }
+    }
+    Ok((report, Ok(())))
+}
+
+/// What every measurement needs.
+struct Bench {
+    /// Absolute.
+    dir: PathBuf,
+    program: PathBuf,
+    image: BuiltImage,
+    qemu: PathBuf,
+    interrupted: Arc<AtomicBool>,
+    runs: u32,
+}
+
+impl Bench {
+    fn check(&self) -> Result<(), DemoError> {
+        match self.interrupted.load(Ordering::Relaxed) {
+            true => Err(DemoError::Interrupted),
+            false => Ok(()),
+        }
+    }
+
+    /// Waits until `look` finds something, at most for `limit`; `log` is where to look if it
+    /// never does.
+    fn wait_for<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        log: &Path,
+        mut look: impl FnMut() -> Result<Option<T>, DemoError>,
+    ) -> Result<T, DemoError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            self.check()?;
+            if let Some(found) = look()? {
+                return Ok(found);
+            }
+            if Instant::now() >= deadline {
+                let what = format!("waited {} s until {what}: it never came", limit.as_secs());
+                return Err(DemoError::failed_see(what, log));
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Sleeps, and wakes early only for a signal that asks for the end.
+    fn sleep_until(&self, end: Instant) -> Result<(), DemoError> {
+        loop {
+            self.check()?;
+            let rest = end.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                return Ok(());
+            }
+            thread::sleep(rest.min(Duration::from_millis(100)));
+        }
+    }
+}
+
+/// Finds a program as a shell would.
+fn find_program(name: &str) -> Result<PathBuf, DemoError> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+        .ok_or_else(|| {
+            DemoError::Input(format!(
+                "no {name} in PATH, the yardstick of the benchmarks: `make bench` installs it"
+            ))
+        })
+}
+
+/// Takes the folder for this run alone.
+fn claim(dir: &Path) -> Result<File, DemoError> {
+    let unusable = |error: std::io::Error| {
+        DemoError::Input(format!(
+            "--dir {}: {error}: choose a folder that can be written",
+            dir.display()
+        ))
+    };
+    fs::create_dir_all(dir).map_err(unusable)?;
+    let lock = File::create(dir.join("bench.lock")).map_err(unusable)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(DemoError::Input(format!(
+            "--dir {}: another bench is using it: choose another folder",
+            dir.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(unusable(error)),
+    }
+}
+
+/// Samples that can't be written must not come to light after minutes of measuring.
+fn check_out(path: &Path) -> Result<(), DemoError> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if path.is_dir() || !parent.is_dir() {
+        return Err(DemoError::Input(format!(
+            "--out {}: expected a file in a folder that exists",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
+fn build_image(folder: &Path) -> Result<BuiltImage, DemoError> {
+    let mut progress = Terminal::new();
+    let image = twinvm_image::build(
+        ImageKind::Redis,
+        folder,
+        &BuildOptions::default(),
+        &mut progress,
+    );
+    drop(progress);
+    image.map_err(|error| DemoError::failed(format!("the guest's image: {error}")))
+}
+
+/// Prints the report in the form that was asked for.
+fn show(args: &BenchArgs, report: &Report) -> Result<(), DemoError> {
+    use std::io::Write as _;
+    let text = if args.json {
+        report.to_json()?
+    } else if args.markdown {
+        table::markdown(report)
+    } else {
+        table::text(report)
+    };
+    // A reader that has gone away is no failure.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    Ok(())
+}
+
+/// A line of progress.
+fn say(line: &str) {
+    eprintln!("{line}");
+}
+
+#[cfg(test)]
+mod tests;
