@@ -211,7 +211,7 @@ fn a_recording_that_cannot_be_written_ends_the_run() {
          --report {report} --memory 8M <{keys} >/dev/null",
         folder.text("rec")
     );
-    let output = Command::new("dash").args(["-c", &script]).output().unwrap();
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{err}");
     assert_eq!(
