@@ -42,7 +42,8 @@ impl Asm {
 
     /// An even address below 4 GiB, not sign-extended: three instructions.
     pub(crate) fn address(self, rd: u32, value: u32) -> Self {
-        self.li32(rd, value >> 1).op(1 << 20 | rd << 15 | 1 << 12 | rd << 7 | 0x13)
+        self.li32(rd, value >> 1)
+            .op(1 << 20 | rd << 15 | 1 << 12 | rd << 7 | 0x13)
     }
 
     /// sd rs2, imm(rs1)
