@@ -307,7 +307,7 @@ impl NodeLoop {
 
     fn tick(&mut self, now_ns: u64) {
         self.last_tick_ns = now_ns;
-        if self.replica.wants_queue() {
+        if self.replica.has_session() {
             self.tell_queued();
         }
         self.apply(Event::Tick);

@@ -2,6 +2,7 @@
 
 use crate::machine::Machine;
 use twinvm_cpu::Clock;
+use twinvm_devices::Now;
 use twinvm_log::{Body, Record};
 
 /// A record that doesn't belong here: the log is not of this run.
@@ -76,6 +77,11 @@ impl Machine {
                     rate: *rate,
                     span: *span,
                 };
+                // Due at this very step: whether the machine is run before it is
+                // looked at must not matter.
+                if self.board.alarm_deadline().is_some_and(|at| at <= *mtime) {
+                    self.board.update_time(Now { mtime: *mtime });
+                }
                 return Ok(());
             }
             Body::NetRx { device, frame } => {

@@ -225,9 +225,16 @@ impl Replica {
         }
     }
 
-    /// Whether the next piece of a snapshot waits for room on the channel.
+    /// Whether a session is open whose queue may fill: the driver says every
+    /// millisecond or so how much waits ([`Event::Queued`]).
+    pub fn has_session(&self) -> bool {
+        self.node.wants_log()
+    }
+
+    /// Whether a snapshot or the guest itself waits for room on the channel: the
+    /// driver looks at the queue often, even if nothing else is to be done.
     pub fn wants_queue(&self) -> bool {
-        self.snapshot.is_some() || self.held_back
+        self.snapshot.is_some() || (matches!(self.vm, Vm::Live(_)) && self.stalled())
     }
 
     /// Announces the guest's addresses once more, if it lives here: the wire forgot

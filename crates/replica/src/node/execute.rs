@@ -240,6 +240,8 @@ impl Replica {
         if self.frozen {
             return;
         }
+        // The guest is held back between slices: it goes on with time stepped forward.
+        self.held_back |= matches!(self.vm, Vm::Live(_)) && self.stalled();
         let level = self.backup_is_level();
         let Vm::Live(live) = &mut self.vm else { return };
         let woken = matches!(self.idle, Some(Some(wake)) if wake <= now.mono_ns);
