@@ -97,6 +97,8 @@ pub(crate) struct Core<T> {
     pub(crate) beat: u64,
     pub(crate) terminating: bool,
     last_note: String,
+    /// Why the peer and this node can't go together, by the last hello of the one we dialled.
+    pub(crate) refused: Option<String>,
     pub(crate) mutation: Option<Mutation>,
 }
 
@@ -120,6 +122,7 @@ impl<T> Core<T> {
             beat: 0,
             terminating: false,
             last_note: String::new(),
+            refused: None,
             mutation: None,
         }
     }

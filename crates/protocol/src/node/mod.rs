@@ -83,6 +83,10 @@ use self::seek::Seek;
 pub use self::status::Status;
 use self::stop::StopKind;
 
+/// What is wrong when the other end of the channel has our id.
+const SAME_NODE: &str = "the peer's channel address leads to a node with this node's id: a \
+                         copied state directory, or this node itself";
+
 /// A role with its state. [`RoleKind`] has the diagram.
 enum Role<T> {
     Cold(Seek),
@@ -358,23 +362,26 @@ impl<T> Node<T> {
             let answer = core.hello(kind, holds);
             core.send(id, answer);
         }
-        let refusal = if hello.version != PROTOCOL_VERSION {
+        let (refusal, why) = if hello.version != PROTOCOL_VERSION {
             let ours = PROTOCOL_VERSION;
-            core.note(
-                NoteLevel::Error,
-                format!(
-                    "{} speaks protocol {}, this node {ours}; run the same version",
-                    hello.name, hello.version
-                ),
+            let why = format!(
+                "{} speaks protocol {}, this node {ours}; run the same version",
+                hello.name, hello.version
             );
-            Some(Refusal::Version { ours })
+            core.note(NoteLevel::Error, why.clone());
+            (Some(Refusal::Version { ours }), Some(why))
         } else if hello.id == core.me.id {
-            Some(Refusal::SameNode)
+            let why = SAME_NODE.to_owned();
+            if dialed {
+                core.note(NoteLevel::Error, why.clone());
+            }
+            (Some(Refusal::SameNode), Some(why))
         } else if let Some(mismatch) = first_mismatch(&core.me.machine, &hello.machine) {
             core.act(Action::Mismatch(mismatch.clone()));
-            Some(Refusal::Machine(mismatch))
+            let why = mismatch.to_string();
+            (Some(Refusal::Machine(mismatch)), Some(why))
         } else {
-            None
+            (None, None)
         };
         if let Some(refusal) = refusal {
             if !dialed {
@@ -382,9 +389,13 @@ impl<T> Node<T> {
             }
             core.close(now, id, CloseReason::Done);
             if dialed {
+                core.refused = why;
                 core.dial_slowly(now);
             }
             return;
+        }
+        if dialed {
+            core.refused = None;
         }
         match &mut self.role {
             Role::Live(live) => live.on_caller(core, now, id, hello),

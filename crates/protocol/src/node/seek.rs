@@ -14,6 +14,7 @@
 use crate::config::{FIRST_START_ASK_MS, REDIAL_MS, REREAD_MS};
 use crate::event::{CloseReason, NoteLevel, Progress};
 use crate::message::{Goodbye, Hello, Message, Refusal};
+use crate::node::SAME_NODE;
 use crate::node::core::{Change, Core};
 use crate::node::follow::Follow;
 use crate::node::mutation::Mutation;
@@ -315,12 +316,7 @@ impl Seek {
                     Refusal::NotLive | Refusal::Busy => {}
                     Refusal::SameNode => {
                         core.dial_slowly(now);
-                        core.note(
-                            NoteLevel::Error,
-                            "the peer's channel address leads to a node with this node's id: \
-                             a copied state directory, or this node itself"
-                                .into(),
-                        );
+                        core.note(NoteLevel::Error, SAME_NODE.into());
                     }
                     Refusal::Version { ours } => {
                         core.dial_slowly(now);

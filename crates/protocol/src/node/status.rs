@@ -75,7 +75,13 @@ impl<T> Node<T> {
                     status.peer_progress = session.progress;
                 }
             }
-            Role::Cold(_) | Role::Frozen(_) | Role::Exited => {}
+            // What a person has to mend outlives what is noted beside it.
+            Role::Cold(_) | Role::Frozen(_) => {
+                if let Some(why) = &self.core.refused {
+                    status.note.clone_from(why);
+                }
+            }
+            Role::Exited => {}
         }
         status
     }

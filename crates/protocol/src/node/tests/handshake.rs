@@ -144,3 +144,31 @@ fn two_hellos_or_none_end_the_connection() {
         assert_eq!(one.node.status().peer, None);
     }
 }
+
+#[test]
+fn a_waiting_node_says_what_keeps_it_from_joining_until_that_is_mended() {
+    let mut one = One::lost().0;
+    let meet = |one: &mut One, conn: u64, theirs: &str| {
+        let conn = ConnId(conn);
+        one.wait(6000);
+        one.ev(Event::ChannelUp {
+            conn,
+            dialed: true,
+            nonce: 1,
+        });
+        let Message::Hello(mut hello) = hello(RoleKind::Cold, 1, None) else {
+            unreachable!()
+        };
+        hello.machine[1].value = theirs.into();
+        let message = Message::Hello(hello);
+        one.ev(Event::Received { conn, message });
+    };
+    meet(&mut one, 50, "8192");
+    // The record is looked at again and noted meanwhile.
+    one.wait(3000);
+    let note = one.node.status().note;
+    assert!(note.starts_with("the nodes differ in ram_bytes"), "{note}");
+    meet(&mut one, 51, "4096");
+    let note = one.node.status().note;
+    assert!(!note.contains("differ"), "{note}");
+}
