@@ -361,6 +361,7 @@ impl NodeLoop {
                 any = true;
             }
             if let Ok(reply) = self.inputs.arbiter.try_recv() {
+                self.watch.answered(self.env.now().mono_ns);
                 if let Some(trouble) = reply.trouble {
                     self.journal.line(&trouble);
                 }

@@ -10,7 +10,7 @@ struct Moments {
     heard: u64,
     suspected: u64,
     asked: Option<u64>,
-    live: Option<u64>,
+    answered: Option<u64>,
     announced: Option<u64>,
     wall_ms: u64,
 }
@@ -39,12 +39,7 @@ impl Watch {
                     ..Moments::default()
                 });
             }
-            (RoleKind::Claiming, RoleKind::Live) => {
-                if let Some(current) = &mut self.current {
-                    current.live = Some(now_ns);
-                }
-                self.last = self.current.take();
-            }
+            (RoleKind::Claiming, RoleKind::Live) => self.last = self.current.take(),
             _ => self.current = None,
         }
     }
@@ -53,6 +48,15 @@ impl Watch {
     pub(super) fn asked(&mut self, now_ns: u64) {
         if let Some(current) = &mut self.current {
             current.asked.get_or_insert(now_ns);
+        }
+    }
+
+    /// The arbiter has answered: the last answer before going live counts.
+    pub(super) fn answered(&mut self, now_ns: u64) {
+        if let Some(current) = &mut self.current
+            && current.asked.is_some()
+        {
+            current.answered = Some(now_ns);
         }
     }
 
@@ -74,12 +78,13 @@ impl Watch {
             to.map(|to| (to.saturating_sub(from) / 1000) as f64 / 1000.0)
         };
         let asked = m.asked.unwrap_or(m.suspected);
+        let answered = m.answered.unwrap_or(asked);
         serde_json::json!({
             "at_unix_ms": m.wall_ms,
             "detect_ms": ms(m.heard, Some(m.suspected)),
             "drain_ms": ms(m.suspected, m.asked),
-            "arbitrate_ms": ms(asked, m.live),
-            "announce_ms": ms(m.live.unwrap_or(asked).min(m.announced.unwrap_or(u64::MAX)), m.announced),
+            "arbitrate_ms": ms(asked, m.answered),
+            "announce_ms": ms(answered, m.announced),
         })
     }
 }
