@@ -68,12 +68,13 @@ fn pair(bench: &Bench) -> Result<(Row, Row), DemoError> {
         Row::new("twinvm node, live"),
         Row::new("twinvm node, backup"),
     ];
-    let (mut last_cpu, mut last_log) = ([0.0; 2], 0);
+    let (mut last_cpu, mut last_log, mut last_steps) = ([0.0; 2], 0, 0);
     windows(bench, |seconds| {
         let status = pair.status()?;
         let log = status
             .log_bytes
             .ok_or_else(|| DemoError::failed("the live node doesn't tell its log's bytes"))?;
+        let steps = status.icount.unwrap_or(0);
         let cpu = pair.cpu_s()?;
         if let Some(seconds) = seconds {
             for (row, (now, last)) in rows.iter_mut().zip(cpu.iter().zip(last_cpu)) {
@@ -81,8 +82,10 @@ fn pair(bench: &Bench) -> Result<(Row, Row), DemoError> {
             }
             let bits = log.saturating_sub(last_log) as f64 * 8.0;
             rows[0].sample(LOG, "Mbit/s", bits / seconds / 1e6);
+            let made = steps.saturating_sub(last_steps) as f64;
+            rows[0].sample("steps", "M/s", made / seconds / 1e6);
         }
-        (last_cpu, last_log) = (cpu, log);
+        (last_cpu, last_log, last_steps) = (cpu, log, steps);
         Ok(())
     })?;
     pair.stop();
