@@ -39,7 +39,7 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause after an error of the host, such as no free descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Longest path of a Unix socket in bytes (`sun_path` without its final zero).
-const MAX_PATH_BYTES: usize = 107;
+pub(crate) const MAX_PATH_BYTES: usize = 107;
 
 /// What a person asks a node. Which of them it can do is the node's to say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,6 +26,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
+use crate::ctl_socket::MAX_PATH_BYTES;
+
 /// Shortest frame: an Ethernet header.
 pub const MIN_FRAME_BYTES: usize = 14;
 /// Longest frame: 64 KiB of payload as segmentation offload makes it and room for headers
@@ -50,6 +52,14 @@ const WRITE_TURN_NS: i64 = 100_000_000;
 /// The switch can't be reached at the start.
 #[derive(Debug, thiserror::Error)]
 pub enum LanPortError {
+    /// Longer than the kernel takes.
+    #[error("{}: a Unix socket's path has at most {MAX_PATH_BYTES} bytes, this one has {bytes}: choose a shorter one for the switch", path.display())]
+    PathTooLong {
+        /// The path.
+        path: PathBuf,
+        /// Its length.
+        bytes: usize,
+    },
     /// Nothing listens there.
     #[error("{}: no switch listens there ({source}): start `twinvm lan --listen {} ...` first", path.display(), path.display())]
     NoSwitch {
@@ -118,6 +128,13 @@ impl LanPort {
     ///
     /// `events` should be bounded: frames that find it full are dropped.
     pub fn connect(path: &Path, events: Sender<LanPortEvent>) -> Result<LanPort, LanPortError> {
+        let bytes = path.as_os_str().len();
+        if bytes > MAX_PATH_BYTES {
+            return Err(LanPortError::PathTooLong {
+                path: path.to_owned(),
+                bytes,
+            });
+        }
         let (stream, reading) = open(path).map_err(|source| LanPortError::NoSwitch {
             path: path.to_owned(),
             source,
