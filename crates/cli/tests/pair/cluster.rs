@@ -1,0 +1,402 @@
+//! A VM's files, its processes, and what they say. Nothing outlives its value.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+#[path = "../../../replica/tests/pair/guest.rs"]
+pub(crate) mod echo;
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_twinvm");
+/// Everything that a test waits for comes within seconds, on a busy host too.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+/// The nodes, by index.
+pub(crate) const NAMES: [&str; 2] = ["a", "b"];
+pub(crate) const A: usize = 0;
+pub(crate) const B: usize = 1;
+
+/// How often something that is awaited is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+/// Bytes of each log that a failed test prints.
+const LOG_TAIL: usize = 3000;
+const REDIS_READY: &str = "twinvm: redis ready";
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Waits until `look` gives something.
+#[track_caller]
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + LIMIT;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < until, "waited in vain for: {what}");
+        thread::sleep(LOOK);
+    }
+}
+
+/// A guest and how much memory it gets.
+pub(crate) struct Guest {
+    kernel: PathBuf,
+    initrd: Option<PathBuf>,
+    cmdline: String,
+    memory: &'static str,
+}
+
+/// What is in a VM.toml; tests change it before they write it.
+#[derive(Clone)]
+pub(crate) struct VmFile {
+    pub(crate) names: [&'static str; 2],
+    pub(crate) channels: [SocketAddr; 2],
+    pub(crate) state_dir: PathBuf,
+    pub(crate) arbiter: PathBuf,
+    pub(crate) lan: PathBuf,
+    pub(crate) memory: String,
+    pub(crate) cmdline: String,
+    kernel: PathBuf,
+    initrd: Option<PathBuf>,
+}
+
+impl VmFile {
+    fn text(&self) -> String {
+        let mut text = format!(
+            "name = \"test\"\nharts = 1\nmemory = {:?}\ncmdline = {:?}\nkernel = {:?}\n\
+             state_dir = {:?}\narbiter = \"file:{}\"\n",
+            self.memory,
+            self.cmdline,
+            self.kernel,
+            self.state_dir,
+            self.arbiter.display()
+        );
+        if let Some(initrd) = &self.initrd {
+            let _ = writeln!(text, "initrd = {initrd:?}");
+        }
+        // A loaded host must not look like a dead one.
+        text.push_str("[protect]\nsuspect_ms = 1500\n");
+        let lan = self.lan.display();
+        let _ = write!(
+            text,
+            "[[net]]\nmac = \"52:54:00:00:00:01\"\nbackend = \"lan:{lan}\"\n"
+        );
+        for (name, channel) in self.names.iter().zip(self.channels) {
+            let _ = write!(text, "[[node]]\nname = {name:?}\nchannel = \"{channel}\"\n");
+        }
+        text
+    }
+}
+
+/// A VM on this host: its folder, its switch, its nodes.
+pub(crate) struct Cluster {
+    nodes: [Option<Child>; 2],
+    lan: Option<Child>,
+    /// Where the guest's Redis is to be reached.
+    pub(crate) redis: Option<SocketAddr>,
+    pub(crate) file: VmFile,
+    folder: TempDir,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Cluster {
+    /// A guest of a few instructions that answers frames; it boots in no time.
+    pub(crate) fn echo() -> Self {
+        let folder = TempDir::new().unwrap();
+        let kernel = folder.path().join("kernel");
+        fs::write(&kernel, echo::image()).unwrap();
+        let guest = Guest {
+            kernel,
+            initrd: None,
+            cmdline: String::new(),
+            memory: "8M",
+        };
+        Self::new(folder, guest)
+    }
+
+    /// Debian's kernel and Redis.
+    pub(crate) fn redis() -> Self {
+        let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/image/redis");
+        let kernel = image.join("kernel");
+        let initrd = image.join("initrd.cpio");
+        for file in [&kernel, &initrd] {
+            assert!(
+                file.is_file(),
+                "{} is missing: run `make image` first, which makes it",
+                file.display()
+            );
+        }
+        let guest = Guest {
+            kernel: kernel.canonicalize().unwrap(),
+            initrd: Some(initrd.canonicalize().unwrap()),
+            cmdline: "console=ttyS0 earlycon=sbi panic=-1 ADDR=10.0.2.15/24 GW=10.0.2.2".to_owned(),
+            memory: "256M",
+        };
+        Self::new(TempDir::new().unwrap(), guest)
+    }
+
+    fn new(folder: TempDir, guest: Guest) -> Self {
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = folder.path();
+        let file = VmFile {
+            names: NAMES,
+            channels: free_ports(),
+            state_dir: path.join("state"),
+            arbiter: path.join("arbiter"),
+            lan: path.join("lan.sock"),
+            memory: guest.memory.to_owned(),
+            cmdline: guest.cmdline,
+            kernel: guest.kernel,
+            initrd: guest.initrd,
+        };
+        let mut cluster = Self {
+            nodes: [None, None],
+            lan: None,
+            redis: None,
+            file,
+            folder,
+            _alone: alone,
+        };
+        cluster.write();
+        cluster.start_lan();
+        cluster
+    }
+
+    /// Writes the VM.toml as it is to be now.
+    pub(crate) fn write(&self) {
+        fs::write(self.path("VM.toml"), self.file.text()).unwrap();
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn spawn(&self, args: &[&str], log: &str) -> Child {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.path(log))
+            .unwrap();
+        Command::new(PROGRAM)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    }
+
+    fn start_lan(&mut self) {
+        let socket = self.file.lan.to_str().unwrap().to_owned();
+        let forward = "127.0.0.1:0=10.0.2.15:6379";
+        self.lan = Some(self.spawn(
+            &["lan", "--listen", &socket, "--forward", forward],
+            "lan.log",
+        ));
+        self.redis = Some(wait_for("the switch", || {
+            let text = fs::read_to_string(self.path("lan.log")).ok()?;
+            let (_, forward) = text.split_once("forward ")?;
+            forward.split_once('=')?.0.parse().ok()
+        }));
+    }
+
+    /// The arguments that run a node.
+    pub(crate) fn node_args(&self, node: usize) -> [String; 4] {
+        let file = self.path("VM.toml").to_str().unwrap().to_owned();
+        ["node".into(), file, "--name".into(), NAMES[node].into()]
+    }
+
+    pub(crate) fn start(&mut self, node: usize) {
+        assert!(self.nodes[node].is_none(), "it runs already");
+        let args = self.node_args(node);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        self.nodes[node] = Some(self.spawn(&args, &format!("{}.log", NAMES[node])));
+    }
+
+    /// Starts both and waits until the VM is protected with A live.
+    #[track_caller]
+    pub(crate) fn start_pair(&mut self) {
+        self.start(A);
+        self.await_role(A, "live");
+        self.start(B);
+        self.await_protected(A);
+    }
+
+    pub(crate) fn pid(&self, node: usize) -> u32 {
+        self.nodes[node].as_ref().expect("the node runs").id()
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self, node: usize) {
+        let mut child = self.nodes[node].take().expect("the node runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    pub(crate) fn terminate(&mut self, node: usize) {
+        let child = self.nodes[node].as_ref().expect("the node runs");
+        kill_process(Pid::from_child(child), Signal::TERM).unwrap();
+    }
+
+    /// Waits for a node's end; its exit code.
+    #[track_caller]
+    pub(crate) fn await_end(&mut self, node: usize) -> Option<i32> {
+        let name = NAMES[node];
+        let mut child = self.nodes[node].take().expect("the node runs");
+        let status: ExitStatus = wait_for(&format!("the end of node {name}"), || {
+            child.try_wait().unwrap()
+        });
+        status.code()
+    }
+
+    /// Whether the process is still there.
+    pub(crate) fn runs(&mut self, node: usize) -> bool {
+        let child = self.nodes[node].as_mut();
+        child.is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    pub(crate) fn ctl(&self, node: usize, what: &str) -> Output {
+        Command::new(PROGRAM)
+            .arg("ctl")
+            .arg(self.path("VM.toml"))
+            .args(["--name", NAMES[node], what, "--json"])
+            .output()
+            .unwrap()
+    }
+
+    /// A node's status; `None` while nobody answers.
+    pub(crate) fn status(&self, node: usize) -> Option<Value> {
+        let done = self.ctl(node, "status");
+        done.status
+            .success()
+            .then(|| serde_json::from_slice(&done.stdout).unwrap())
+    }
+
+    pub(crate) fn role(&self, node: usize) -> Option<String> {
+        Some(self.status(node)?["role"].as_str()?.to_owned())
+    }
+
+    #[track_caller]
+    pub(crate) fn await_role(&self, node: usize, role: &str) {
+        let name = NAMES[node];
+        wait_for(&format!("node {name} to be {role}"), || {
+            (self.role(node)? == role).then_some(())
+        });
+    }
+
+    /// Waits until `live` is live and the other its backup, as both say.
+    #[track_caller]
+    pub(crate) fn await_protected(&self, live: usize) {
+        let name = NAMES[live];
+        wait_for(&format!("a protected VM, live on {name}"), || {
+            let (live, backup) = (self.status(live)?, self.status(1 - live)?);
+            (live["role"] == "live"
+                && backup["role"] == "backup"
+                && live["protected"] == true
+                && backup["protected"] == true)
+                .then_some(())
+        });
+    }
+
+    /// Waits until `live` is live and knows that it is alone.
+    #[track_caller]
+    pub(crate) fn await_solo(&self, live: usize) {
+        wait_for(&format!("a solo VM on {}", NAMES[live]), || {
+            let status = self.status(live)?;
+            (status["role"] == "live" && status["link"] == "solo").then_some(())
+        });
+    }
+
+    /// Waits until a node says what it waits for in these words.
+    #[track_caller]
+    pub(crate) fn await_note(&self, node: usize, text: &str) {
+        let name = NAMES[node];
+        wait_for(&format!("node {name} to say {text:?}"), || {
+            let status = self.status(node)?;
+            status["waiting_for"].as_str()?.contains(text).then_some(())
+        });
+    }
+
+    #[track_caller]
+    pub(crate) fn await_redis(&self, node: usize) {
+        let console = self.file.state_dir.join(NAMES[node]).join("console.log");
+        wait_for("Redis in the guest", || {
+            fs::read_to_string(&console)
+                .ok()?
+                .contains(REDIS_READY)
+                .then_some(())
+        });
+    }
+
+    pub(crate) fn log(&self, node: usize) -> String {
+        fs::read_to_string(self.path(&format!("{}.log", NAMES[node]))).unwrap_or_default()
+    }
+
+    /// The generation of the arbiter's record.
+    pub(crate) fn generation(&self) -> u64 {
+        let names = fs::read_dir(&self.file.arbiter).unwrap();
+        let generations = names.filter_map(|entry| {
+            let name = entry.unwrap().file_name();
+            name.to_str()?.strip_prefix("rec.")?.parse().ok()
+        });
+        generations.max().unwrap_or(0)
+    }
+
+    /// Whether the arbiter's record says that the VM is off.
+    pub(crate) fn halted(&self) -> bool {
+        let record = self.file.arbiter.join(format!("rec.{}", self.generation()));
+        let record = fs::read(record).unwrap();
+        twinvm_protocol::codec::decode_record(&record)
+            .unwrap()
+            .halted
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for child in self.nodes.iter_mut().chain([&mut self.lan]).flatten() {
+            // Both do nothing once it has been reaped.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if thread::panicking() {
+            for name in ["a.log", "b.log", "lan.log"] {
+                let text = fs::read_to_string(self.path(name)).unwrap_or_default();
+                let from = text.len().saturating_sub(LOG_TAIL);
+                let tail = text.get(from..).unwrap_or(&text);
+                eprintln!("---- {name} ----\n{tail}");
+            }
+        }
+    }
+}
+
+/// Two free ports, below those that the system gives to outgoing connections (Linux:
+/// `ip_local_port_range` begins at 32768).
+pub(crate) fn free_ports() -> [SocketAddr; 2] {
+    let start = std::process::id() % 10_000;
+    let mut found: Vec<(SocketAddr, TcpListener)> = Vec::new();
+    for offset in 0..10_000 {
+        let port = 10_000 + (start + offset) % 10_000;
+        let address = SocketAddr::from(([127, 0, 0, 1], port as u16));
+        // Both stay bound until both are found.
+        if let Ok(listener) = TcpListener::bind(address) {
+            found.push((address, listener));
+        }
+        if let [(a, _), (b, _)] = found[..] {
+            return [a, b];
+        }
+    }
+    panic!("no two free ports: {}", io::Error::last_os_error());
+}

@@ -1,0 +1,11 @@
+//! The pair as real processes on loopback: killed, stopped, cut off from its arbiter, and given
+//! bad input.
+//!
+//! One test at a time starts processes: two nodes take the two cores that a small host has.
+
+mod client;
+mod cluster;
+mod input;
+mod redis;
+mod rights;
+mod stop;
