@@ -3,5 +3,6 @@
 mod broken;
 mod guest;
 mod hops;
+mod soak;
 mod takeover;
 mod world;

@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 
 use twinvm_log::{Batch, Body, Record as LogRecord};
 use twinvm_machine::{Images, MachineConfig, OnReset, SlotConfig};
+use twinvm_protocol::node::Mutation;
 use twinvm_protocol::{
     ArbiterContract, Config, ConnId, ExitReason, Field, Generation, Identity, Incarnation,
-    MemoryArbiter, Message, NodeId, Outcome, Record, ReqId, RoleKind,
+    MemoryArbiter, Message, NodeId, Outcome, Record, ReqId, RoleKind, SessionId,
 };
 use twinvm_replica::{Action, Env, Event, HostTime, Replica, Wait};
 
@@ -108,7 +109,11 @@ pub(crate) struct World {
     pub(crate) hold_questions: [bool; 2],
     /// Frames on the wire in the order they left, with the node that sent each.
     pub(crate) wire: Vec<(usize, Vec<u8>)>,
+    /// Of 256 looks into the channel, so many find nothing although there is something.
+    pub(crate) lateness: u8,
     starts: u128,
+    /// The rule that every node breaks from its start on.
+    pub(crate) broken: Option<Mutation>,
 }
 
 impl World {
@@ -126,19 +131,26 @@ impl World {
             hold_inbox: [false; 2],
             hold_questions: [false; 2],
             wire: Vec::new(),
+            lateness: 0,
             starts: 0,
+            broken: None,
         }
     }
 
     /// A live A and its paired backup B, the guest waiting for frames.
     pub(crate) fn paired() -> Self {
         let mut world = Self::new();
-        world.start(A);
-        world.run_until("A is live", |w| w.role(A) == Some(RoleKind::Live));
-        world.start(B);
-        world.run_until("B is paired", |w| w.protected(A) && w.protected(B));
-        world.run_ms(20);
+        world.pair();
         world
+    }
+
+    /// Starts A, then B, and runs until they are a pair.
+    pub(crate) fn pair(&mut self) {
+        self.start(A);
+        self.run_until("A is live", |w| w.role(A) == Some(RoleKind::Live));
+        self.start(B);
+        self.run_until("B is paired", |w| w.protected(A) && w.protected(B));
+        self.run_ms(20);
     }
 
     // ---- the nodes --------------------------------------------------------
@@ -166,6 +178,9 @@ impl World {
             notes: Vec::new(),
             last_tick_ns: 0,
         });
+        if let Some(mutation) = self.broken {
+            self.side(side).replica.break_rule(mutation);
+        }
         let generation = self.generations[side];
         self.apply(side, Event::Start { generation });
     }
@@ -183,6 +198,12 @@ impl World {
             peer.inbox
                 .extend(down.into_iter().map(|conn| Incoming::Down { conn }));
         }
+    }
+
+    /// kill -9 with a host that dies: of what was on its way, only the oldest `keep` arrive.
+    pub(crate) fn kill_losing(&mut self, side: usize, keep: usize) {
+        self.side(1 - side).inbox.truncate(keep);
+        self.kill(side);
     }
 
     /// A process that has ended is no longer there.
@@ -208,6 +229,12 @@ impl World {
     pub(crate) fn protected(&self, side: usize) -> bool {
         let side = self.sides[side].as_ref();
         side.is_some_and(|side| side.replica.status().protocol.protected)
+    }
+
+    /// The session that a node has open.
+    pub(crate) fn session(&self, side: usize) -> Option<SessionId> {
+        let side = self.sides[side].as_ref()?;
+        side.replica.status().protocol.session
     }
 
     /// The state of a live node's link with its backup.
@@ -406,13 +433,30 @@ impl World {
             while !self.hold_questions[at] && !self.side(at).questions.is_empty() {
                 self.ask(at);
             }
-            while !self.hold_inbox[at] && self.deliver(at).is_some() {}
+            if !self.hold_inbox[at] && !self.late() {
+                while self.deliver(at).is_some() {}
+            }
             if self.side(at).replica.wait() == Wait::Run {
                 busy = true;
                 self.apply(at, Event::Slice);
             }
         }
         self.env.now_ns += if busy { SLICE_NS } else { TICK_NS / 4 };
+    }
+
+    /// Whether the channel keeps what it has for another step.
+    fn late(&mut self) -> bool {
+        let mut byte = [0];
+        self.lateness > 0 && {
+            self.env.random(&mut byte);
+            byte[0] < self.lateness
+        }
+    }
+
+    pub(crate) fn run_steps(&mut self, steps: u64) {
+        for _ in 0..steps {
+            self.step();
+        }
     }
 
     pub(crate) fn run_ms(&mut self, ms: u64) {
