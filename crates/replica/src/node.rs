@@ -73,6 +73,10 @@ pub struct Replica {
     /// The guest waits for a record; until then or the host time given.
     idle: Option<Option<u64>>,
     held_back: bool,
+    /// The slow loop's pause: no slice before this host time.
+    hold_until_ns: Option<u64>,
+    /// Since when the backup lags by more than the slow loop's threshold.
+    lagging_since_ns: Option<u64>,
     snapshot: Option<SnapshotOut>,
     queued_bytes: usize,
     /// The live side's virtual time when it last spoke, and when that was.
@@ -126,6 +130,8 @@ impl Replica {
             frozen: false,
             idle: None,
             held_back: false,
+            hold_until_ns: None,
+            lagging_since_ns: None,
             snapshot: None,
             queued_bytes: 0,
             live_vtime: None,
@@ -194,7 +200,7 @@ impl Replica {
     /// What the driver does next.
     pub fn wait(&self) -> Wait {
         let runs = match &self.vm {
-            Vm::Live(_) => !self.stalled() && self.idle.is_none(),
+            Vm::Live(_) => !self.stalled() && self.idle.is_none() && self.hold_until_ns.is_none(),
             Vm::Following(following) => {
                 following.replay.backlog() > 0 && !self.node.execution_must_wait()
             }
@@ -211,7 +217,10 @@ impl Replica {
             Vm::Live(live) if !self.frozen => (self.idle.flatten(), live.flush_due_ns()),
             _ => (None, None),
         };
-        let until = [protocol, wake, flush].into_iter().flatten().min();
+        let until = [protocol, wake, flush, self.hold_until_ns]
+            .into_iter()
+            .flatten()
+            .min();
         Wait::Until(until.unwrap_or(u64::MAX))
     }
 
@@ -415,6 +424,8 @@ impl Replica {
         self.frozen = false;
         self.idle = None;
         self.held_back = false;
+        self.hold_until_ns = None;
+        self.lagging_since_ns = None;
         match live {
             Ok(live) => self.vm = Vm::Live(Box::new(live)),
             Err(what) => self.fatal(what),

@@ -8,17 +8,43 @@ const REPLAY_STEPS: u64 = 10_000;
 /// Steps of a slice while draining for a takeover: nothing else is to be done.
 const DRAIN_STEPS: u64 = 1_000_000;
 
+/// Lag from which on the live guest is slowed: below what counts as caught up
+/// (100 ms), so that a joining backup gets there.
+const SLOW_LAG_TICKS: u64 = 800_000;
+/// Longest pause of the slow loop: input still gets in often.
+const MAX_PAUSE_NS: u64 = 20_000_000;
+
 impl Replica {
+    /// How far a backup that has restored its snapshot is behind, ticks.
+    fn lag_ticks(&self) -> u64 {
+        match (&self.vm, self.peer) {
+            (Vm::Live(live), Some(peer)) => live.machine().mtime().saturating_sub(peer.vtime),
+            _ => 0,
+        }
+    }
+
     /// Whether a live guest must be held back now.
     pub(super) fn stalled(&self) -> bool {
-        let behind = match (&self.vm, self.peer) {
-            (Vm::Live(live), Some(peer)) => {
-                live.machine().mtime().saturating_sub(peer.vtime) > MAX_LAG_TICKS
-            }
-            _ => false,
-        };
+        let behind = self.lag_ticks() > MAX_LAG_TICKS;
         self.node.execution_must_wait()
             || (self.node.wants_log() && (behind || self.queued_bytes > LOG_QUEUE_BYTES))
+    }
+
+    /// The slow loop: a live guest whose backup lags pauses after each slice, the
+    /// longer the further behind that is, and the longer it has not come close
+    /// enough to protect the VM. So any backup catches up with some speed of ours.
+    fn slow_down(&mut self, began: HostTime, ended: HostTime) {
+        let lag = self.lag_ticks();
+        if lag <= SLOW_LAG_TICKS {
+            self.lagging_since_ns = None;
+            return;
+        }
+        let since_ns = *self.lagging_since_ns.get_or_insert(ended.mono_ns);
+        let seconds = ended.mono_ns.saturating_sub(since_ns) / 1_000_000_000;
+        let slice_ns = ended.mono_ns.saturating_sub(began.mono_ns);
+        let pause_ns = slice_ns.saturating_mul(lag).saturating_mul(seconds + 1) / SLOW_LAG_TICKS;
+        self.hold_until_ns = Some(ended.mono_ns.saturating_add(pause_ns.min(MAX_PAUSE_NS)));
+        self.held_back = true;
     }
 
     pub(super) fn slice(&mut self, env: &mut dyn Env, now: HostTime) {
@@ -45,6 +71,7 @@ impl Replica {
         }
         let Vm::Live(live) = &mut self.vm else { return };
         let exit = live.slice(now, &mut || env.now());
+        let ended = env.now();
         let console = live.machine_mut().take_console();
         if !console.is_empty() {
             self.actions.push_back(Action::Console(console));
@@ -62,6 +89,7 @@ impl Replica {
             }
             LiveExit::Halted(_) => self.idle = Some(None),
         }
+        self.slow_down(now, ended);
         self.answer_entropy(env);
         if let Vm::Live(live) = &mut self.vm {
             live.flush_if_due(env.now());
@@ -240,6 +268,7 @@ impl Replica {
         if self.frozen {
             return;
         }
+        self.hold_until_ns.take_if(|until| *until <= now.mono_ns);
         // The guest is held back between slices: it goes on with time stepped forward.
         self.held_back |= matches!(self.vm, Vm::Live(_)) && self.stalled();
         let level = self.backup_is_level();
