@@ -4,14 +4,13 @@
 //! [`Replica`](twinvm_replica::Replica) and carries out what that asks. It waits only
 //! when the guest has nothing to do.
 
+mod console;
 mod env;
 mod journal;
 mod status;
 mod takeover;
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +29,7 @@ use crate::lan_port::{LanPort, LanPortError, LanPortEvent};
 use crate::random::random_u128;
 use crate::signals::{SignalEvent, SignalWatch};
 use crate::store::{NodeStore, StoreError};
+use console::Console;
 use env::HostEnv;
 use journal::Journal;
 use status::Meter;
@@ -49,8 +49,6 @@ const TICK_NS: u64 = 1_000_000;
 const LINGER_NS: u64 = 2_000_000_000;
 /// Longest sleep of the loop: it looks at its timers now and then whatever happens.
 const LONGEST_WAIT: Duration = Duration::from_millis(1000);
-/// Size at which the console's file is begun anew, keeping one older: 16 MiB.
-const CONSOLE_FILE_BYTES: u64 = 16 << 20;
 
 /// One network device and the switch it is plugged into.
 #[derive(Debug, Clone)]
@@ -165,51 +163,23 @@ struct NodeLoop {
     ended: Option<Result<ExitReason, NodeError>>,
 }
 
-/// The guest's console in a file of the node's folder.
-struct Console {
-    path: PathBuf,
-    file: Option<File>,
-    bytes: u64,
+/// What a node needs of its host, open.
+struct Surroundings {
+    inputs: Inputs,
+    hub: ChannelHub,
+    arbiter: ArbiterWorker,
+    arbiter_replies: Sender<ArbiterReply>,
+    ports: Vec<(u8, LanPort)>,
+    ctl_server: CtlServer,
+    signals: SignalWatch,
 }
 
-impl Console {
-    fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            file: None,
-            bytes: 0,
-        }
-    }
-
-    /// Appends; a full disk costs the console's text, never the guest.
-    fn write(&mut self, text: &[u8]) {
-        if self.bytes >= CONSOLE_FILE_BYTES {
-            self.file = None;
-            let _ = std::fs::rename(&self.path, self.path.with_extension("log.1"));
-        }
-        if self.file.is_none() {
-            let opened = File::options().create(true).append(true).open(&self.path);
-            self.bytes = opened
-                .as_ref()
-                .ok()
-                .and_then(|f| f.metadata().ok())
-                .map_or(0, |m| m.len());
-            self.file = opened.ok();
-        }
-        if let Some(file) = &mut self.file {
-            self.bytes += text.len() as u64;
-            let _ = file.write_all(text);
-        }
-    }
-}
-
-impl NodeLoop {
-    fn start(options: NodeOptions) -> Result<Self, NodeError> {
+impl Surroundings {
+    /// Opens all; the arbiter's folder, which is made if need be, last.
+    fn open(options: &NodeOptions, store: &NodeStore) -> Result<Self, NodeError> {
         let host = |what| move |source| NodeError::Host { what, source };
-        let store = NodeStore::open(&options.state_dir, &options.name)?;
         let (signals_in, signals_rx) = bounded(CTL_QUEUE);
         let signals = SignalWatch::start(signals_in).map_err(host("watching for signals"))?;
-        let arbiter_backend = FileArbiter::open(&options.arbiter)?;
         let (channel_in, channel) = bounded(CHANNEL_QUEUE);
         let hub = ChannelHub::start(options.listen, options.peer, channel_in)?;
         let mut ports = Vec::new();
@@ -219,12 +189,47 @@ impl NodeLoop {
             ports.push((wire.device, LanPort::connect(&wire.socket, frames_in)?));
             wires.push(frames);
         }
-        let (arbiter_replies, arbiter_out) = unbounded();
-        let arbiter = ArbiterWorker::start(Box::new(arbiter_backend), arbiter_replies.clone())
-            .map_err(host("starting the arbiter's thread"))?;
         let (ctl_in, ctl) = bounded(CTL_QUEUE);
         let ctl_server = CtlServer::start(&store.ctl_path(), ctl_in)?;
-        let incarnation = random_u128().map_err(host("reading random numbers"))?;
+        let (arbiter_replies, arbiter_out) = unbounded();
+        let backend = Box::new(FileArbiter::open(&options.arbiter)?);
+        let arbiter = ArbiterWorker::start(backend, arbiter_replies.clone())
+            .map_err(host("starting the arbiter's thread"))?;
+        Ok(Self {
+            inputs: Inputs {
+                channel,
+                arbiter: arbiter_out,
+                ctl,
+                wires,
+                signals: signals_rx,
+            },
+            hub,
+            arbiter,
+            arbiter_replies,
+            ports,
+            ctl_server,
+            signals,
+        })
+    }
+}
+
+impl NodeLoop {
+    fn start(options: NodeOptions) -> Result<Self, NodeError> {
+        let store = NodeStore::open(&options.state_dir, &options.name)?;
+        match Surroundings::open(&options, &store) {
+            Ok(surroundings) => Self::with(options, store, surroundings),
+            Err(error) => {
+                store.forget_if_new();
+                Err(error)
+            }
+        }
+    }
+
+    fn with(options: NodeOptions, store: NodeStore, host: Surroundings) -> Result<Self, NodeError> {
+        let incarnation = random_u128().map_err(|source| NodeError::Host {
+            what: "reading random numbers",
+            source,
+        })?;
         let fields = options.machine.fields().into_iter();
         let identity = Identity {
             id: store.id(),
@@ -239,23 +244,17 @@ impl NodeLoop {
             console: Console::new(store.folder().join("console.log")),
             meter: Meter::default(),
             watch: Watch::default(),
-            waiting_frames: vec![None; wires.len()],
-            inputs: Inputs {
-                channel,
-                arbiter: arbiter_out,
-                ctl,
-                wires,
-                signals: signals_rx,
-            },
-            arbiter_replies,
+            waiting_frames: vec![None; host.inputs.wires.len()],
+            inputs: host.inputs,
+            arbiter_replies: host.arbiter_replies,
             replica,
             env,
             store,
-            hub,
-            arbiter,
-            ports,
-            _ctl_server: ctl_server,
-            _signals: signals,
+            hub: host.hub,
+            arbiter: host.arbiter,
+            ports: host.ports,
+            _ctl_server: host.ctl_server,
+            _signals: host.signals,
             conns: Vec::new(),
             closing: Vec::new(),
             ctl_waiting: VecDeque::new(),

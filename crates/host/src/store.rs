@@ -88,6 +88,8 @@ pub struct NodeStore {
     folder: PathBuf,
     id: NodeId,
     generation: Generation,
+    /// The id was drawn by this very call: the node has never run.
+    new: bool,
     /// The lock ends with this descriptor, also when the process is killed.
     _lock: File,
 }
@@ -105,6 +107,7 @@ impl NodeStore {
         let generation_path = folder.join(GENERATION);
         let id = read_value(&id_path, "32 hexadecimal digits", parse_id)?;
         let generation = read_value(&generation_path, "a decimal number", parse_generation)?;
+        let new = id.is_none();
         let (id, generation) = match (id, generation) {
             (Some(id), Some(generation)) => (id, generation),
             (Some(_), None) => {
@@ -134,8 +137,24 @@ impl NodeStore {
             folder,
             id: NodeId(id),
             generation: Generation(generation),
+            new,
             _lock: lock,
         })
+    }
+
+    /// Removes what [`NodeStore::open`] has made, if it made it: the node did not come
+    /// to run. Best effort; what can't be removed is found again at the next start.
+    pub fn forget_if_new(self) {
+        if self.new {
+            for file in [NODE_ID, GENERATION, LOCK] {
+                let _ = fs::remove_file(self.folder.join(file));
+            }
+            // Only if they are empty: others may use the state folder.
+            let _ = fs::remove_dir(&self.folder);
+            if let Some(state_dir) = self.folder.parent() {
+                let _ = fs::remove_dir(state_dir);
+            }
+        }
     }
 
     /// The id of this node.
