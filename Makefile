@@ -38,7 +38,7 @@ test: ## every check and every test, from nothing: what CI runs
 	@$(STAGE) rules 60 $(OUT)/release/xtask check
 	@$(STAGE) lint 900 $(CARGO) clippy --release --workspace --all-targets $(LOCKED) -- -D warnings
 	@$(STAGE) dependencies 600 scripts/cargo-deny.sh
-	@$(STAGE) image 300 $(OUT)/release/twinvm image build redis --out target/image/redis
+	@$(STAGE) image 300 $(OUT)/release/twinvm image build redis --out target/image/redis --renew
 	@$(STAGE) tests 1200 $(CARGO) test --release --workspace $(LOCKED)
 
 demo: ## the demonstration; DEMO_ARGS="..." goes to twinvm demo
@@ -55,7 +55,7 @@ bench: ## the benchmarks, with QEMU as the yardstick; BENCH_ARGS="..." goes to t
 
 image: ## make the redis guest image from Debian packages (target/image/redis)
 	@$(STAGE) setup 600 scripts/setup.sh demo
-	@$(STAGE) image 900 $(TWINVM) image build redis --out target/image/redis
+	@$(STAGE) image 900 $(TWINVM) image build redis --out target/image/redis --renew
 
 fmt: ## format the code
 	$(CARGO) fmt --all

@@ -263,7 +263,7 @@ fn check_out(path: &Path) -> Result<(), DemoError> {
 
 fn build_image(folder: &Path) -> Result<BuiltImage, DemoError> {
     let mut progress = Terminal::new();
-    let image = twinvm_image::build(
+    let image = twinvm_image::build_or_renew(
         ImageKind::Redis,
         folder,
         &BuildOptions::default(),

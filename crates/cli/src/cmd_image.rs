@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use twinvm_image::{BuildOptions, ImageKind, LockMode, Terminal, build};
+use twinvm_image::{BuildOptions, ImageKind, LockMode, Terminal, build, build_or_renew};
 
 use crate::{BAD_INPUT, Outcome};
 
@@ -51,8 +51,11 @@ struct BuildArgs {
     /// Take the mirror's newest packages and write a new lock
     #[arg(long)]
     update_lock: bool,
-    /// Take the locked packages and write down what comes out: after a change of the recipe
+    /// Take the newest packages only if the mirror no longer has the locked ones
     #[arg(long, conflicts_with = "update_lock")]
+    renew: bool,
+    /// Take the locked packages and write down what comes out: after a change of the recipe
+    #[arg(long, conflicts_with_all = ["update_lock", "renew"])]
     rehash: bool,
 }
 
@@ -70,8 +73,9 @@ pub(crate) fn run(args: ImageArgs) -> Outcome {
         },
         cache: args.cache,
     };
+    let make = if args.renew { build_or_renew } else { build };
     let image =
-        build(kind, &args.out, &options, &mut Terminal::new()).map_err(|error| bad(&error))?;
+        make(kind, &args.out, &options, &mut Terminal::new()).map_err(|error| bad(&error))?;
     println!("kernel  {}", image.kernel.display());
     println!("initrd  {}", image.initrd.display());
     println!("cmdline {}", image.cmdline);

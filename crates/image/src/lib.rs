@@ -125,3 +125,29 @@ pub fn build(
         ImageKind::Redis => builder::build(&redis::RECIPE, out, options, progress),
     }
 }
+
+/// As [`build`] with [`LockMode::Verify`]; but if the mirror no longer carries a locked version,
+/// takes its newest packages and keeps a new lock beside the image. A point release of the
+/// distribution must not leave a first user without a guest.
+///
+/// # Errors
+///
+/// As [`build`].
+pub fn build_or_renew(
+    kind: ImageKind,
+    out: &Path,
+    options: &BuildOptions,
+    progress: &mut dyn Progress,
+) -> Result<BuiltImage, ImageError> {
+    let with = |lock_mode| BuildOptions {
+        lock_mode,
+        ..options.clone()
+    };
+    match build(kind, out, &with(LockMode::Verify), progress) {
+        Err(gone @ ImageError::Gone { .. }) => {
+            progress.note(&format!("{gone}; doing that now"));
+            build(kind, out, &with(LockMode::Update), progress)
+        }
+        other => other,
+    }
+}

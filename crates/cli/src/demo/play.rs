@@ -93,7 +93,7 @@ fn seed_of_the_clock() -> u64 {
 
 fn build_image(folder: &Path) -> Result<BuiltImage, DemoError> {
     let mut progress = Terminal::new();
-    let image = twinvm_image::build(
+    let image = twinvm_image::build_or_renew(
         ImageKind::Redis,
         folder,
         &BuildOptions::default(),
