@@ -1,6 +1,8 @@
 //! `twinvm ctl`: ask a running node.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use twinvm_host::ctl_socket::{CtlRequest, request};
@@ -8,12 +10,22 @@ use twinvm_host::store::ctl_path;
 
 use crate::vmtoml::VmConfig;
 
+/// How long `stop` waits for the VM to be off.
+const STOP_WAIT: Duration = Duration::from_secs(10);
+/// How often it looks.
+const STOP_TURN: Duration = Duration::from_millis(50);
+
 /// Asks a running node of this host.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   twinvm ctl VM.toml --name a status          who is live, is the VM protected
   twinvm ctl VM.toml --name a status --json   the same for programs
-  twinvm ctl VM.toml --name a stop            power the VM off, on both hosts")]
+  twinvm ctl VM.toml --name a stop            power the VM off, on both hosts
+
+Exit codes:
+  0    answered; for stop: the VM is off
+  1    stop: asked, but the VM is not off yet; the message says what it waits for
+  2    bad input, the node doesn't run, or it refuses; the message says why")]
 pub(crate) struct CtlArgs {
     /// The VM's file.
     file: PathBuf,
@@ -54,13 +66,32 @@ pub(crate) fn run(args: CtlArgs) -> Result<u8, (u8, String)> {
         What::Stop => CtlRequest::Stop {},
         What::Digest => CtlRequest::Digest {},
     };
-    let answer = request(&ctl_path(&vm.state_dir, &args.name), &what).map_err(|e| bad(&e))?;
+    let socket = ctl_path(&vm.state_dir, &args.name);
+    let answer = request(&socket, &what).map_err(|e| bad(&e))?;
+    if matches!(args.what, What::Stop) {
+        wait_for_end(&socket)?;
+    }
     if args.json {
         println!("{answer}");
     } else {
         print(args.what, &answer);
     }
     Ok(0)
+}
+
+/// A stop is done when the node has ended: its outputs are out and the record says so.
+fn wait_for_end(socket: &Path) -> Result<(), (u8, String)> {
+    let until = Instant::now() + STOP_WAIT;
+    loop {
+        let Ok(status) = request(socket, &CtlRequest::Status {}) else {
+            return Ok(());
+        };
+        if Instant::now() >= until {
+            let note = status["waiting_for"].as_str().unwrap_or_default();
+            return Err((1, format!("asked, but the VM is not off yet: {note}")));
+        }
+        thread::sleep(STOP_TURN);
+    }
 }
 
 fn print(what: What, answer: &Value) {
@@ -71,7 +102,8 @@ fn print(what: What, answer: &Value) {
             answer["icount"],
             answer["digest"].as_str().unwrap_or_default()
         ),
-        What::Takeover | What::Detach | What::Stop => println!("done"),
+        What::Takeover | What::Detach => println!("begun"),
+        What::Stop => println!("the VM is off"),
     }
 }
 

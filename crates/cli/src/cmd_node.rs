@@ -14,7 +14,15 @@ use twinvm_host::node::{NodeOptions, Wire};
   twinvm node VM.toml --name b
 
 Which of them is live is not configured: they find out, and the arbiter decides.
-SIGTERM stops this node, not the VM: if the VM is protected the other node goes on.")]
+SIGTERM or Ctrl-C on a protected VM's node hands the VM to the other node. On the only node
+it powers the VM off, and what was in its memory is gone. A second signal ends the node at once.
+
+After a power-off the node that was live last starts the VM again; the other one joins it.
+
+Exit codes:
+  0    ended in good order
+  2    bad input; nothing ran
+  125  a fault of twinvm's own")]
 pub(crate) struct NodeArgs {
     /// The VM's file, the same on both hosts.
     file: PathBuf,

@@ -19,7 +19,9 @@ const ANY_FILE_BYTES: u64 = 1 << 30;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GuestError {
     /// Nothing to boot.
-    #[error("no kernel: give --kernel FILE, or add kernel = \"FILE\" to the VM's file")]
+    #[error(
+        "no kernel: add kernel = \"FILE\" to the VM's file, or give --kernel FILE to twinvm run"
+    )]
     NoKernel,
     /// More cards than slots.
     #[error(

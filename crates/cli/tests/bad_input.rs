@@ -23,7 +23,7 @@ fn kernels() {
     run_refuses(
         &folder,
         &[],
-        "no kernel: give --kernel FILE, or add kernel = \"FILE\" to the VM's file",
+        "no kernel: add kernel = \"FILE\" to the VM's file, or give --kernel FILE to twinvm run",
     );
     let kernel = folder.text("absent");
     run_refuses(

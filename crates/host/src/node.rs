@@ -267,10 +267,11 @@ impl NodeLoop {
     fn run(&mut self) -> Result<ExitReason, NodeError> {
         let generation = self.store.generation();
         self.journal.line(&format!(
-            "VM {:?}, node id {}, listening on {}",
+            "VM {:?}, node id {}, listening on {}; the guest's console is in {}",
             self.options.vm,
             self.store.id(),
-            self.hub.local_addr()
+            self.hub.local_addr(),
+            self.store.folder().join("console.log").display()
         ));
         self.apply(Event::Start { generation });
         loop {

@@ -108,7 +108,7 @@ pub const REREAD_MS: u64 = 2000;
 pub const FIRST_START_ASK_MS: u64 = 1000;
 /// After a planned takeover, how long the old live node leaves the record to the backup
 /// before it takes the VM back.
-pub const HANDOVER_MS: u64 = 3000;
+pub const HANDOVER_MS: u64 = 1000;
 /// A joiner whose virtual time is this close (10 MHz ticks: 100 ms) has caught up.
 pub const CAUGHT_UP_TICKS: u64 = 1_000_000;
 /// Connections a node keeps: a session, a dial, and callers that are about to be refused.
