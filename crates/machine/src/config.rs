@@ -85,7 +85,15 @@ impl MachineConfig {
             ),
         ];
         for (n, slot) in self.slots.iter().enumerate() {
-            fields.push((format!("virtio slot {n}"), format!("{slot:?}")));
+            let value = match slot {
+                SlotConfig::Empty => "empty".to_owned(),
+                SlotConfig::Rng => "entropy".to_owned(),
+                SlotConfig::Net { mac } => {
+                    let bytes: Vec<String> = mac.iter().map(|b| format!("{b:02x}")).collect();
+                    format!("network card {}", bytes.join(":"))
+                }
+            };
+            fields.push((format!("virtio slot {n}"), value));
         }
         fields
     }
