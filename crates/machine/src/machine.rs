@@ -23,6 +23,9 @@ pub enum Exit {
     },
     /// An [`Output`] waits in [`Machine::take_output`].
     Output,
+    /// The guest has started itself again, in its last step. A run ends there because
+    /// a reset costs as much as millions of steps; just call again.
+    Reset,
     /// The machine has ended; it never runs again.
     Halted(Halt),
 }
@@ -209,18 +212,27 @@ impl Machine {
             match exit {
                 CpuExit::Limit => return Exit::Limit,
                 CpuExit::Idle => return Exit::Idle { timer },
-                CpuExit::Attention => self.collect_outputs(),
+                CpuExit::Attention => {
+                    if self.collect_outputs() {
+                        return Exit::Reset;
+                    }
+                }
                 CpuExit::Sbi => match self.sbi_call() {
                     SbiEffect::None => {}
                     SbiEffect::Suspend => self.hart.wait(),
                     SbiEffect::PowerOff => self.halt(Halt::PowerOff),
-                    SbiEffect::Reset => self.reset_request(),
+                    SbiEffect::Reset => {
+                        if self.reset_request() {
+                            return Exit::Reset;
+                        }
+                    }
                 },
             }
         }
     }
 
-    fn collect_outputs(&mut self) {
+    /// Takes what the devices have; true if the machine has started again.
+    fn collect_outputs(&mut self) -> bool {
         let items: Vec<OutputItem> = self
             .board
             .take_outputs()
@@ -239,16 +251,19 @@ impl Machine {
         match self.board.take_finisher_request() {
             Some(FinisherRequest::Pass) => self.halt(Halt::PowerOff),
             Some(FinisherRequest::Fail(code)) => self.halt(Halt::Fail(code)),
-            Some(FinisherRequest::Reset) => self.reset_request(),
+            Some(FinisherRequest::Reset) => return self.reset_request(),
             None => {}
         }
+        false
     }
 
-    fn reset_request(&mut self) {
+    /// True if the machine has started again.
+    fn reset_request(&mut self) -> bool {
         match self.config.on_reset {
             OnReset::Exit => self.halt(Halt::Reset),
             OnReset::Restart => self.reset(),
         }
+        self.halted.is_none()
     }
 
     /// Starts again inside the guest's own step: step count and virtual time go

@@ -311,6 +311,7 @@ impl Live {
                 }
                 None => LiveExit::Busy,
             },
+            Exit::Reset => LiveExit::Busy,
             Exit::Halted(halt) => LiveExit::Halted(halt),
         })
     }

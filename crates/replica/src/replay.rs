@@ -143,6 +143,7 @@ impl Replay {
                 }
                 Exit::Limit => {}
                 Exit::Output => return self.check_output(),
+                Exit::Reset => return Ok(ReplayExit::Busy),
                 Exit::Idle { .. } => {
                     return Err(self.diverged(format!(
                         "the guest waits, the next record is for step {}",

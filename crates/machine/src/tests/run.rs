@@ -39,7 +39,8 @@ fn reset_is_a_step_that_zeroes_ram_and_loads_the_images_again() {
     };
     let mut m = machine(guest());
     // The jump of the header, then 12 instructions, the last of them the call.
-    assert_eq!(m.run(13), Exit::Limit);
+    assert_eq!(m.run(1_000_000), Exit::Reset);
+    assert_eq!(m.icount(), 13);
     assert_eq!(m.hart.pc(), ENTRY);
     assert_eq!(m.mem.load_u64(0x8040_0000), Ok(0));
     assert_eq!(m.run(13 + 7), Exit::Limit);
