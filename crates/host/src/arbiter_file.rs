@@ -168,7 +168,7 @@ impl FileArbiter {
         }
         // A name made while the folder was listed may have been missed.
         let mut next = highest.unwrap_or(0).max(self.seen).saturating_add(1);
-        while exists(&self.path_of(next)).map_err(trouble)? {
+        while next < u64::MAX && exists(&self.path_of(next)).map_err(trouble)? {
             highest = Some(next);
             next = next.saturating_add(1);
         }

@@ -221,6 +221,12 @@ impl Machine {
         !stream.is_done()
     }
 
+    /// Gives up a snapshot that was not read to its end: what was copied aside for it
+    /// is freed.
+    pub fn end_snapshot(&mut self) {
+        self.mem.end_snapshot();
+    }
+
     /// The whole snapshot at once.
     pub fn save(&mut self, with_images: bool) -> Vec<u8> {
         let mut out = Vec::new();

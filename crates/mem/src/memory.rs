@@ -386,7 +386,9 @@ impl Memory {
             return false;
         }
         self.bytes[at..at + PAGE_BYTES].copy_from_slice(bytes);
-        self.state[page as usize] = 0;
+        // Hashed while it is at hand: the first digest need not read all RAM at once.
+        self.hashes.update(page as usize, bytes);
+        self.state[page as usize] = state::HASHED;
         true
     }
 }

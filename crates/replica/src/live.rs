@@ -316,6 +316,12 @@ impl Live {
         })
     }
 
+    /// Execution was held back until now: the speed is measured anew. The next slice
+    /// sets an anchor if one is due.
+    pub fn resumed(&mut self, now: HostTime) {
+        self.pacing.resumed(now, self.machine.icount());
+    }
+
     /// The guest slept until now, or execution was held back: go on from here.
     pub fn woke(&mut self, now: HostTime) -> Result<(), LiveError> {
         self.pacing.resumed(now, self.machine.icount());

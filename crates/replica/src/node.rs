@@ -172,17 +172,11 @@ impl Replica {
             Event::DialFailed => self.tell(env, ProtocolEvent::DialFailed),
             Event::ChannelDown { conn } => self.tell(env, ProtocolEvent::ChannelDown { conn }),
             Event::Received { conn, message } => {
-                match &message {
-                    Message::Heartbeat { progress, .. } => {
-                        self.live_vtime = Some((progress.vtime, now));
-                    }
-                    // 0: it has not restored a snapshot yet.
-                    Message::Ack { progress, .. } if progress.vtime != 0 => {
-                        self.peer = Some(*progress);
-                    }
-                    _ => {}
-                }
+                let tells = matches!(message, Message::Heartbeat { .. } | Message::Ack { .. });
                 self.tell(env, ProtocolEvent::Received { conn, message });
+                if tells {
+                    self.peer_told(now);
+                }
             }
             Event::Queued { bytes } => self.queued_bytes = bytes,
             Event::Arbiter { req, outcome } => {
@@ -246,10 +240,12 @@ impl Replica {
         self.snapshot.is_some() || (matches!(self.vm, Vm::Live(_)) && self.stalled())
     }
 
-    /// Announces the guest's addresses once more, if it lives here: the wire forgot
-    /// them.
+    /// The wire forgot the guest's addresses: announces them once more if the record
+    /// is settled and names no backup. With a backup another node may be live already;
+    /// then the guest's own frames, which pass the gate, teach the wire.
     pub fn announce_again(&mut self) {
-        if matches!(self.vm, Vm::Live(_)) && !self.frozen {
+        let solo = self.node.status().link == "solo";
+        if matches!(self.vm, Vm::Live(_)) && !self.frozen && solo {
             self.announce();
         }
     }
@@ -262,6 +258,27 @@ impl Replica {
     }
 
     // ---- protocol ---------------------------------------------------------
+
+    /// The peer has said how far it is; what the protocol took of it counts.
+    fn peer_told(&mut self, now: HostTime) {
+        let status = self.node.status();
+        let progress = status.peer_progress;
+        // 0: it has not restored a snapshot yet, or there is no session.
+        if status.session.is_none() || progress.vtime == 0 {
+            return;
+        }
+        if let Vm::Live(_) = self.vm {
+            self.peer = Some(progress);
+            return;
+        }
+        // While its guest sleeps the live side's virtual time stands still, its clock
+        // does not: keep what says the most.
+        let told = (progress.vtime, now);
+        let ahead = |(vtime, at): (u64, HostTime)| i128::from(vtime) * 100 - i128::from(at.mono_ns);
+        if self.live_vtime.is_none_or(|kept| ahead(told) > ahead(kept)) {
+            self.live_vtime = Some(told);
+        }
+    }
 
     /// Hands an event to the protocol and does what it asks, until all is quiet.
     fn tell(&mut self, env: &mut dyn Env, event: ProtocolEvent<Output>) {
@@ -299,7 +316,8 @@ impl Replica {
             }
             ProtocolAction::Freeze => {
                 self.frozen = true;
-                self.snapshot = None;
+                self.hold_until_ns = None;
+                self.drop_snapshot();
                 let position = match &mut self.vm {
                     Vm::Live(live) => {
                         live.flush();
@@ -319,12 +337,15 @@ impl Replica {
             ProtocolAction::Discard => {
                 self.vm = Vm::Nothing;
                 self.frozen = false;
+                self.hold_until_ns = None;
+                self.peer = None;
                 self.idle = None;
                 self.snapshot = None;
                 self.live_vtime = None;
                 self.neighbours = cards(&self.config);
             }
             ProtocolAction::TakeSnapshot { session } => {
+                self.peer = None;
                 if let Vm::Live(live) = &mut self.vm {
                     live.flush();
                     // The snapshot takes place between two slices, no output waits.
@@ -338,7 +359,13 @@ impl Replica {
             }
             ProtocolAction::EndSession { session } => {
                 self.peer = None;
-                self.snapshot.take_if(|out| out.session == session);
+                if self
+                    .snapshot
+                    .as_ref()
+                    .is_some_and(|out| out.session == session)
+                {
+                    self.drop_snapshot();
+                }
             }
             ProtocolAction::BeginInstall { session, position } => {
                 let (progress, beat) = (Progress::default(), self.beat);
@@ -379,6 +406,15 @@ impl Replica {
             // Opaque words are for disks; this version has none.
             ProtocolAction::Side { .. } => {}
             _ => {}
+        }
+    }
+
+    /// A snapshot that is not wanted any more: nothing is copied aside for it.
+    fn drop_snapshot(&mut self) {
+        if self.snapshot.take().is_some()
+            && let Vm::Live(live) = &mut self.vm
+        {
+            live.machine_mut().end_snapshot();
         }
     }
 

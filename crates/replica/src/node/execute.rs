@@ -6,7 +6,7 @@ use super::*;
 /// live node looks at its wire.
 const REPLAY_STEPS: u64 = 10_000;
 /// Steps of a slice while draining for a takeover: nothing else is to be done.
-const DRAIN_STEPS: u64 = 1_000_000;
+const DRAIN_STEPS: u64 = 50_000;
 
 /// Lag from which on the live guest is slowed: below what counts as caught up
 /// (100 ms), so that a joining backup gets there.
@@ -18,7 +18,9 @@ impl Replica {
     /// How far a backup that has restored its snapshot is behind, ticks.
     fn lag_ticks(&self) -> u64 {
         match (&self.vm, self.peer) {
-            (Vm::Live(live), Some(peer)) => live.machine().mtime().saturating_sub(peer.vtime),
+            (Vm::Live(live), Some(peer)) if self.node.wants_log() => {
+                live.machine().mtime().saturating_sub(peer.vtime)
+            }
             _ => 0,
         }
     }
@@ -67,7 +69,9 @@ impl Replica {
         }
         if self.held_back {
             self.held_back = false;
-            self.resume(now);
+            if let Vm::Live(live) = &mut self.vm {
+                live.resumed(now);
+            }
         }
         let Vm::Live(live) = &mut self.vm else { return };
         let exit = live.slice(now, &mut || env.now());
@@ -265,10 +269,10 @@ impl Replica {
         if due {
             self.tell(env, ProtocolEvent::Tick);
         }
+        self.hold_until_ns.take_if(|until| *until <= now.mono_ns);
         if self.frozen {
             return;
         }
-        self.hold_until_ns.take_if(|until| *until <= now.mono_ns);
         // The guest is held back between slices: it goes on with time stepped forward.
         self.held_back |= matches!(self.vm, Vm::Live(_)) && self.stalled();
         let level = self.backup_is_level();
