@@ -49,6 +49,21 @@ fn an_answer_after_a_long_silence_is_as_fast_as_any() {
 }
 
 #[test]
+fn time_that_the_guest_slept_survives_a_takeover() {
+    let mut world = World::paired();
+    world.frame(A, guest::question());
+    world.run_until("the answer", |w| w.answers() == [1]);
+    let before = world.side(A).replica.status().vtime;
+    world.run_ms(5_000);
+    world.kill(A);
+    world.run_until("B is live", |w| w.role(B) == Some(RoleKind::Live));
+    world.frame(B, guest::question());
+    world.run_until("the answer", |w| w.answers().last() == Some(&2));
+    let ms = (world.side(B).replica.status().vtime - before) / 10_000;
+    assert!((4_990..5_500).contains(&ms), "{ms} ms of virtual time in 5 s");
+}
+
+#[test]
 fn how_long_outputs_wait_is_measured() {
     let mut world = World::paired();
     world.frame(A, guest::question());
