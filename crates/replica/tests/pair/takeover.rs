@@ -60,7 +60,10 @@ fn time_that_the_guest_slept_survives_a_takeover() {
     world.frame(B, guest::question());
     world.run_until("the answer", |w| w.answers().last() == Some(&2));
     let ms = (world.side(B).replica.status().vtime - before) / 10_000;
-    assert!((4_990..5_500).contains(&ms), "{ms} ms of virtual time in 5 s");
+    assert!(
+        (4_990..5_500).contains(&ms),
+        "{ms} ms of virtual time in 5 s"
+    );
 }
 
 #[test]
