@@ -23,11 +23,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use twinvm_image::{BuildOptions, BuiltImage, ImageKind, Terminal};
+use twinvm_image::BuiltImage;
 
 use crate::Outcome;
 use crate::demo::error::DemoError;
-use crate::demo::play::watch_signals;
+use crate::demo::play::{make_image, watch_signals};
 use report::{Report, Section};
 
 /// Most runs of one row: each is a boot of some seconds, and all samples are kept.
@@ -126,7 +126,7 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
     let qemu = find_program(QEMU)?;
     let _lock = claim(&args.dir)?;
     check_out(&out_path(args))?;
-    let image = build_image(&args.image)?;
+    let image = make_image(&args.image)?;
     let bench = Bench {
         dir: args.dir.canonicalize().map_err(DemoError::io(&args.dir))?,
         program: std::env::current_exe()
@@ -259,18 +259,6 @@ fn check_out(path: &Path) -> Result<(), DemoError> {
         )));
     }
     Ok(())
-}
-
-fn build_image(folder: &Path) -> Result<BuiltImage, DemoError> {
-    let mut progress = Terminal::new();
-    let image = twinvm_image::build_or_renew(
-        ImageKind::Redis,
-        folder,
-        &BuildOptions::default(),
-        &mut progress,
-    );
-    drop(progress);
-    image.map_err(|error| DemoError::failed(format!("the guest's image: {error}")))
 }
 
 /// Prints the report in the form that was asked for.

@@ -11,8 +11,6 @@ mod cmd_replay;
 mod cmd_run;
 mod demo;
 mod guest;
-// The parts of a VM.toml that only a pair needs.
-#[allow(dead_code)]
 mod vmtoml;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

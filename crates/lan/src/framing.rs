@@ -41,7 +41,7 @@ pub(crate) enum FramingError {
 pub(crate) enum ReadOutcome {
     /// Bytes came; there may be more.
     Bytes,
-    /// Nothing more for now.
+    /// The peer has sent nothing more yet.
     Drained,
     /// The peer closed its side.
     Closed,

@@ -76,7 +76,7 @@ pub enum LanEvent {
     },
     /// Lines are left out for a while, because there are too many.
     LinesLeftOut,
-    /// A forward can't accept for now.
+    /// A forward can't accept at the moment.
     AcceptFailed {
         /// The forward's address on the host.
         listen: SocketAddr,
@@ -103,7 +103,10 @@ impl std::fmt::Display for LanEvent {
                 )
             }
             LanEvent::AcceptFailed { listen, reason } => {
-                write!(f, "{listen}: can't accept connections for now: {reason}")
+                write!(
+                    f,
+                    "{listen}: can't accept connections at the moment: {reason}"
+                )
             }
         }
     }

@@ -194,32 +194,3 @@ fn stopping_ends_both_sides() {
     wait_until(&guest.seen.reset_by_peer, 1);
     assert!(!socket.exists());
 }
-
-/// By hand: `cargo test --release -p twinvm-lan --test forward -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn measure_round_trips_and_throughput() {
-    let lan = TestLan::start(&[SERVER]);
-    let _guest = EchoGuest::start(&lan.socket);
-    let mut client = lan.client(0);
-    let mut back = [0; 100];
-    let mut micros: Vec<u128> = (0..5000)
-        .map(|_| {
-            let start = Instant::now();
-            client.write_all(&[1; 100]).unwrap();
-            client.read_exact(&mut back).unwrap();
-            start.elapsed().as_micros()
-        })
-        .collect();
-    micros.sort_unstable();
-    println!(
-        "round trip: p50 {} µs, p99 {} µs",
-        micros[2500], micros[4950]
-    );
-    let start = Instant::now();
-    let bytes = pattern(64 << 20, 0);
-    echo(&mut client, &bytes);
-    let rate = bytes.len() as f64 / start.elapsed().as_secs_f64() / 1e6;
-    println!("echoed at {rate:.0} MB/s");
-    println!("{:?}", lan.stop());
-}

@@ -61,7 +61,8 @@ pub(crate) fn run(args: &DemoArgs) -> Result<bool, DemoError> {
     let files = Files::new(&args.out)?;
     let _lock = files.claim()?;
     // A signal ends the making of an image at once; only from here on is there something to stop.
-    let image = build_image(&args.image)?;
+    let image = make_image(&args.image)?;
+    announce_image(&image, &args.image);
     let interrupted = watch_signals()?;
     let mut demo = Demo {
         vm: Vm::start(files.clone(), &image)?,
@@ -91,7 +92,8 @@ fn seed_of_the_clock() -> u64 {
     now.map_or(1, |now| now.as_micros() as u64 % 1_000_000)
 }
 
-fn build_image(folder: &Path) -> Result<BuiltImage, DemoError> {
+/// Makes the guest's image, or verifies the one that is there.
+pub(crate) fn make_image(folder: &Path) -> Result<BuiltImage, DemoError> {
     let mut progress = Terminal::new();
     let image = twinvm_image::build_or_renew(
         ImageKind::Redis,
@@ -100,7 +102,10 @@ fn build_image(folder: &Path) -> Result<BuiltImage, DemoError> {
         &mut progress,
     );
     drop(progress);
-    let image = image.map_err(|error| DemoError::failed(format!("the guest's image: {error}")))?;
+    image.map_err(|error| DemoError::failed(format!("the guest's image: {error}")))
+}
+
+fn announce_image(image: &BuiltImage, folder: &Path) {
     let how = if image.up_to_date {
         "verified"
     } else {
@@ -110,7 +115,6 @@ fn build_image(folder: &Path) -> Result<BuiltImage, DemoError> {
         "image      Debian with Redis for riscv64, {how}: {}",
         folder.display()
     ));
-    Ok(image)
 }
 
 /// A line on the terminal. A reader that has gone away is no reason to stop in the middle.
