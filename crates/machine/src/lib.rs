@@ -27,7 +27,7 @@ pub use twinvm_devices::SlotConfig;
 
 /// Raised by every change that a guest could notice. Two nodes, a snapshot and a
 /// recording go together only if it is equal.
-pub const MACHINE_VERSION: u32 = 1;
+pub const MACHINE_VERSION: u32 = 2;
 
 #[cfg(test)]
 mod tests;

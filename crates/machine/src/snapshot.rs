@@ -18,7 +18,7 @@ use twinvm_mem::{Memory, PAGE_BYTES};
 use xxhash_rust::xxh3::Xxh3;
 
 const MAGIC: &[u8; 8] = b"twinvmSN";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What a snapshot says of itself before its contents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
