@@ -20,7 +20,7 @@ const MSTATUS_MASK: u64 = status::SIE
     | status::TSR;
 const SSTATUS_MASK: u64 =
     status::SIE | status::SPIE | status::SPP | status::FS | status::SUM | status::MXR;
-const MENVCFG_MASK: u64 = envcfg::FIOM | envcfg::ADUE | envcfg::STCE;
+const MENVCFG_MASK: u64 = envcfg::COMMON | envcfg::ADUE | envcfg::STCE;
 /// A C D F I M S U, MXL = 64.
 const MISA: u64 = (2 << 62) | 0x0014_112d;
 
@@ -221,7 +221,7 @@ impl Hart {
             SIE => self.mie = (self.mie & !self.mideleg) | (value & self.mideleg & irq::ALL),
             STVEC => self.stvec = tvec(value),
             SCOUNTEREN => self.scounteren = value & 0xffff_ffff,
-            SENVCFG => self.senvcfg = value & envcfg::FIOM,
+            SENVCFG => self.senvcfg = envcfg_value(value, envcfg::COMMON),
             SSCRATCH => self.sscratch = value,
             SEPC => self.sepc = value & !1,
             SCAUSE => self.scause = value,
@@ -248,7 +248,7 @@ impl Hart {
             MIE => self.mie = value & irq::ALL,
             MTVEC => self.mtvec = tvec(value),
             MCOUNTEREN => self.mcounteren = value & 0xffff_ffff,
-            MENVCFG => self.menvcfg = value & MENVCFG_MASK,
+            MENVCFG => self.menvcfg = envcfg_value(value, MENVCFG_MASK),
             MCOUNTINHIBIT => {
                 self.mcountinhibit = value & 5;
                 self.cycle.inhibit(view.icount, value & 1 != 0);
@@ -288,6 +288,16 @@ impl Hart {
 
     fn write_mstatus(&mut self, mask: u64, value: u64) {
         self.mstatus = (self.mstatus & !mask) | (value & mask);
+    }
+}
+
+/// The reserved value of CBIE becomes 0 (CMO extensions, section 2.3: WARL).
+fn envcfg_value(value: u64, mask: u64) -> u64 {
+    let value = value & mask;
+    if value & envcfg::CBIE == envcfg::CBIE_RESERVED {
+        value & !envcfg::CBIE
+    } else {
+        value
     }
 }
 

@@ -57,9 +57,18 @@ pub(crate) mod irq {
     pub(crate) const ALL: u64 = S_ALL | MSI | MTI | MEI;
 }
 
-/// Bits of menvcfg.
+/// Bits of menvcfg and senvcfg.
 pub(crate) mod envcfg {
     pub(crate) const FIOM: u64 = 1;
+    /// cbo.inval below: 0 illegal, 1 flushes, 3 invalidates (2 is reserved).
+    pub(crate) const CBIE: u64 = 3 << 4;
+    pub(crate) const CBIE_RESERVED: u64 = 2 << 4;
+    /// cbo.clean and cbo.flush below.
+    pub(crate) const CBCFE: u64 = 1 << 6;
+    /// cbo.zero below.
+    pub(crate) const CBZE: u64 = 1 << 7;
+    /// What both menvcfg and senvcfg have.
+    pub(crate) const COMMON: u64 = FIOM | CBIE | CBCFE | CBZE;
     pub(crate) const ADUE: u64 = 1 << 61;
     pub(crate) const STCE: u64 = 1 << 63;
 }
@@ -201,9 +210,9 @@ impl Hart {
 
     /// Sets the hart up as SBI firmware leaves it for a supervisor: S-mode at
     /// `entry` with a0 = hart id and a1 = `opaque` (the device tree), all
-    /// exceptions and interrupts that a supervisor can take delegated, counters
-    /// and Sstc enabled (RISC-V SBI 2.0, section 3 and the boot protocol of
-    /// Linux).
+    /// exceptions and interrupts that a supervisor can take delegated; counters,
+    /// Sstc and cache-block operations enabled (RISC-V SBI 2.0, section 3 and the
+    /// boot protocol of Linux).
     pub fn enter_supervisor(&mut self, entry: u64, opaque: u64) {
         self.mode = Mode::Supervisor;
         self.pc = entry;
@@ -213,7 +222,7 @@ impl Hart {
         self.mideleg = irq::S_ALL;
         self.mcounteren = 7;
         self.scounteren = 7;
-        self.menvcfg = envcfg::STCE | envcfg::ADUE;
+        self.menvcfg = envcfg::STCE | envcfg::ADUE | envcfg::CBIE | envcfg::CBCFE | envcfg::CBZE;
         self.satp = 0;
         self.mstatus &= !status::SIE;
         self.waiting = false;

@@ -20,6 +20,7 @@ mod exec;
 mod exec_fp;
 mod exec_mem;
 mod exec_system;
+mod extensions;
 mod hart;
 mod interrupts;
 mod mmu;
@@ -31,6 +32,7 @@ mod walk;
 pub use bus::{AccessFault, Bus, Lines};
 pub use clock::{Clock, TICKS_PER_SECOND};
 pub use engine::{Engine, EngineCounters, Env, Exit};
+pub use extensions::{CACHE_BLOCK_BYTES, EXTENSIONS};
 pub use hart::{CSR_NAMES, Hart, HartState, HartStateError, Mode};
 pub use trap::Exception;
 

@@ -14,7 +14,7 @@ fn writable_bits() {
         (0x104, 0, 0),
         (0x105, !2, 0),
         (0x106, 0xffff_ffff, 0),
-        (0x10a, 1, 0),
+        (0x10a, 0xf1, 0),
         (0x140, !0, 0),
         (0x141, !1, 0),
         (0x142, !0, 0),
@@ -27,7 +27,7 @@ fn writable_bits() {
         (0x304, 0xaaa, 0),
         (0x305, !2, 0),
         (0x306, 0xffff_ffff, 0),
-        (0x30a, 5 << 61 | 1, 0),
+        (0x30a, 5 << 61 | 0xf1, 0),
         (0x320, 5, 0),
         (0x340, !0, 0),
         (0x341, !1, 0),
@@ -47,6 +47,20 @@ fn writable_bits() {
             assert_eq!(after.hart.traps, 0, "{csr:#x}");
             assert_eq!((after.x(6), after.x(7)), (ones, zeros), "{csr:#x}");
         });
+    }
+}
+
+#[test]
+fn the_reserved_value_of_cbie_reads_back_as_0() {
+    for csr in [0x10a, 0x30a] {
+        for (written, read) in [(0x10, 0x10), (0x20, 0), (0x30, 0x30), (0xe1, 0xc1)] {
+            let world = World::new(|a| {
+                a.li(5, written).ops(&[csrw(csr, 5), csrr(6, csr)]);
+            });
+            world.check(4, |after| {
+                assert_eq!(after.x(6), read, "{csr:#x} {written:#x}")
+            });
+        }
     }
 }
 

@@ -1,0 +1,25 @@
+//! The extensions that the hart implements.
+
+/// Names of the implemented extensions, as the device tree's
+/// `riscv,isa-extensions` spells them, in canonical order (RISC-V Unprivileged
+/// ISA, "ISA Extension Naming Conventions"): single letters, then those that
+/// begin with z by category (i, m, a, f, d, c, b) and name, then those that
+/// begin with s by name. An extension stands here if and only if it is there.
+pub const EXTENSIONS: &[&str] = &[
+    "i",
+    "m",
+    "a",
+    "f",
+    "d",
+    "c",
+    "zicntr",
+    "zicsr",
+    "zifencei",
+    "zihintpause",
+    "zihpm",
+    "sstc",
+    "svadu",
+];
+
+/// Bytes of a cache block, as cbo instructions see it (Zicbom, Zicboz).
+pub const CACHE_BLOCK_BYTES: u64 = 64;
