@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// Folders that hold what was made and not what was written, wherever they are.
+/// What was made and not written, wherever it is. In a linked work tree `.git` is a file.
 const MADE: [&str; 5] = [".git", "target", "corpus", "artifacts", "coverage"];
 
 /// Longer files are data; text as long as this is nobody's prose or code.
@@ -36,10 +36,11 @@ fn walk(folder: &Path, prefix: &str, files: &mut Vec<TextFile>) -> Result<()> {
         };
         let path = format!("{prefix}{name}");
         let kind = entry.file_type().with_context(|| path.clone())?;
+        if MADE.contains(&name.as_str()) {
+            continue;
+        }
         if kind.is_dir() {
-            if !MADE.contains(&name.as_str()) {
-                walk(&entry.path(), &format!("{path}/"), files)?;
-            }
+            walk(&entry.path(), &format!("{path}/"), files)?;
         } else if kind.is_file()
             && entry.metadata().with_context(|| path.clone())?.len() <= TEXT_MAX_BYTES
         {
