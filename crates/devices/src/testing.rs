@@ -191,10 +191,17 @@ impl<D: VirtioDevice> Bench<D> {
         for at in [avail_ring(queue), used_ring(queue)] {
             self.mem.store_u32(at, 0).unwrap();
         }
+        let [used_event, avail_event] = [2, 8].map(|entry| 4 + entry * u64::from(size));
+        let _ = self.mem.store_u16(avail_ring(queue) + used_event, 0);
+        let _ = self.mem.store_u16(used_ring(queue) + avail_event, 0);
     }
 
     pub(crate) fn start(&mut self, size: u16) {
-        self.negotiate(feature::VERSION_1 | feature::INDIRECT_DESC);
+        self.start_with(feature::INDIRECT_DESC, size);
+    }
+
+    pub(crate) fn start_with(&mut self, features: u64, size: u16) {
+        self.negotiate(feature::VERSION_1 | features);
         for queue in 0..D::QUEUES {
             self.set_up_queue(queue, size);
         }

@@ -3,8 +3,9 @@
 //! A device acts in two moments only: inside the guest's own register access (a notify, or the
 //! write that sets DRIVER_OK), and inside a record (a received frame, entropy). In both it runs to
 //! the end, and data, used ring and interrupt appear together, so the guest can never watch a
-//! transfer. Rings are read at no other time. Notifications are never suppressed, interrupts only
-//! by the guest's own NO_INTERRUPT flag.
+//! transfer. Rings are read at no other time. Which notifications and interrupts are left out is
+//! said by flags and event indexes in the rings, which both sides write in their own steps or in
+//! records: never by timing.
 //!
 //! A guest that breaks the rules of the ring makes its device set DEVICE_NEEDS_RESET; work per
 //! notify is bounded by the queue size, the longest chain and the largest frame.
@@ -28,6 +29,8 @@ use crate::{DeviceOut, Persist};
 pub mod feature {
     /// Descriptors may point to a table of descriptors.
     pub const INDIRECT_DESC: u64 = 1 << 28;
+    /// Event indexes in the rings say which notifications and interrupts are wanted.
+    pub const EVENT_IDX: u64 = 1 << 29;
     /// The device follows virtio 1.0 and later, not the legacy interface.
     pub const VERSION_1: u64 = 1 << 32;
 }
@@ -45,8 +48,9 @@ pub trait VirtioDevice: Persist {
     /// The device configuration space.
     fn config(&self) -> &[u8];
 
-    /// The guest offers buffers in `queue`. Says whether the device used any of them in a way that
-    /// interrupts the guest.
+    /// The guest offers buffers in `queue`. The device looks at all of them, now or by itself
+    /// later: the guest notifies again only for what it offers beyond them. Says whether the
+    /// device used any of them in a way that interrupts the guest.
     fn notify(
         &mut self,
         queue: usize,

@@ -257,7 +257,7 @@ impl<D: VirtioDevice> VirtioMmio<D> {
     }
 
     fn device_features(&self) -> u64 {
-        self.device.features() | feature::VERSION_1 | feature::INDIRECT_DESC
+        self.device.features() | feature::VERSION_1 | feature::INDIRECT_DESC | feature::EVENT_IDX
     }
 
     fn selected(&self) -> Option<&Virtqueue> {
@@ -287,20 +287,21 @@ impl<D: VirtioDevice> VirtioMmio<D> {
 
     fn set_queue_ready(&mut self, ready: bool, mem: &Memory) {
         let negotiated = self.status & STATUS_FEATURES_OK != 0;
-        let indirect = self.driver_features & feature::INDIRECT_DESC != 0;
+        let features = self.driver_features;
         let Some(queue) = self.queues.get_mut(self.queue_sel as usize) else {
             return;
         };
         if !ready {
             queue.disable();
         } else if negotiated && !queue.ready() {
-            let result = queue.enable(mem, indirect).map(|()| false);
+            let result = queue.enable(mem, features).map(|()| false);
             self.finish(result);
         }
     }
 
     fn notify(&mut self, queue: usize, mem: &mut Memory, out: DeviceOut<'_>) {
         self.act(queue, |device, queues| {
+            queues[queue].watch(mem)?;
             device.notify(queue, queues, mem, out)
         });
     }
@@ -420,6 +421,18 @@ impl<D: VirtioDevice> Persist for VirtioMmio<D> {
         consistent(
             negotiated || !transport.queues.iter().any(Virtqueue::ready),
             "virtio queue is enabled without negotiated features",
+        )?;
+        let agreed = |queue: &Virtqueue| {
+            let expected = if queue.ready() {
+                transport.driver_features
+            } else {
+                0
+            };
+            queue.features() == expected
+        };
+        consistent(
+            transport.queues.iter().all(agreed),
+            "virtio queue has other features than its device",
         )?;
         Ok(transport)
     }

@@ -1,8 +1,14 @@
 //! The split virtqueue (virtio 1.2 section 2.7), the device's side, directly on guest RAM.
+//!
+//! A device looks at a ring only inside a step of the guest or inside a record, and no hart runs
+//! meanwhile: so no barriers, and no second look after a wish to be notified was written. Which
+//! notifications and interrupts are left out (section 2.7.7 and 2.7.10) is a function of the ring,
+//! of the guest's own steps and of records, never of timing.
 
 use serde::{Deserialize, Serialize};
 use twinvm_mem::{Memory, OutOfRam};
 
+use super::feature;
 use crate::persist::{Persist, StateError, consistent};
 
 #[cfg(test)]
@@ -19,6 +25,7 @@ const DESC_NEXT: u16 = 1;
 const DESC_WRITE: u16 = 2;
 const DESC_INDIRECT: u16 = 4;
 const AVAIL_NO_INTERRUPT: u16 = 1;
+const USED_NO_NOTIFY: u16 = 1;
 
 /// How the guest broke the rules of the ring. The device answers with DEVICE_NEEDS_RESET.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -143,9 +150,10 @@ pub struct Virtqueue {
     pub(crate) driver: u64,
     pub(crate) device: u64,
     ready: bool,
-    indirect: bool,
+    features: u64,
     next_avail: u16,
     next_used: u16,
+    published: u16,
 }
 
 /// The saved form of [`Virtqueue`].
@@ -161,12 +169,14 @@ pub struct QueueState {
     pub device: u64,
     /// The guest enabled the queue.
     pub ready: bool,
-    /// Indirect descriptors were negotiated.
-    pub indirect: bool,
+    /// The features that were negotiated when the queue was enabled.
+    pub features: u64,
     /// Free-running index of the next available entry to take.
     pub next_avail: u16,
     /// Free-running index of the next used entry to fill.
     pub next_used: u16,
+    /// The used index that the guest was shown last: what came after it has caused no interrupt.
+    pub published: u16,
 }
 
 impl Virtqueue {
@@ -183,31 +193,46 @@ impl Virtqueue {
         self.ready
     }
 
-    /// Enables the queue, if its layout can be one and lies in RAM.
-    pub(crate) fn enable(&mut self, mem: &Memory, indirect: bool) -> Result<(), RingError> {
+    /// The features that were negotiated when the queue was enabled.
+    pub fn features(&self) -> u64 {
+        self.features
+    }
+
+    fn event_idx(&self) -> bool {
+        self.features & feature::EVENT_IDX != 0
+    }
+
+    /// Enables the queue with the negotiated features, if its layout can be one and lies in RAM.
+    pub(crate) fn enable(&mut self, mem: &Memory, features: u64) -> Result<(), RingError> {
         if !self.layout_valid() {
             return Err(RingError::BadLayout { size: self.size });
         }
         let size = u64::from(self.size);
+        // The event index behind each ring.
+        let event = match features & feature::EVENT_IDX {
+            0 => 0,
+            _ => 2,
+        };
         for (pa, len) in [
             (self.desc, DESCRIPTOR_BYTES * size),
-            (self.driver, 4 + 2 * size),
-            (self.device, 4 + 8 * size),
+            (self.driver, 4 + 2 * size + event),
+            (self.device, 4 + 8 * size + event),
         ] {
             in_ram(mem, pa, len)?;
         }
+        self.disable();
         self.ready = true;
-        self.indirect = indirect;
-        self.next_avail = 0;
-        self.next_used = 0;
+        self.features = features;
         Ok(())
     }
 
     /// Disables the queue: the guest may set it up anew.
     pub(crate) fn disable(&mut self) {
         self.ready = false;
+        self.features = 0;
         self.next_avail = 0;
         self.next_used = 0;
+        self.published = 0;
     }
 
     fn layout_valid(&self) -> bool {
@@ -261,7 +286,7 @@ impl Virtqueue {
             let at = table.wrapping_add(DESCRIPTOR_BYTES * u64::from(index));
             let descriptor = Descriptor::read(mem, at)?;
             if descriptor.flags & DESC_INDIRECT != 0 {
-                if inside_indirect || !self.indirect {
+                if inside_indirect || self.features & feature::INDIRECT_DESC == 0 {
                     return Err(RingError::BadIndirect);
                 }
                 inside_indirect = true;
@@ -296,11 +321,50 @@ impl Virtqueue {
         Ok(())
     }
 
-    /// Shows the guest all buffers given back; says whether the guest wants an interrupt for them.
-    pub fn publish(&self, mem: &mut Memory) -> Result<bool, RingError> {
+    /// Shows the guest all buffers given back; says whether the guest wants an interrupt for
+    /// them: by its flag, or, with event indexes, if the entry that it waits for is among those
+    /// shown now (`vring_need_event` of section 2.7.7).
+    pub fn publish(&mut self, mem: &mut Memory) -> Result<bool, RingError> {
+        let shown = self.next_used.wrapping_sub(self.published);
+        self.published = self.next_used;
         mem.store_u16(self.device.wrapping_add(2), self.next_used)?;
+        if self.event_idx() {
+            let at = self.driver.wrapping_add(4 + 2 * u64::from(self.size));
+            let used_event = mem.load_u16(at)?;
+            let behind = self.next_used.wrapping_sub(used_event).wrapping_sub(1);
+            return Ok(behind < shown);
+        }
         let flags = mem.load_u16(self.driver)?;
         Ok(flags & AVAIL_NO_INTERRUPT == 0)
+    }
+
+    /// Asks the guest to notify when it offers a buffer beyond those in the ring now. The
+    /// transport does so before it hands a notify to the device, which thus has to look at all
+    /// that is offered, then or by itself later.
+    pub fn watch(&self, mem: &mut Memory) -> Result<(), RingError> {
+        if self.event_idx() {
+            let offered = mem.load_u16(self.driver.wrapping_add(2))?;
+            self.set_avail_event(mem, offered)
+        } else {
+            Ok(mem.store_u16(self.device, 0)?)
+        }
+    }
+
+    /// The guest need not notify until the next [`watch`](Self::watch): the device will look by
+    /// itself. (With event indexes it still does so once in 65,536 buffers.)
+    pub fn unwatch(&self, mem: &mut Memory) -> Result<(), RingError> {
+        if self.event_idx() {
+            // The index just passed.
+            let offered = mem.load_u16(self.driver.wrapping_add(2))?;
+            self.set_avail_event(mem, offered.wrapping_sub(1))
+        } else {
+            Ok(mem.store_u16(self.device, USED_NO_NOTIFY)?)
+        }
+    }
+
+    fn set_avail_event(&self, mem: &mut Memory, index: u16) -> Result<(), RingError> {
+        let at = self.device.wrapping_add(4 + 8 * u64::from(self.size));
+        Ok(mem.store_u16(at, index)?)
     }
 }
 
@@ -384,9 +448,10 @@ impl Persist for Virtqueue {
             driver: self.driver,
             device: self.device,
             ready: self.ready,
-            indirect: self.indirect,
+            features: self.features,
             next_avail: self.next_avail,
             next_used: self.next_used,
+            published: self.published,
         }
     }
 
@@ -398,9 +463,10 @@ impl Persist for Virtqueue {
             driver: state.driver,
             device: state.device,
             ready: state.ready,
-            indirect: state.indirect,
+            features: state.features,
             next_avail: state.next_avail,
             next_used: state.next_used,
+            published: state.published,
         };
         consistent(
             !queue.ready || queue.layout_valid(),

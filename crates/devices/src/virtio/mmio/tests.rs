@@ -20,7 +20,7 @@ fn identity_and_features() {
             bench.read(0x10)
         })
         .collect();
-    assert_eq!(features, [1 << 5 | 1 << 28, 1, 0]);
+    assert_eq!(features, [1 << 5 | 1 << 28 | 1 << 29, 1, 0]);
     for (queue, max) in [(0, 256), (1, 256), (2, 0), (u32::MAX, 0)] {
         bench.write(0x30, queue);
         assert_eq!(bench.read(0x34), max);
@@ -71,7 +71,8 @@ fn features_must_be_offered_and_modern() {
         (0, false),
         (1 << 5, false),
         (feature::VERSION_1 | 1, false),
-        (feature::VERSION_1 | 1 << 29, false),
+        (feature::VERSION_1 | feature::EVENT_IDX, true),
+        (feature::VERSION_1 | 1 << 30, false),
         (feature::VERSION_1 | 1 << 34, false),
     ] {
         let mut bench = net();

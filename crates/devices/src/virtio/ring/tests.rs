@@ -212,7 +212,7 @@ fn a_queue_with_a_bad_layout_is_not_enabled() {
         ..Virtqueue::new()
     };
     let mem = crate::testing::memory();
-    assert_eq!(good.clone().enable(&mem, true), Ok(()));
+    assert_eq!(good.clone().enable(&mem, 0), Ok(()));
     let cases: [(&str, Spoil); 11] = [
         ("size 0", |q| q.size = 0),
         ("size 3", |q| q.size = 3),
@@ -233,8 +233,19 @@ fn a_queue_with_a_bad_layout_is_not_enabled() {
     for (name, spoil) in cases {
         let mut queue = good;
         spoil(&mut queue);
-        assert!(queue.enable(&mem, true).is_err(), "{name}");
+        assert!(queue.enable(&mem, 0).is_err(), "{name}");
         assert!(!queue.ready(), "{name}");
+    }
+    // The event index behind the ring counts where it is used.
+    let end = RAM_BASE + RAM_BYTES;
+    for (driver, device) in [(end - 20, used_ring(0)), (avail_ring(0), end - 68)] {
+        let queue = Virtqueue {
+            driver,
+            device,
+            ..good
+        };
+        assert_eq!(queue.clone().enable(&mem, 0), Ok(()));
+        assert!(queue.clone().enable(&mem, feature::EVENT_IDX).is_err());
     }
 }
 
@@ -248,9 +259,10 @@ fn saves() {
         ..Virtqueue::new()
     };
     saves_every_bit(queue, |queue| {
-        queue.enable(&mem, true).unwrap();
+        queue.enable(&mem, feature::EVENT_IDX).unwrap();
         queue.next_avail = 65_535;
         queue.next_used = 3;
+        queue.published = 2;
     });
     let mut state = queue.save();
     state.ready = true;
@@ -268,9 +280,10 @@ fn a_hostile_restored_queue_fails_at_use() {
         driver: u64::MAX - 1,
         device: u64::MAX - 3,
         ready: true,
-        indirect: true,
+        features: u64::MAX,
         next_avail: 65_535,
         next_used: 65_535,
+        published: 0,
     })
     .unwrap();
     assert!(queue.available(&mem).is_err());
@@ -278,18 +291,136 @@ fn a_hostile_restored_queue_fails_at_use() {
     assert!(queue.take(&mem, &mut chain).is_err());
     assert!(queue.give_back(&mut mem, &chain, 0).is_err());
     assert!(queue.publish(&mut mem).is_err());
+    assert!(queue.watch(&mut mem).is_err());
+    assert!(queue.unwatch(&mut mem).is_err());
+}
+
+/// A card whose rings have event indexes.
+fn with_events() -> Bench<VirtioNet> {
+    let mut bench = Bench::new(VirtioNet::new([2; 6]));
+    bench.start_with(feature::EVENT_IDX, 8);
+    bench
+}
+
+fn used_event(bench: &mut Bench<VirtioNet>, queue: usize, index: u16) {
+    bench
+        .mem
+        .store_u16(avail_ring(queue) + 4 + 2 * 8, index)
+        .unwrap();
+}
+
+fn avail_event(bench: &Bench<VirtioNet>, queue: usize) -> u16 {
+    bench.mem.load_u16(used_ring(queue) + 4 + 8 * 8).unwrap()
+}
+
+#[test]
+fn an_interrupt_comes_when_the_entry_waited_for_is_shown() {
+    // Waited for, buffers in each notify, and which of the notifies interrupt.
+    let cases: [(u16, &[usize], &[bool]); 6] = [
+        (0, &[1, 1, 1], &[true, false, false]),
+        (1, &[1, 1, 1], &[false, true, false]),
+        (2, &[1, 2, 1], &[false, true, false]),
+        (3, &[2, 2, 3], &[false, true, false]),
+        (7, &[3, 3, 3], &[false, false, true]),
+        (65_535, &[3, 3, 3], &[false, false, false]),
+    ];
+    for (event, notifies, expected) in cases {
+        let mut bench = with_events();
+        used_event(&mut bench, TX, event);
+        // The flag counts for nothing now.
+        bench.mem.store_u16(avail_ring(TX), 1).unwrap();
+        let mut found = Vec::new();
+        for buffers in notifies {
+            for _ in 0..*buffers {
+                bench.offer(TX, &[readable(BUFFERS, 40)]);
+            }
+            bench.notify(TX);
+            assert_eq!(bench.used(TX).len(), *buffers);
+            found.push(bench.interrupt() != 0);
+        }
+        assert_eq!(found, expected, "waiting for {event}");
+    }
+}
+
+/// Interrupts by event index, against the definition: the entry waited for was shown just now.
+#[test]
+fn event_indexes_wrap() {
+    let mut bench = with_events();
+    let mut random = Random(7);
+    let (mut shown, mut event) = (0u64, 0u64);
+    while shown < 200_000 {
+        let buffers = 1 + random.below(8);
+        for _ in 0..buffers {
+            bench.offer(TX, &[readable(BUFFERS, 40)]);
+        }
+        bench.notify(TX);
+        bench.used(TX);
+        bench.out.take_outputs();
+        let expected = (shown..shown + buffers).contains(&event);
+        assert_eq!(bench.interrupt() != 0, expected, "{shown} {event}");
+        shown += buffers;
+        assert_eq!(avail_event(&bench, TX), shown as u16);
+        if expected || random.below(50) == 0 {
+            event = shown + random.below(20);
+            used_event(&mut bench, TX, event as u16);
+        }
+    }
+}
+
+#[test]
+fn a_queue_says_when_it_wants_to_be_notified() {
+    let mut bench = with_events();
+    for _ in 0..3 {
+        bench.offer(TX, &[readable(BUFFERS, 40)]);
+    }
+    bench.notify(TX);
+    assert_eq!(avail_event(&bench, TX), 3, "for the next buffer");
+    assert_eq!(bench.mem.load_u16(used_ring(TX)).unwrap(), 0);
+
+    let mut mem = crate::testing::memory();
+    for (features, at) in [(0, 0), (feature::EVENT_IDX, 4 + 8 * 8)] {
+        let mut queue = Virtqueue {
+            size: 8,
+            desc: desc_table(0),
+            driver: avail_ring(0),
+            device: used_ring(0),
+            ..Virtqueue::new()
+        };
+        queue.enable(&mem, features).unwrap();
+        mem.store_u16(avail_ring(0) + 2, 5).unwrap();
+        let mut said = |queue: &Virtqueue, watch: bool| {
+            if watch {
+                queue.watch(&mut mem).unwrap();
+            } else {
+                queue.unwatch(&mut mem).unwrap();
+            }
+            mem.load_u16(used_ring(0) + at).unwrap()
+        };
+        let expected = if features == 0 { [1, 0] } else { [4, 5] };
+        assert_eq!([said(&queue, false), said(&queue, true)], expected);
+    }
+}
+
+#[test]
+fn a_restored_queue_must_have_its_devices_features() {
+    let mut state = with_events().device.save();
+    assert!(crate::virtio::VirtioMmio::<VirtioNet>::restore(state.clone()).is_ok());
+    state.queues[0].features = feature::VERSION_1;
+    assert!(crate::virtio::VirtioMmio::<VirtioNet>::restore(state).is_err());
 }
 
 /// Fills rings with garbage that is often nearly right, and lets the device loose on it.
 fn garbage<D: VirtioDevice>(seed: u64, device: impl Fn() -> D, act: impl Fn(&mut Bench<D>, u64)) {
     let mut random = Random(seed);
     let mut resets = 0;
+    let offered = device().features();
     let mut bench = Bench::running(device(), 8);
     let notifies = 50_000;
     for _ in 0..notifies {
         if bench.needs_reset() {
             resets += 1;
-            bench.start(1 << random.below(9));
+            let features = random.next() & (feature::EVENT_IDX | feature::INDIRECT_DESC);
+            bench.start_with(features | offered, 1 << random.below(9));
         }
         for _ in 0..random.below(6) {
             let queue = random.below(D::QUEUES as u64) as usize;
