@@ -71,6 +71,9 @@ impl Bus for NoDevices {
     ) -> Result<(), AccessFault> {
         Err(AccessFault)
     }
+    fn fetch(&self, _: u64) -> Option<u16> {
+        None
+    }
     fn lines(&self, _: u64) -> Lines {
         Lines {
             msip: false,

@@ -43,6 +43,11 @@ pub trait Bus {
         mtime: u64,
     ) -> Result<(), AccessFault>;
 
+    /// The 16-bit instruction parcel at an even physical address outside RAM, if
+    /// code can be fetched there (a ROM). Must not change anything: the engine
+    /// asks for each instruction, as often as it likes.
+    fn fetch(&self, pa: u64) -> Option<u16>;
+
     /// The interrupt inputs of a hart. Asked after each access and at the start
     /// of each run.
     fn lines(&self, hart: u64) -> Lines;

@@ -80,8 +80,10 @@ pub(crate) struct CsrView<'a> {
 pub(crate) struct Illegal;
 
 impl Hart {
+    /// Steps of the machine that this hart took.
     pub(crate) fn steps(&self, icount: u64) -> u64 {
-        icount.wrapping_sub(self.foreign_steps)
+        let until = self.away_since.unwrap_or(icount);
+        until.wrapping_sub(self.foreign_steps)
     }
 
     fn retired(&self, icount: u64) -> u64 {

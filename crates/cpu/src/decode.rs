@@ -138,6 +138,7 @@ fn decode_long(raw: u32) -> Op {
         0x3b => decode_op_32(raw, rd, f3, rs1, rs2),
         0x2f => decode_amo(raw, rd, f3, rs1, rs2),
         0x0f => match f3 {
+            0 if raw == 0x0100_000f => op(Pause, 0, 0, 0, 0),
             0 => op(Fence, 0, 0, 0, 0),
             1 => op(FenceI, 0, 0, 0, 0),
             _ => illegal(),
@@ -251,7 +252,12 @@ fn decode_system(raw: u32, rd: u32, f3: u32, rs1: u32, rs2: u32) -> Op {
                 0x1020_0073 => op(Sret, 0, 0, 0, 0),
                 0x3020_0073 => op(Mret, 0, 0, 0, 0),
                 0x1050_0073 => op(Wfi, 0, 0, 0, 0),
+                0x00d0_0073 => op(WrsNto, 0, 0, 0, 0),
+                0x01d0_0073 => op(WrsSto, 0, 0, 0, 0),
+                0x1800_0073 => op(SfenceWInval, 0, 0, 0, 0),
+                0x1810_0073 => op(SfenceInvalIr, 0, 0, 0, 0),
                 _ if raw >> 25 == 9 && rd == 0 => op(SfenceVma, 0, rs1, rs2, 0),
+                _ if raw >> 25 == 11 && rd == 0 => op(SinvalVma, 0, rs1, rs2, 0),
                 _ => illegal(),
             };
         }

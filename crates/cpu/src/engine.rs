@@ -4,7 +4,7 @@ use crate::block::{Block, Blocks};
 use crate::bus::{Bus, Lines};
 use crate::clock::Clock;
 use crate::csr::CsrView;
-use crate::decode::decode;
+use crate::decode::{decode, is_long};
 use crate::exec::{Core, Outcome};
 use crate::hart::{Hart, Mode, envcfg, irq, status};
 use crate::op::Op;
@@ -21,6 +21,9 @@ pub enum Exit {
     Idle,
     /// The devices have something for the machine ([`Bus::attention`]).
     Attention,
+    /// The last step was `pause`, `wrs.nto` or `wrs.sto`: with several harts, the
+    /// turn of this one ends here. Told whatever the asked step count.
+    Yield,
     /// An ECALL from S-mode that the built-in SBI answers: the step is not yet
     /// counted and pc still points at the ECALL.
     Sbi,
@@ -178,7 +181,10 @@ impl Engine {
     }
 
     /// Runs until the step counter is `until`, or something needs the machine.
+    /// One engine serves all harts of a machine: each call may bring another one
+    /// (see [`Hart::begin_turn`]).
     pub fn run(&mut self, hart: &mut Hart, env: &mut Env, until: u64) -> Exit {
+        debug_assert!(hart.has_turn(), "another hart has the turn");
         self.refresh_lines(hart, env);
         self.absorb_changes(env.mem);
         self.select_spaces(hart);
@@ -236,10 +242,9 @@ impl Engine {
         while env.icount < limit {
             let (block, last) = match self.blocks.jump(hart.pc) {
                 Some(block) => (block, limit),
-                None => match self.find_block(env.mem, hart.pc) {
+                None => match self.find_block(env, hart.pc) {
                     Ok(Found::Block(block)) => (block, limit),
-                    // Decoded from two pages: not kept.
-                    Ok(Found::Straddling(op)) => (self.blocks.single(op), env.icount + 1),
+                    Ok(Found::Single(op)) => (self.blocks.single(op), env.icount + 1),
                     Err(exception) => {
                         self.trap(hart, env, exception);
                         return None;
@@ -257,6 +262,7 @@ impl Engine {
                     return None;
                 }
                 Outcome::Sbi => return Some(Exit::Sbi),
+                Outcome::Yield => return Some(Exit::Yield),
             }
         }
         None
@@ -271,47 +277,61 @@ impl Engine {
         self.select_spaces(hart);
     }
 
-    /// The block at `pc`.
+    /// What lies at `pc`: a block, or one instruction that cannot be in one.
     #[cold]
-    fn find_block(&mut self, mem: &mut Memory, pc: u64) -> Result<Found, Exception> {
-        let pa = self.fetch(mem, pc, pc)?;
-        // The walk may have tagged pages, and set A in an entry that is code.
-        self.absorb_changes(mem);
-        let block = self.blocks.find(mem, pa);
-        self.absorb_changes(mem);
-        if let Some(block) = block {
-            self.blocks.remember_jump(pc, block);
-            return Ok(Found::Block(block));
+    fn find_block(&mut self, env: &mut Env, pc: u64) -> Result<Found, Exception> {
+        let pa = self.fetch(env.mem, pc)?;
+        if env.mem.contains(pa, 2) {
+            let block = self.blocks.find(env.mem, pa);
+            self.absorb_changes(env.mem);
+            if let Some(block) = block {
+                self.blocks.remember_jump(pc, block);
+                return Ok(Found::Block(block));
+            }
         }
-        let second = pc.wrapping_add(2);
-        debug_assert_eq!(second as usize & (PAGE_BYTES - 1), 0);
-        let second_pa = self.fetch(mem, second, second)?;
-        self.absorb_changes(mem);
-        let outside = |_| Exception::new(cause::FETCH_ACCESS, pc);
-        let low = mem.load_u16(pa).map_err(outside)?;
-        let high = mem.load_u16(second_pa).map_err(outside)?;
-        Ok(Found::Straddling(decode(
-            u32::from(high) << 16 | u32::from(low),
-            0,
-        )))
+        let low = parcel(env, pa, pc)?;
+        let mut raw = u32::from(low);
+        if is_long(low) {
+            let second = pc.wrapping_add(2);
+            let second_pa = if second as usize & (PAGE_BYTES - 1) == 0 {
+                self.fetch(env.mem, second)?
+            } else {
+                pa.wrapping_add(2)
+            };
+            raw |= u32::from(parcel(env, second_pa, second)?) << 16;
+        }
+        Ok(Found::Single(decode(raw, 0)))
     }
 
-    fn fetch(&mut self, mem: &mut Memory, va: u64, tval: u64) -> Result<u64, Exception> {
-        self.core.mmu.fetch(mem, va).map_err(|fault| {
+    /// Physical address of the instruction parcel at `va`.
+    fn fetch(&mut self, mem: &mut Memory, va: u64) -> Result<u64, Exception> {
+        let pa = self.core.mmu.fetch(mem, va).map_err(|fault| {
             let cause = match fault {
                 WalkFault::Page => cause::FETCH_PAGE,
                 WalkFault::Access => cause::FETCH_ACCESS,
             };
-            Exception::new(cause, tval)
-        })
+            Exception::new(cause, va)
+        });
+        // The walk may have tagged pages, and set A in an entry that is code.
+        self.absorb_changes(mem);
+        pa
     }
+}
+
+/// The instruction parcel at `pa`, which `va` translates to.
+fn parcel(env: &Env, pa: u64, va: u64) -> Result<u16, Exception> {
+    match env.mem.load_u16(pa) {
+        Ok(parcel) => Some(parcel),
+        Err(_) => env.bus.fetch(pa),
+    }
+    .ok_or(Exception::new(cause::FETCH_ACCESS, va))
 }
 
 /// What lies at a pc.
 enum Found {
     Block(Block),
-    /// An instruction on two pages.
-    Straddling(Op),
+    /// An instruction on two pages or outside RAM: decoded each time.
+    Single(Op),
 }
 
 fn line_bits(lines: &Lines) -> u64 {

@@ -22,6 +22,8 @@ pub(crate) enum Outcome {
     Trap(Exception),
     /// The next op is an ECALL for the built-in SBI.
     Sbi,
+    /// The last op said that others may run.
+    Yield,
 }
 
 /// What an out-of-line op came to.
@@ -36,6 +38,8 @@ pub(crate) enum Flow {
     Trap(Exception),
     /// ECALL for the built-in SBI.
     Sbi,
+    /// Retired; other harts may run.
+    Yield,
 }
 
 /// The part of the engine that ops use.
@@ -347,6 +351,11 @@ impl Core {
                                 env.icount += k as u64;
                                 hart.pc = pc.wrapping_add(u64::from(op.off));
                                 return Outcome::Sbi;
+                            }
+                            Flow::Yield => {
+                                env.icount += k as u64 + 1;
+                                hart.pc = pc.wrapping_add(op.next_off());
+                                return Outcome::Yield;
                             }
                         },
                     }

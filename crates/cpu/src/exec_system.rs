@@ -54,12 +54,23 @@ impl Core {
                 Flow::Look
             }
             // Translation always sees the tables as they are: nothing to do.
-            Kind::SfenceVma => {
+            Kind::SfenceVma | Kind::SinvalVma => {
                 if hart.mode == Mode::User || (hart.mode == Mode::Supervisor && set(status::TVM)) {
                     return illegal;
                 }
                 Flow::Next
             }
+            Kind::SfenceWInval | Kind::SfenceInvalIr => {
+                // TVM doesn't matter here (Svinval, section 12 of the
+                // Privileged Architecture).
+                if hart.mode == Mode::User {
+                    return illegal;
+                }
+                Flow::Next
+            }
+            // The wait ends in bounded time, so TW has no say over wrs.nto
+            // (Zawrs; stalls may end for any reason).
+            Kind::Pause | Kind::WrsNto | Kind::WrsSto => Flow::Yield,
             _ => self.csr(hart, env, op, steps),
         }
     }

@@ -17,8 +17,10 @@ pub const EXTENSIONS: &[&str] = &[
     "zifencei",
     "zihintpause",
     "zihpm",
+    "zawrs",
     "sstc",
     "svadu",
+    "svinval",
 ];
 
 /// Bytes of a cache block, as cbo instructions see it (Zicbom, Zicboz).

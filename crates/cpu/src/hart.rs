@@ -133,8 +133,11 @@ pub struct Hart {
     /// Physical address and size of the reservation set by LR.
     pub(crate) reservation: Option<(u64, u8)>,
     pub(crate) id: u64,
-    /// Steps of the machine that other harts took.
+    /// Steps of the machine that other harts took, up to the start of this
+    /// hart's last turn.
     pub(crate) foreign_steps: u64,
+    /// Step count at which this hart's turn ended, while others have theirs.
+    pub(crate) away_since: Option<u64>,
     pub(crate) traps: u64,
     /// fflags and frm, as in fcsr.
     pub(crate) fflags: u8,
@@ -178,6 +181,7 @@ impl Hart {
             reservation: None,
             id,
             foreign_steps: 0,
+            away_since: None,
             traps: 0,
             fflags: 0,
             frm: 0,
@@ -294,10 +298,36 @@ impl Hart {
     /// reset: steps go on, cycle and instret start at 0.
     pub fn follow(&mut self, before: &Hart, icount: u64) {
         self.foreign_steps = before.foreign_steps;
+        self.away_since = before.away_since;
         self.traps = before.traps;
-        let steps = icount.wrapping_sub(self.foreign_steps);
+        let steps = self.steps(icount);
         self.cycle.write(icount, 0);
         self.instret.write(steps.wrapping_sub(self.traps), 0);
+    }
+
+    /// Ends this hart's turn after step `icount`: another hart goes on, and its
+    /// steps are not this one's. The reservation ends. Does nothing if the turn
+    /// has ended already. A new hart has the turn; end it at power-on for all
+    /// harts but the first.
+    pub fn end_turn(&mut self, icount: u64) {
+        self.reservation = None;
+        self.away_since.get_or_insert(icount);
+    }
+
+    /// Starts this hart's turn before step `icount + 1`: the steps since
+    /// [`Hart::end_turn`] were others'. Only the hart that has the turn may be
+    /// given to [`crate::Engine::run`], and only one may have it. Does nothing if
+    /// this hart has it already.
+    pub fn begin_turn(&mut self, icount: u64) {
+        if let Some(since) = self.away_since.take() {
+            let others = icount.wrapping_sub(since);
+            self.foreign_steps = self.foreign_steps.wrapping_add(others);
+        }
+    }
+
+    /// True while this hart has the turn.
+    pub fn has_turn(&self) -> bool {
+        self.away_since.is_none()
     }
 
     /// Ends a reservation (DMA, hart switch).
@@ -332,8 +362,10 @@ pub struct HartState {
     pub reservation: Option<(u64, u8)>,
     /// mhartid.
     pub id: u64,
-    /// Steps that other harts took.
+    /// Steps that other harts took, up to the start of this hart's last turn.
     pub foreign_steps: u64,
+    /// Step count at which this hart's turn ended; `None` while it has the turn.
+    pub away_since: Option<u64>,
     /// Traps taken.
     pub traps: u64,
     /// fcsr.
@@ -395,6 +427,7 @@ impl Hart {
             reservation: self.reservation,
             id: self.id,
             foreign_steps: self.foreign_steps,
+            away_since: self.away_since,
             traps: self.traps,
             fcsr: self.frm << 5 | self.fflags,
             counters: [self.cycle, self.instret],
@@ -456,6 +489,7 @@ impl Hart {
         hart.waiting = state.waiting;
         hart.reservation = state.reservation;
         hart.foreign_steps = state.foreign_steps;
+        hart.away_since = state.away_since;
         hart.traps = state.traps;
         hart.fflags = state.fcsr & 0x1f;
         hart.frm = state.fcsr >> 5;

@@ -321,7 +321,7 @@ impl Mmu {
         }
     }
 
-    /// Physical address of an instruction fetch at `va`.
+    /// Physical address of an instruction fetch at `va`; cached if it is RAM.
     pub(crate) fn fetch(&mut self, mem: &mut Memory, va: u64) -> Result<u64, WalkFault> {
         let at = self.fetch_space * FETCH + fetch_index(va);
         let entry = self.fetch[at];
@@ -336,7 +336,7 @@ impl Mmu {
             self.walk(mem, &space, va, Access::Fetch)?.pa
         };
         if !mem.contains(pa, 2) {
-            return Err(WalkFault::Access);
+            return Ok(pa);
         }
         if self.fetch[at].tag != NO_TAG {
             self.fetch_evicted = true;

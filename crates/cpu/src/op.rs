@@ -17,6 +17,7 @@ pub(crate) enum Kind {
     AmoSwapW, AmoAddW, AmoXorW, AmoAndW, AmoOrW, AmoMinW, AmoMaxW, AmoMinuW, AmoMaxuW,
     AmoSwapD, AmoAddD, AmoXorD, AmoAndD, AmoOrD, AmoMinD, AmoMaxD, AmoMinuD, AmoMaxuD,
     Fence, FenceI, Ecall, Ebreak, Sret, Mret, Wfi, SfenceVma,
+    SinvalVma, SfenceWInval, SfenceInvalIr, Pause, WrsNto, WrsSto,
     Csrrw, Csrrs, Csrrc, Csrrwi, Csrrsi, Csrrci,
     FaddS, FsubS, FmulS, FdivS, FsqrtS, FsgnjS, FsgnjnS, FsgnjxS, FminS, FmaxS,
     FcvtWS, FcvtWuS, FcvtLS, FcvtLuS, FmvXW, FeqS, FltS, FleS, FclassS,
@@ -34,7 +35,18 @@ impl Kind {
         use Kind::*;
         matches!(
             self,
-            Jal | Jalr | FenceI | Ecall | Ebreak | Sret | Mret | Wfi | SfenceVma | Illegal
+            Jal | Jalr
+                | FenceI
+                | Ecall
+                | Ebreak
+                | Sret
+                | Mret
+                | Wfi
+                | SfenceVma
+                | Pause
+                | WrsNto
+                | WrsSto
+                | Illegal
         ) || (self as u8 >= Csrrw as u8 && self as u8 <= Csrrci as u8)
     }
 }

@@ -7,7 +7,7 @@ use crate::{fdt, loader};
 use twinvm_cpu::{
     AccessFault, Bus, Clock, Engine, EngineCounters, Env, Exit as CpuExit, Hart, Lines,
 };
-use twinvm_devices::{Board, BoardConfig, BoardError, DeviceOutput, FinisherRequest, Now};
+use twinvm_devices::{Board, BoardConfig, BoardError, DeviceOutput, FinisherRequest, Now, map};
 use twinvm_mem::{MemError, Memory};
 
 /// Why [`Machine::run`] stopped.
@@ -92,6 +92,16 @@ impl Bus for BoardBus<'_> {
         self.0
             .write(mem, pa, size, value, Now { mtime })
             .map_err(|_| AccessFault)
+    }
+
+    fn fetch(&self, pa: u64) -> Option<u16> {
+        let offset = pa.checked_sub(map::ROM_BASE)?;
+        if offset >= map::ROM_SIZE {
+            return None;
+        }
+        let at = offset as usize;
+        let byte = |at: usize| self.0.rom().get(at).copied().unwrap_or(0);
+        Some(u16::from_le_bytes([byte(at), byte(at + 1)]))
     }
 
     fn lines(&self, hart: u64) -> Lines {
@@ -211,6 +221,8 @@ impl Machine {
             self.icount = env.icount;
             match exit {
                 CpuExit::Limit => return Exit::Limit,
+                // There is no other hart.
+                CpuExit::Yield => {}
                 CpuExit::Idle => return Exit::Idle { timer },
                 CpuExit::Attention => {
                     if self.collect_outputs() {

@@ -25,6 +25,9 @@ pub(crate) const DATA: u64 = RAM_BASE + 0x2_0000;
 /// 5 DMA: the value written goes to the address in 6.
 pub(crate) const DEVICE: u64 = 0x1000_0000;
 
+/// Where the test device has a ROM, for fetches only.
+pub(crate) const ROM: u64 = 0x1000;
+
 /// A device that shows all that the contract of [`Bus`] allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Device {
@@ -34,6 +37,8 @@ pub(crate) struct Device {
     pub(crate) alarm: u64,
     pub(crate) attention: bool,
     pub(crate) dma: u64,
+    /// What can be fetched from [`ROM`].
+    pub(crate) rom: Vec<u8>,
     /// What happened: (mtime, what, value).
     pub(crate) log: Vec<(u64, u64, u64)>,
 }
@@ -47,6 +52,7 @@ impl Default for Device {
             alarm: u64::MAX,
             attention: false,
             dma: 0,
+            rom: Vec::new(),
             log: Vec::new(),
         }
     }
@@ -88,6 +94,13 @@ impl Bus for Device {
         }
         self.log.push((mtime, pa, value));
         Ok(())
+    }
+
+    fn fetch(&self, pa: u64) -> Option<u16> {
+        let at = usize::try_from(pa.checked_sub(ROM)?).ok()?;
+        Some(u16::from_le_bytes(
+            self.rom.get(at..)?.first_chunk().copied()?,
+        ))
     }
 
     fn lines(&self, _: u64) -> Lines {
@@ -276,7 +289,7 @@ impl After {
         csr(&self.hart, name)
     }
 
-    /// Steps at which the engine asked for attention or an SBI call.
+    /// Steps at which the engine asked for attention or an SBI call, or yielded.
     pub(crate) fn exits(&self) -> &[(u64, Exit)] {
         &self.exits
     }
@@ -400,6 +413,7 @@ impl Run {
         match exit {
             Exit::Limit => assert_eq!(self.icount, stop),
             Exit::Idle => return ControlFlow::Break(exit),
+            Exit::Yield => self.exits.push((self.icount, exit)),
             Exit::Attention => {
                 self.exits.push((self.icount, exit));
                 self.device.attention = false;
