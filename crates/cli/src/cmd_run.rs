@@ -4,6 +4,7 @@ mod console;
 mod drive;
 mod end;
 mod report;
+mod signature;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use console::Console;
 use drive::{Drive, Wire};
 use end::End;
 use report::{Meter, Report};
+use signature::Signature;
 
 /// Frames from a switch that wait for the guest: a burst of a few round trips.
 const FRAME_QUEUE: usize = 1024;
@@ -44,6 +46,8 @@ Example:
   twinvm run VM.toml
   twinvm run --kernel vmlinux --initrd initrd.cpio --cmdline console=ttyS0 --memory 256M
   twinvm run VM.toml --record rec && twinvm replay rec
+  twinvm run --firmware fw_dynamic.bin --kernel vmlinux --cmdline console=ttyS0
+  twinvm run --firmware test.elf --memory 16M --max-instructions 1000000 --signature test.sig
 
 Exit codes:
   0      the guest powered itself off, or the finisher said pass
@@ -64,6 +68,10 @@ pub(crate) struct RunArgs {
     /// Linux Image or ELF file for riscv64
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
+    /// Machine-mode firmware such as OpenSBI, or a program for a bare machine: an ELF file, or
+    /// bytes for the start of RAM (0x80000000)
+    #[arg(long, value_name = "FILE")]
+    firmware: Option<PathBuf>,
     /// Initial RAM disk
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
@@ -91,6 +99,10 @@ pub(crate) struct RunArgs {
     /// End after exactly this many steps
     #[arg(long, value_name = "N")]
     max_instructions: Option<u64>,
+    /// At the end, write the memory from begin_signature to end_signature there (symbols of the
+    /// firmware's or kernel's ELF file), as the RISC-V architecture tests want it
+    #[arg(long, value_name = "FILE")]
+    signature: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -114,9 +126,16 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
     let fault = |error: &dyn std::fmt::Display| (FAULT, error.to_string());
     let vm = describe(&args).map_err(|why| (BAD_INPUT, why))?;
     if let Some(path) = &args.report {
-        check_report(path).map_err(|why| (BAD_INPUT, why))?;
+        check_output("--report", path).map_err(|why| (BAD_INPUT, why))?;
     }
     let config = machine_config(&vm).map_err(|error| bad(&error))?;
+    let signature = match &args.signature {
+        Some(path) => {
+            check_output("--signature", path).map_err(|why| (BAD_INPUT, why))?;
+            Some(Signature::find(path, &vm, &config).map_err(|error| bad(&error))?)
+        }
+        None => None,
+    };
     let machine = Machine::new(config, power_on().map_err(|error| fault(&error))?)
         .map_err(|error| bad(&blame(&vm, error)))?;
     let wires = plug(&vm).map_err(|error| bad(&error))?;
@@ -143,6 +162,7 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
         Ok(end) => *end,
         Err(_) => End::Fault,
     };
+    let signature = signature.map(|signature| signature.write(drive.machine()));
     let ended = drive.end(end);
     let report = Report::new(&meter, &ended, end);
     drop(terminal);
@@ -154,6 +174,9 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
             .map_err(|error| (FAULT, format!("report {}: {error}", path.display())))?;
     }
     result.map_err(|error| fault(&error))?;
+    if let Some(written) = signature {
+        written.map_err(|error| fault(&error))?;
+    }
     if let Some(error) = ended.trouble {
         return Err(fault(&error));
     }
@@ -175,6 +198,9 @@ fn describe(args: &RunArgs) -> Result<VmConfig, String> {
     }
     .map_err(|error| error.to_string())?;
     vm.validate_supported().map_err(|error| error.to_string())?;
+    if let Some(firmware) = &args.firmware {
+        vm.firmware = Some(firmware.clone());
+    }
     if let Some(kernel) = &args.kernel {
         vm.kernel = Some(kernel.clone());
     }
@@ -199,18 +225,18 @@ fn describe(args: &RunArgs) -> Result<VmConfig, String> {
     Ok(vm)
 }
 
-/// A report that can't be written must not come to light after hours of running.
-fn check_report(path: &Path) -> Result<(), String> {
+/// A file that can't be written must not come to light after hours of running.
+fn check_output(option: &str, path: &Path) -> Result<(), String> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
     if path.is_dir() {
-        return Err(format!("--report {}: this is a folder", path.display()));
+        return Err(format!("{option} {}: this is a folder", path.display()));
     }
     if !parent.is_dir() {
         return Err(format!(
-            "--report {}: there is no folder {}: make it first",
+            "{option} {}: there is no folder {}: make it first",
             path.display(),
             parent.display()
         ));

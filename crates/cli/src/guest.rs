@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use twinvm_machine::loader::LoadError;
-use twinvm_machine::{Images, MachineConfig, MachineError, OnReset, SlotConfig};
+use twinvm_machine::{ImageKind, Images, MachineConfig, MachineError, OnReset, SlotConfig};
 
 use crate::vmtoml::{self, VmConfig};
 
@@ -20,9 +20,13 @@ const ANY_FILE_BYTES: u64 = 1 << 30;
 pub(crate) enum GuestError {
     /// Nothing to boot.
     #[error(
-        "no kernel: add kernel = \"FILE\" to the VM's file, or give --kernel FILE to twinvm run"
+        "no kernel: add kernel = \"FILE\" to the VM's file, or give --kernel FILE to twinvm run \
+         (firmware = \"FILE\" or --firmware FILE for a program that needs none)"
     )]
     NoKernel,
+    /// Nobody would find it.
+    #[error("an initrd without a kernel: add the kernel, or leave the initrd out")]
+    InitrdAlone,
     /// More cards than slots.
     #[error(
         "{0} network cards: at most {MAX_NETS} fit beside the entropy device on the board's eight slots"
@@ -32,7 +36,7 @@ pub(crate) enum GuestError {
     #[error("{what} {}: {why}", path.display())]
     File {
         /// What it is to the guest.
-        what: &'static str,
+        what: ImageKind,
         /// The file.
         path: PathBuf,
         /// What the system said.
@@ -54,23 +58,28 @@ pub(crate) enum GuestError {
 /// The machine that a VM's file describes: network cards in the slots from 0 on, in the order
 /// of the file, and behind them an entropy source.
 pub(crate) fn machine_config(vm: &VmConfig) -> Result<MachineConfig, GuestError> {
-    let kernel = vm.kernel.as_deref().ok_or(GuestError::NoKernel)?;
+    if vm.kernel.is_none() && vm.firmware.is_none() {
+        return Err(GuestError::NoKernel);
+    }
+    if vm.kernel.is_none() && vm.initrd.is_some() {
+        return Err(GuestError::InitrdAlone);
+    }
     if vm.nets.len() > MAX_NETS {
         return Err(GuestError::Nets(vm.nets.len()));
     }
-    let kernel = read("kernel", kernel, vm.memory_bytes)?;
-    let initrd = vm
-        .initrd
-        .as_deref()
-        .map(|path| read("initrd", path, vm.memory_bytes))
-        .transpose()?;
+    let mut images = Images::default();
+    for kind in ImageKind::ALL {
+        if let Some(path) = file(vm, kind) {
+            images = images.with(kind, read(kind, path, vm.memory_bytes)?);
+        }
+    }
     let cards = vm.nets.iter().map(|net| SlotConfig::Net { mac: net.mac.0 });
     Ok(MachineConfig {
         ram_bytes: vm.memory_bytes,
         harts: vm.harts,
         slots: cards.chain([SlotConfig::Rng]).collect(),
         cmdline: vm.cmdline.clone(),
-        images: Images::new(kernel, initrd),
+        images,
         on_reset: match vm.on_reset {
             vmtoml::OnReset::Restart => OnReset::Restart,
             vmtoml::OnReset::Exit => OnReset::Exit,
@@ -83,17 +92,24 @@ pub(crate) fn blame(vm: &VmConfig, error: MachineError) -> GuestError {
     let MachineError::Load(source) = error else {
         return GuestError::Machine(error);
     };
-    let file = match source {
-        LoadError::EmptyInitrd | LoadError::InitrdTooLarge { .. } => &vm.initrd,
-        _ => &vm.kernel,
-    };
+    let path = source.image().and_then(|image| file(vm, image));
     GuestError::Load {
-        path: file.clone().unwrap_or_default(),
+        path: path.map(Path::to_owned).unwrap_or_default(),
         source,
     }
 }
 
-fn read(what: &'static str, path: &Path, ram_bytes: u64) -> Result<Vec<u8>, GuestError> {
+/// The file of this kind that the VM's description names.
+fn file(vm: &VmConfig, kind: ImageKind) -> Option<&Path> {
+    match kind {
+        ImageKind::Firmware => vm.firmware.as_deref(),
+        ImageKind::Kernel => vm.kernel.as_deref(),
+        ImageKind::Initrd => vm.initrd.as_deref(),
+        ImageKind::DeviceTree => None,
+    }
+}
+
+fn read(what: ImageKind, path: &Path, ram_bytes: u64) -> Result<Vec<u8>, GuestError> {
     let bad = |why: String| GuestError::File {
         what,
         path: path.to_owned(),

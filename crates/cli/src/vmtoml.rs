@@ -69,7 +69,7 @@ pub(crate) struct VmConfig {
     pub(crate) initrd: Option<PathBuf>,
     /// Command line of the kernel.
     pub(crate) cmdline: String,
-    /// Machine-mode firmware in place of the built-in SBI.
+    /// Machine-mode firmware in place of the built-in SBI, or a program for a bare machine.
     pub(crate) firmware: Option<PathBuf>,
     /// Who decides which node is live.
     pub(crate) arbiter: Option<Arbiter>,
@@ -226,10 +226,6 @@ impl VmConfig {
                 }
             },
         };
-        let firmware = root.path("firmware")?;
-        if let Some(firmware) = &firmware {
-            unsupported.push((firmware.line, "firmware".to_owned()));
-        }
         let nets = parse_nets(&document, &root, &mut unsupported)?;
         let disks = parse_disks(&document, &root, &mut unsupported)?;
         if nets.len() + disks.len() > MAX_DEVICES {
@@ -254,7 +250,7 @@ impl VmConfig {
                 .string("cmdline")?
                 .map_or("", |text| text.value)
                 .to_owned(),
-            firmware: firmware.map(|path| path.value),
+            firmware: root.path("firmware")?.map(|path| path.value),
             arbiter: parse_arbiter(&root, &mut unsupported)?,
             nets,
             disks,

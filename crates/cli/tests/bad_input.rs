@@ -23,7 +23,8 @@ fn kernels() {
     run_refuses(
         &folder,
         &[],
-        "no kernel: add kernel = \"FILE\" to the VM's file, or give --kernel FILE to twinvm run",
+        "no kernel: add kernel = \"FILE\" to the VM's file, or give --kernel FILE to twinvm run \
+         (firmware = \"FILE\" or --firmware FILE for a program that needs none)",
     );
     let kernel = folder.text("absent");
     run_refuses(
@@ -40,7 +41,7 @@ fn kernels() {
     run_refuses(
         &folder,
         &["--kernel", &kernel],
-        &format!("{kernel}: the kernel file is empty"),
+        &format!("{kernel}: the kernel file is empty: leave it out, or give one with content"),
     );
 
     let mut cut = vec![0; 40];
@@ -61,8 +62,8 @@ fn kernels() {
         &folder,
         &["--kernel", &kernel],
         &format!(
-            "{kernel}: the kernel is for x86 (a bzImage), this machine is riscv64: give a riscv64 \
-             Image or ELF file"
+            "{kernel}: the kernel is for x86 (a bzImage), this machine is riscv64: give a file for \
+             riscv64"
         ),
     );
 }
@@ -88,7 +89,7 @@ fn an_initrd_that_does_not_fit() {
     run_refuses(
         &folder,
         &["--kernel", &kernel, "--initrd", &empty],
-        &format!("{empty}: the initrd file is empty: leave initrd out, or give one with content"),
+        &format!("{empty}: the initrd file is empty: leave it out, or give one with content"),
     );
 }
 

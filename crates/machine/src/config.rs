@@ -1,40 +1,80 @@
 //! What must be equal on both hosts for a guest to run the same on them.
 
 use crate::MACHINE_VERSION;
+use std::fmt;
 use std::sync::Arc;
 use twinvm_devices::SlotConfig;
 
-/// The files the guest boots from, kept for the machine's whole life because a
-/// reset loads them again.
-#[derive(Clone)]
-pub struct Images {
-    kernel: Arc<[u8]>,
-    initrd: Option<Arc<[u8]>>,
-    kernel_hash: [u8; 32],
-    initrd_hash: Option<[u8; 32]>,
+/// A file that the guest boots from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageKind {
+    /// Machine-mode firmware, or any other program for a bare machine.
+    Firmware,
+    /// Linux Image or ELF file.
+    Kernel,
+    /// Initial RAM disk.
+    Initrd,
+    /// A device tree in place of the machine's own.
+    DeviceTree,
 }
 
+impl ImageKind {
+    /// All of them, in the order in which snapshots and configurations name them.
+    pub const ALL: [Self; 4] = [Self::Firmware, Self::Kernel, Self::Initrd, Self::DeviceTree];
+}
+
+impl fmt::Display for ImageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Firmware => "firmware",
+            Self::Kernel => "kernel",
+            Self::Initrd => "initrd",
+            Self::DeviceTree => "device tree",
+        })
+    }
+}
+
+#[derive(Clone)]
+struct Image {
+    bytes: Arc<[u8]>,
+    hash: [u8; 32],
+}
+
+/// The files the guest boots from, kept for the machine's whole life because a
+/// reset loads them again.
+#[derive(Clone, Default)]
+pub struct Images([Option<Image>; ImageKind::ALL.len()]);
+
 impl Images {
-    /// Takes the files' contents and hashes them.
+    /// A kernel, and an initial RAM disk if there is one.
     pub fn new(kernel: Vec<u8>, initrd: Option<Vec<u8>>) -> Self {
-        Self {
-            kernel_hash: *blake3::hash(&kernel).as_bytes(),
-            initrd_hash: initrd
-                .as_deref()
-                .map(|bytes| *blake3::hash(bytes).as_bytes()),
-            kernel: kernel.into(),
-            initrd: initrd.map(Into::into),
+        let images = Self::default().with(ImageKind::Kernel, kernel);
+        match initrd {
+            Some(initrd) => images.with(ImageKind::Initrd, initrd),
+            None => images,
         }
     }
 
-    /// The kernel file.
-    pub fn kernel(&self) -> &[u8] {
-        &self.kernel
+    /// The same with one file more: takes its contents and hashes them.
+    #[must_use]
+    pub fn with(mut self, kind: ImageKind, bytes: Vec<u8>) -> Self {
+        self.0[kind as usize] = Some(Image {
+            hash: *blake3::hash(&bytes).as_bytes(),
+            bytes: bytes.into(),
+        });
+        self
     }
 
-    /// The initial RAM disk, if there is one.
-    pub fn initrd(&self) -> Option<&[u8]> {
-        self.initrd.as_deref()
+    /// The contents of a file, if it was given.
+    pub fn get(&self, kind: ImageKind) -> Option<&[u8]> {
+        self.0[kind as usize].as_ref().map(|image| &*image.bytes)
+    }
+
+    fn hash(&self, kind: ImageKind) -> String {
+        match &self.0[kind as usize] {
+            Some(image) => image.hash.iter().map(|b| format!("{b:02x}")).collect(),
+            None => "none".to_owned(),
+        }
     }
 }
 
@@ -68,22 +108,21 @@ impl MachineConfig {
     /// The fields that two hosts compare before one continues what the other
     /// started: name and value, in a fixed order. Unequal values mean refusal.
     pub fn fields(&self) -> Vec<(String, String)> {
-        let hash = |hash: Option<&[u8; 32]>| match hash {
-            Some(hash) => hash.iter().map(|b| format!("{b:02x}")).collect(),
-            None => "none".to_owned(),
-        };
         let mut fields = vec![
             ("machine_version".to_owned(), MACHINE_VERSION.to_string()),
             ("memory".to_owned(), self.ram_bytes.to_string()),
             ("harts".to_owned(), self.harts.to_string()),
-            ("kernel".to_owned(), hash(Some(&self.images.kernel_hash))),
-            ("initrd".to_owned(), hash(self.images.initrd_hash.as_ref())),
+        ];
+        for kind in ImageKind::ALL {
+            fields.push((kind.to_string(), self.images.hash(kind)));
+        }
+        fields.extend([
             ("cmdline".to_owned(), self.cmdline.clone()),
             (
                 "on_reset".to_owned(),
                 format!("{:?}", self.on_reset).to_lowercase(),
             ),
-        ];
+        ]);
         for (n, slot) in self.slots.iter().enumerate() {
             let value = match slot {
                 SlotConfig::Empty => "empty".to_owned(),

@@ -6,6 +6,7 @@
 //! injected since: this crate has no clock, thread, socket or source of chance.
 //! Whoever drives it decides when to run and what to inject.
 
+mod boot;
 mod config;
 mod digest;
 pub mod fdt;
@@ -16,7 +17,7 @@ mod output;
 mod sbi;
 mod snapshot;
 
-pub use config::{Images, MachineConfig, OnReset, PowerOn};
+pub use config::{ImageKind, Images, MachineConfig, OnReset, PowerOn};
 pub use digest::Digest;
 pub use inject::InjectError;
 pub use machine::{Exit, Machine, MachineError};
@@ -24,6 +25,7 @@ pub use output::{Halt, Output, OutputItem};
 pub use snapshot::{Restore, SnapshotError, SnapshotStream};
 pub use twinvm_cpu::{Clock, EngineCounters, TICKS_PER_SECOND};
 pub use twinvm_devices::SlotConfig;
+pub use twinvm_mem::RAM_BASE;
 
 /// Raised by every change that a guest could notice. Two nodes, a snapshot and a
 /// recording go together only if it is equal.

@@ -1,9 +1,10 @@
 //! The machine: power-on, running, outputs, reset.
 
-use crate::config::{MachineConfig, OnReset, PowerOn};
+use crate::boot::Boot;
+use crate::config::{ImageKind, MachineConfig, OnReset, PowerOn};
+use crate::loader;
 use crate::output::{Halt, Output, OutputItem};
 use crate::sbi::SbiEffect;
-use crate::{fdt, loader};
 use twinvm_cpu::{
     AccessFault, Bus, Clock, Engine, EngineCounters, Env, Exit as CpuExit, Hart, Lines,
 };
@@ -36,7 +37,7 @@ pub enum MachineError {
     /// RAM.
     #[error(transparent)]
     Memory(#[from] MemError),
-    /// Kernel or initrd.
+    /// What it boots from.
     #[error(transparent)]
     Load(#[from] loader::LoadError),
     /// Devices.
@@ -126,17 +127,18 @@ impl Bus for BoardBus<'_> {
 }
 
 impl Machine {
-    /// A machine at power-on: images loaded, the hart at the kernel's entry.
+    /// A machine at power-on: images loaded, the hart at its first instruction.
     pub fn new(config: MachineConfig, power_on: PowerOn) -> Result<Self, MachineError> {
         if config.harts != 1 {
             return Err(MachineError::Harts(config.harts));
         }
         let mut mem = Memory::new(config.ram_bytes)?;
-        let board = Board::new(&Self::board_config(&config, &power_on), Vec::new())?;
-        let hart = Self::load(&config, &power_on, &mut mem)?;
+        let boot = Boot::new(&config, &power_on)?;
+        let board = Board::new(&Self::board_config(&config, &power_on), boot.rom())?;
+        boot.load(&config, &mut mem)?;
         Ok(Self {
             mem,
-            hart,
+            hart: boot.hart(0),
             board,
             clock: Clock {
                 icount: 0,
@@ -162,42 +164,12 @@ impl Machine {
         }
     }
 
-    /// Puts images and device tree into RAM; returns the hart that starts there.
-    fn load(
-        config: &MachineConfig,
-        power_on: &PowerOn,
-        mem: &mut Memory,
-    ) -> Result<Hart, MachineError> {
-        let images = &config.images;
-        let plan = loader::plan(images.kernel(), images.initrd(), config.ram_bytes)?;
-        let tree = fdt::build(&fdt::FdtConfig {
-            ram_bytes: config.ram_bytes,
-            harts: config.harts,
-            cmdline: config.cmdline.clone(),
-            initrd: plan.initrd,
-            rng_seed: Some(power_on.rng_seed),
-            ..fdt::FdtConfig::default()
-        })
-        .map_err(|error| MachineError::DeviceTree(error.to_string()))?;
-        let does_not_fit = |_| MachineError::DeviceTree(format!("{} bytes do not fit", tree.len()));
-        for segment in &plan.segments {
-            mem.store(segment.pa, &images.kernel()[segment.range.clone()])
-                .map_err(does_not_fit)?;
-        }
-        if let (Some((start, _)), Some(initrd)) = (plan.initrd, images.initrd()) {
-            mem.store(start, initrd).map_err(does_not_fit)?;
-        }
-        mem.store(plan.fdt_addr, &tree).map_err(does_not_fit)?;
-        let mut hart = Hart::new(0, plan.entry);
-        hart.enter_supervisor(plan.entry, plan.fdt_addr);
-        Ok(hart)
-    }
-
     /// Runs until the step counter is `until`, or something needs the caller.
     /// Exact: at [`Exit::Limit`], [`Machine::icount`] is `until`.
     ///
     /// Next hop for what the guest sends: [`Machine::take_output`].
     pub fn run(&mut self, until: u64) -> Exit {
+        let builtin_sbi = self.config.images.get(ImageKind::Firmware).is_none();
         loop {
             if self.output.is_some() {
                 return Exit::Output;
@@ -211,7 +183,7 @@ impl Machine {
                 bus: &mut bus,
                 clock: self.clock,
                 icount: self.icount,
-                builtin_sbi: true,
+                builtin_sbi,
             };
             let exit = self.engine.run(&mut self.hart, &mut env, until);
             let timer = match exit {
@@ -283,8 +255,12 @@ impl Machine {
     fn reset(&mut self) {
         self.mem.clear();
         self.board.reset();
+        let loaded = Boot::new(&self.config, &self.power_on).and_then(|boot| {
+            boot.load(&self.config, &mut self.mem)?;
+            Ok(boot.hart(0))
+        });
         // The same configuration was good at power-on.
-        match Self::load(&self.config, &self.power_on, &mut self.mem) {
+        match loaded {
             Ok(mut hart) => {
                 hart.follow(&self.hart, self.icount);
                 self.hart = hart;
@@ -352,6 +328,11 @@ impl Machine {
     /// Program counter of the next instruction.
     pub fn pc(&self) -> u64 {
         self.hart.pc()
+    }
+
+    /// Bytes of RAM at physical address `pa`; `None` if they don't all lie there.
+    pub fn ram(&self, pa: u64, bytes: usize) -> Option<&[u8]> {
+        self.mem.slice(pa, bytes).ok()
     }
 
     /// A cheap 16-bit tell-tale over pc and registers, for anchors.

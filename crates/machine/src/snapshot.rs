@@ -8,7 +8,7 @@
 //! pages are copied aside when they are first stored to), and restored piece by
 //! piece as it arrives ([`Restore`]), so neither side stops for long.
 
-use crate::config::{Images, MachineConfig, OnReset, PowerOn};
+use crate::config::{ImageKind, Images, MachineConfig, OnReset, PowerOn};
 use crate::machine::{Machine, MachineError};
 use crate::output::Halt;
 use serde::{Deserialize, Serialize};
@@ -36,8 +36,8 @@ pub(crate) struct SnapshotHead {
     halted: Option<Halt>,
     hart: HartState,
     board: BoardState,
-    /// Lengths of kernel and initrd if the images are included.
-    images: Option<(u64, Option<u64>)>,
+    /// Lengths of the images, in the order of [`ImageKind::ALL`], if they are included.
+    images: Option<[Option<u64>; ImageKind::ALL.len()]>,
 }
 
 /// A snapshot that cannot be restored here.
@@ -134,7 +134,7 @@ impl SnapshotStream {
 
 impl Machine {
     /// Begins a snapshot of this very step; read it with [`Machine::snapshot_read`].
-    /// `with_images` adds kernel and initrd, so that it can be restored without the
+    /// `with_images` adds the files it boots from, so that it can be restored without the
     /// VM's files (recordings). A machine has one snapshot in progress at most.
     ///
     /// No output may be waiting ([`Machine::take_output`]).
@@ -157,12 +157,8 @@ impl Machine {
             halted: self.halted,
             hart: self.hart.save(),
             board: self.board.save(),
-            images: with_images.then(|| {
-                (
-                    images.kernel().len() as u64,
-                    images.initrd().map(|i| i.len() as u64),
-                )
-            }),
+            images: with_images
+                .then(|| ImageKind::ALL.map(|kind| images.get(kind).map(|i| i.len() as u64))),
         };
         let head = match postcard::to_stdvec(&head) {
             Ok(bytes) => bytes,
@@ -207,8 +203,9 @@ impl Machine {
                     }
                 }
                 Stage::Images => {
-                    out.extend_from_slice(self.config.images.kernel());
-                    out.extend_from_slice(self.config.images.initrd().unwrap_or_default());
+                    for kind in ImageKind::ALL {
+                        out.extend_from_slice(self.config.images.get(kind).unwrap_or_default());
+                    }
                     stream.stage = Stage::Done;
                 }
                 Stage::Done => return false,
@@ -406,13 +403,12 @@ impl Restore {
         let config = match self.config {
             Some(config) => config,
             None => {
-                let (kernel, initrd) = head.split_images(&images);
                 let config = MachineConfig {
                     ram_bytes: head.ram_bytes,
                     harts: head.harts,
                     slots: head.slots.clone(),
                     cmdline: head.cmdline.clone(),
-                    images: Images::new(kernel, initrd),
+                    images: head.split_images(&images),
                     on_reset: head.on_reset,
                 };
                 compare_fields(&config.fields(), &head.fields)?;
@@ -446,14 +442,24 @@ impl Restore {
 impl SnapshotHead {
     /// Length of the images that follow the pages.
     fn images_bytes(&self) -> usize {
-        let (kernel, initrd) = self.images.unwrap_or((0, None));
-        usize::try_from(kernel.saturating_add(initrd.unwrap_or(0))).unwrap_or(usize::MAX)
+        let lengths = self.images.unwrap_or_default();
+        let total = lengths.into_iter().flatten().fold(0, u64::saturating_add);
+        usize::try_from(total).unwrap_or(usize::MAX)
     }
 
-    fn split_images(&self, images: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
-        let (kernel, initrd) = self.images.unwrap_or((0, None));
-        let (kernel, rest) = images.split_at(images.len().min(kernel as usize));
-        (kernel.to_vec(), initrd.map(|_| rest.to_vec()))
+    fn split_images(&self, mut bytes: &[u8]) -> Images {
+        let mut images = Images::default();
+        for (kind, len) in ImageKind::ALL
+            .into_iter()
+            .zip(self.images.unwrap_or_default())
+        {
+            if let Some(len) = len {
+                let (image, rest) = bytes.split_at(bytes.len().min(len as usize));
+                images = images.with(kind, image.to_vec());
+                bytes = rest;
+            }
+        }
+        images
     }
 }
 

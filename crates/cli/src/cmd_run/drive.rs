@@ -220,6 +220,11 @@ impl Drive {
         Ok(())
     }
 
+    /// The machine as it is now.
+    pub(crate) fn machine(&self) -> &Machine {
+        self.live.machine()
+    }
+
     /// Ends the log and the recording; the guest makes no further step.
     pub(crate) fn end(mut self, end: End) -> Ended {
         let (host_ns, cpu_ns) = (mono_ns(), process_cpu_ns());

@@ -56,6 +56,9 @@ fn a_whole_file() {
     assert_eq!(vm.initrd, Some(PathBuf::from("vms/images/initrd")));
     assert_eq!(vm.cmdline, "console=ttyS0");
     assert_eq!(vm.firmware, None);
+    let bare = parse("name = \"x\"\nfirmware = \"fw.elf\"").unwrap();
+    assert!(bare.validate_supported().is_ok());
+    assert_eq!(bare.firmware, Some("vms/fw.elf".into()));
     assert_eq!(vm.arbiter, Some(Arbiter::File("vms/shared/arbiter".into())));
     let mac = MacAddr([0x52, 0x54, 0, 0x12, 0x34, 0xab]);
     assert_eq!(
@@ -371,7 +374,6 @@ fn what_is_not_built_yet_is_parsed_and_refused() {
         format!("vms/VM.toml:{line}: {what} is not supported yet by this version")
     };
     assert_eq!(unsupported("harts = 2"), not_yet(2, "harts = 2"));
-    assert_eq!(unsupported("firmware = \"fw\""), not_yet(2, "firmware"));
     assert_eq!(
         unsupported("arbiter = \"tcp:h:1\""),
         not_yet(2, "arbiter = \"tcp:…\"")
@@ -392,8 +394,8 @@ fn what_is_not_built_yet_is_parsed_and_refused() {
     );
     // The first in the file.
     assert_eq!(
-        unsupported("firmware = \"fw\"\nharts = 2"),
-        not_yet(2, "firmware")
+        unsupported("harts = 2\narbiter = \"tcp:h:1\""),
+        not_yet(2, "harts = 2")
     );
 
     let vm = parse(&WHOLE.replace("127.0.0.1:7001", "10.0.0.1:7001\"\ntap = \"t\"\npath = \"d"));

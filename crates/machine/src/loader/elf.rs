@@ -1,7 +1,13 @@
 //! 64-bit RISC-V ELF files (System V ABI, chapters 4 and 5): their segments, and single
 //! symbols for test programs that report through memory.
 
-use super::{Kernel, LoadError, MAX_SEGMENTS, Segment, le_u16, le_u32, le_u64};
+use super::error::FileProblem;
+use super::{MAX_SEGMENTS, Program, Segment, le_u16, le_u32, le_u64};
+use crate::config::ImageKind;
+use twinvm_mem::RAM_BASE;
+
+/// How every ELF file starts.
+pub(super) const MAGIC: &[u8] = b"\x7fELF";
 
 const HEADER_BYTES: usize = 64;
 const CLASS_64: u8 = 2;
@@ -19,17 +25,18 @@ const SECTION_SYMTAB: u32 = 2;
 const SYMBOL_BYTES: usize = 24;
 const SYMBOL_UNDEFINED: u16 = 0;
 
-fn header(what: impl Into<String>) -> LoadError {
-    LoadError::Header {
+fn header(what: impl Into<String>) -> FileProblem {
+    FileProblem::Header {
         header: "ELF",
         what: what.into(),
     }
 }
 
-/// Reads the segments of `file`, which starts with the ELF magic.
-pub(super) fn parse(file: &[u8]) -> Result<Kernel, LoadError> {
+/// Reads the segments of `file`, which starts with [`MAGIC`]. Position-independent firmware is
+/// placed at the start of RAM.
+pub(super) fn parse(image: ImageKind, file: &[u8]) -> Result<Program, FileProblem> {
     let have = file.len() as u64;
-    let cut = |need: u64| LoadError::Truncated { have, need };
+    let cut = |need: u64| FileProblem::Truncated { have, need };
     if file.len() < HEADER_BYTES {
         return Err(cut(HEADER_BYTES as u64));
     }
@@ -44,10 +51,12 @@ pub(super) fn parse(file: &[u8]) -> Result<Kernel, LoadError> {
         other => Some(format!("another processor (ELF machine {other})")),
     };
     if let Some(name) = name {
-        return Err(LoadError::WrongMachine(name));
+        return Err(FileProblem::WrongMachine(name));
     }
     if file[4] != CLASS_64 {
-        return Err(LoadError::WrongMachine("riscv32 (an ELF file)".to_owned()));
+        return Err(FileProblem::WrongMachine(
+            "riscv32 (an ELF file)".to_owned(),
+        ));
     }
     if file[5] != LITTLE_ENDIAN {
         return Err(header("big-endian files are not supported"));
@@ -104,6 +113,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Kernel, LoadError> {
         }
         let range = offset as usize..end as usize;
         segments.push(Segment {
+            image,
             pa,
             range,
             ram_bytes,
@@ -112,15 +122,23 @@ pub(super) fn parse(file: &[u8]) -> Result<Kernel, LoadError> {
     if segments.is_empty() {
         return Err(header("nothing to load"));
     }
-    let entry = entry_pa.ok_or_else(|| header(format!("entry {entry:#x} is in no segment")))?;
-    Ok(Kernel { entry, segments })
+    let mut entry = entry_pa.ok_or_else(|| header(format!("entry {entry:#x} is in no segment")))?;
+    // Linked for any place, which OpenSBI's build writes as an offset from 0.
+    let end = segments.iter().map(Segment::end).max().unwrap_or(0);
+    if kind == TYPE_DYN && image == ImageKind::Firmware && end <= RAM_BASE {
+        entry += RAM_BASE;
+        for segment in &mut segments {
+            segment.pa += RAM_BASE;
+        }
+    }
+    Ok(Program { entry, segments })
 }
 
 /// The value of the defined symbol `name` in an ELF file, such as `tohost` or
 /// `begin_signature` in a test program; `None` if there is none, or no ELF file.
 #[must_use]
 pub fn symbol(file: &[u8], name: &str) -> Option<u64> {
-    if !file.starts_with(b"\x7fELF") || file.get(4) != Some(&CLASS_64) {
+    if !file.starts_with(MAGIC) || file.get(4) != Some(&CLASS_64) {
         return None;
     }
     let table = usize::try_from(le_u64(file, 40)?).ok()?;

@@ -1,10 +1,17 @@
 use proptest::prelude::*;
 use twinvm_mem::RAM_BASE;
 
-use super::{LoadError, LoadPlan, MAX_SEGMENTS, Segment, plan, symbol};
+use super::{FileProblem, LoadError, LoadPlan, MAX_SEGMENTS, Segment, symbol};
+use crate::config::{ImageKind, Images};
 use crate::fdt::MAX_FDT_BYTES;
 
 const MIB: u64 = 1 << 20;
+
+/// A plan without firmware.
+fn plan(kernel: &[u8], initrd: Option<&[u8]>, ram_bytes: u64) -> Result<LoadPlan, LoadError> {
+    let images = Images::new(kernel.to_vec(), initrd.map(<[u8]>::to_vec));
+    super::plan(&images, ram_bytes)
+}
 
 /// A Linux Image of `len` bytes that takes `image_bytes` in RAM.
 fn image(len: usize, image_bytes: u64) -> Vec<u8> {
@@ -59,7 +66,9 @@ fn image_initrd_and_tree_have_their_places() {
         plan(&kernel, Some(&initrd), 256 * MIB),
         Ok(LoadPlan {
             entry: 0x8020_0000,
+            next: None,
             segments: vec![Segment {
+                image: ImageKind::Kernel,
                 pa: 0x8020_0000,
                 range: 0..5000,
                 ram_bytes: 30 * MIB
@@ -114,11 +123,13 @@ fn elf_segments_are_placed_and_the_entry_translated() {
         plan.segments,
         [
             Segment {
+                image: ImageKind::Kernel,
                 pa: 0x8000_0000,
                 range: 0x200..0x500,
                 ram_bytes: 0x1000
             },
             Segment {
+                image: ImageKind::Kernel,
                 pa: 0x8040_0000,
                 range: 0x500..0x500,
                 ram_bytes: 0x20
@@ -143,7 +154,10 @@ fn one(pa: u64, ram_bytes: u64) -> Vec<u8> {
 
 #[test]
 fn what_is_no_kernel_is_named() {
-    assert_eq!(error(b""), "the kernel file is empty");
+    assert_eq!(
+        error(b""),
+        "the kernel file is empty: leave it out, or give one with content"
+    );
     assert_eq!(
         error(b"hello"),
         "the kernel is neither a RISC-V Linux Image (\"RSC\\x05\" at byte 56) nor an ELF file"
@@ -159,7 +173,7 @@ fn what_is_no_kernel_is_named() {
     x86[0x202..0x206].copy_from_slice(b"HdrS");
     assert_eq!(
         error(&x86),
-        "the kernel is for x86 (a bzImage), this machine is riscv64: give a riscv64 Image or ELF file"
+        "the kernel is for x86 (a bzImage), this machine is riscv64: give a file for riscv64"
     );
     let mut arm = image(64, 64);
     arm[56..60].copy_from_slice(b"ARM\x64");
@@ -185,7 +199,7 @@ fn damaged_headers_are_named() {
     big[24] = 1;
     assert_eq!(
         error(&big),
-        "the kernel's Image header: big-endian kernels are not supported"
+        "the kernel has a bad Image header: big-endian kernels are not supported"
     );
     let mut odd = image(64, 64);
     odd[8] = 1;
@@ -230,9 +244,12 @@ fn a_cut_image_is_told_by_its_efi_sections() {
     assert!(plan(&kernel, None, 64 * MIB).is_ok());
     assert_eq!(
         plan(&kernel[..4000], None, 64 * MIB),
-        Err(LoadError::Truncated {
-            have: 4000,
-            need: 4096
+        Err(LoadError::File {
+            image: ImageKind::Kernel,
+            problem: FileProblem::Truncated {
+                have: 4000,
+                need: 4096
+            }
         })
     );
 }
@@ -243,7 +260,8 @@ fn memory_that_is_too_small_says_how_much_would_do() {
     let too_small = |ram| plan(&kernel, None, ram).unwrap_err();
     assert_eq!(
         too_small(32 * MIB).to_string(),
-        "memory is 32 MiB, the kernel needs 32 MiB: set memory = \"33M\" or more"
+        "memory is 32 MiB, the kernel needs 32 MiB and 64 KiB behind it for the device tree: \
+         set memory = \"33M\" or more"
     );
     assert!(plan(&kernel, None, 33 * MIB).is_ok());
     // What would do is told with the initrd in it.
@@ -295,7 +313,7 @@ fn an_initrd_that_is_too_large_says_how_much_would_do() {
     assert_eq!((start % 4096, end - start), (0, 20 * MIB + 1));
     assert_eq!(
         plan(&kernel, Some(&[]), 64 * MIB).unwrap_err().to_string(),
-        "the initrd file is empty: leave initrd out, or give one with content"
+        "the initrd file is empty: leave it out, or give one with content"
     );
 }
 

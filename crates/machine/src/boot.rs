@@ -1,0 +1,118 @@
+//! Power-on: what lies in RAM and in the reset ROM, and where the harts start.
+//!
+//! Two ways in. A kernel alone starts in supervisor mode, set up as SBI firmware would leave it,
+//! and the machine answers its SBI calls. With firmware, harts start in machine mode in the reset
+//! ROM, which passes on to the firmware as QEMU's `virt` board does: a0 = hart id, a1 = device
+//! tree, a2 = OpenSBI's `struct fw_dynamic_info`.
+
+use crate::config::{ImageKind, MachineConfig, PowerOn};
+use crate::fdt;
+use crate::loader::{self, LoadPlan};
+use crate::machine::MachineError;
+use twinvm_cpu::Hart;
+use twinvm_devices::map::ROM_BASE;
+use twinvm_mem::Memory;
+
+/// `struct fw_dynamic_info` begins here in the reset ROM (OpenSBI, docs/firmware/fw_dynamic.md).
+const INFO_OFFSET: u64 = 0x28;
+/// "OSBI".
+const INFO_MAGIC: u64 = 0x4942_534f;
+const INFO_VERSION: u64 = 2;
+/// The next stage runs in supervisor mode.
+const INFO_NEXT_MODE: u64 = 1;
+const INFO_OPTIONS: u64 = 0;
+const INFO_BOOT_HART: u64 = 0;
+
+/// What the reset ROM executes; the words behind it are `entry`, the tree's address and the info.
+const ROM_CODE: [u32; 6] = [
+    0x0000_0297, // auipc t0, 0
+    0x0282_8613, // addi a2, t0, INFO_OFFSET
+    0xf140_2573, // csrr a0, mhartid
+    0x0202_b583, // ld a1, 32(t0)
+    0x0182_b283, // ld t0, 24(t0)
+    0x0002_8067, // jr t0
+];
+
+/// Everything that a power-on or a reset puts into place.
+pub(crate) struct Boot {
+    plan: LoadPlan,
+    tree: Vec<u8>,
+    firmware: bool,
+}
+
+impl Boot {
+    pub(crate) fn new(config: &MachineConfig, power_on: &PowerOn) -> Result<Self, MachineError> {
+        let images = &config.images;
+        let plan = loader::plan(images, config.ram_bytes)?;
+        let tree = fdt::build(&fdt::FdtConfig {
+            ram_bytes: config.ram_bytes,
+            harts: config.harts,
+            cmdline: config.cmdline.clone(),
+            initrd: plan.initrd,
+            rng_seed: Some(power_on.rng_seed),
+            ..fdt::FdtConfig::default()
+        })
+        .map_err(|error| MachineError::DeviceTree(error.to_string()))?;
+        Ok(Self {
+            plan,
+            tree,
+            firmware: images.get(ImageKind::Firmware).is_some(),
+        })
+    }
+
+    /// Contents of the reset ROM; without firmware there is none.
+    pub(crate) fn rom(&self) -> Vec<u8> {
+        if !self.firmware {
+            return Vec::new();
+        }
+        let words = [
+            self.plan.entry,
+            self.plan.fdt_addr,
+            INFO_MAGIC,
+            INFO_VERSION,
+            self.plan.next.unwrap_or(0),
+            INFO_NEXT_MODE,
+            INFO_OPTIONS,
+            INFO_BOOT_HART,
+        ];
+        let mut rom: Vec<u8> = ROM_CODE.into_iter().flat_map(u32::to_le_bytes).collect();
+        rom.extend(words.into_iter().flat_map(u64::to_le_bytes));
+        rom
+    }
+
+    /// Puts the images and the device tree into RAM, which is zeroed.
+    pub(crate) fn load(
+        &self,
+        config: &MachineConfig,
+        mem: &mut Memory,
+    ) -> Result<(), MachineError> {
+        let does_not_fit =
+            |_| MachineError::DeviceTree(format!("{} bytes do not fit", self.tree.len()));
+        for segment in &self.plan.segments {
+            let file = config.images.get(segment.image).unwrap_or_default();
+            mem.store(segment.pa, &file[segment.range.clone()])
+                .map_err(does_not_fit)?;
+        }
+        if let (Some((start, _)), Some(initrd)) =
+            (self.plan.initrd, config.images.get(ImageKind::Initrd))
+        {
+            mem.store(start, initrd).map_err(does_not_fit)?;
+        }
+        mem.store(self.plan.fdt_addr, &self.tree)
+            .map_err(does_not_fit)
+    }
+
+    /// The hart as it starts.
+    pub(crate) fn hart(&self, id: u64) -> Hart {
+        let mut hart = Hart::new(id, self.plan.entry);
+        if self.firmware {
+            // As the reset ROM leaves it: the engine doesn't fetch from there.
+            hart.set_x(10, id);
+            hart.set_x(11, self.plan.fdt_addr);
+            hart.set_x(12, ROM_BASE + INFO_OFFSET);
+        } else {
+            hart.enter_supervisor(self.plan.entry, self.plan.fdt_addr);
+        }
+        hart
+    }
+}
