@@ -1,7 +1,7 @@
 //! CSR reads and writes (RISC-V Privileged Architecture 1.12, chapter 2).
 
 use crate::clock::Clock;
-use crate::hart::{Hart, Mode, SATP_SV39, envcfg, irq, status};
+use crate::hart::{Hart, Mode, SATP_SV39, SATP_SV48, envcfg, irq, status};
 
 /// Exceptions a supervisor may be handed: all but ECALL from M and the reserved.
 pub(crate) const MEDELEG_MASK: u64 = 0xb3ff;
@@ -54,6 +54,10 @@ pub(crate) mod addr {
     pub(crate) const MCAUSE: u16 = 0x342;
     pub(crate) const MTVAL: u16 = 0x343;
     pub(crate) const MIP: u16 = 0x344;
+    pub(crate) const PMPCFG0: u16 = 0x3a0;
+    pub(crate) const PMPCFG2: u16 = 0x3a2;
+    pub(crate) const PMPADDR0: u16 = 0x3b0;
+    pub(crate) const PMPADDR15: u16 = 0x3bf;
     pub(crate) const MCYCLE: u16 = 0xb00;
     pub(crate) const MINSTRET: u16 = 0xb02;
     pub(crate) const CYCLE: u16 = 0xc00;
@@ -64,6 +68,10 @@ pub(crate) mod addr {
     pub(crate) const MIMPID: u16 = 0xf13;
     pub(crate) const MHARTID: u16 = 0xf14;
     pub(crate) const MCONFIGPTR: u16 = 0xf15;
+
+    pub(crate) fn is_pmp(csr: u16) -> bool {
+        (PMPCFG0..=PMPADDR15).contains(&csr)
+    }
 }
 
 /// What a CSR access may see beside the hart: as of the step before it.
@@ -193,6 +201,9 @@ impl Hart {
             // mhpmcounter3–31, mhpmevent3–31: exist, always zero (Zihpm allows it).
             0xb03..=0xb1f | 0x323..=0x33f => 0,
             0xc03..=0xc1f if self.counter_enabled(u32::from(csr & 31)) => 0,
+            PMPCFG0 => self.pmp.cfg(0),
+            PMPCFG2 => self.pmp.cfg(1),
+            PMPADDR0..=PMPADDR15 => self.pmp.addr(usize::from(csr - PMPADDR0)),
             _ => return Err(Illegal),
         })
     }
@@ -220,12 +231,12 @@ impl Hart {
                 self.set_fs_dirty();
             }
             SSTATUS => self.write_mstatus(SSTATUS_MASK, value),
-            SIE => self.mie = (self.mie & !self.mideleg) | (value & self.mideleg & irq::ALL),
-            STVEC => self.stvec = tvec(value),
-            SCOUNTEREN => self.scounteren = value & 0xffff_ffff,
-            SENVCFG => self.senvcfg = envcfg_value(value, envcfg::COMMON),
+            SIE => self.mie = (self.mie & !self.mideleg) | legal::mie(value & self.mideleg),
+            STVEC => self.stvec = legal::tvec(value),
+            SCOUNTEREN => self.scounteren = legal::counteren(value),
+            SENVCFG => self.senvcfg = legal::senvcfg(value),
             SSCRATCH => self.sscratch = value,
-            SEPC => self.sepc = value & !1,
+            SEPC => self.sepc = legal::epc(value),
             SCAUSE => self.scause = value,
             STVAL => self.stval = value,
             SIP => {
@@ -233,38 +244,36 @@ impl Hart {
                 self.mip = (self.mip & !mask) | (value & mask);
             }
             STIMECMP => self.stimecmp = value,
-            SATP => match value >> 60 {
-                0 => self.satp = 0,
-                SATP_SV39 => self.satp = value,
-                _ => {}
-            },
+            // A mode that doesn't exist: the write has no effect.
+            SATP => self.satp = legal::satp(value).unwrap_or(self.satp),
             MSTATUS => {
-                let mpp = value & status::MPP;
-                self.write_mstatus(MSTATUS_MASK, value);
-                if mpp != 2 << status::MPP_SHIFT {
-                    self.mstatus = (self.mstatus & !status::MPP) | mpp;
-                }
+                // MPP = 2 is no mode: the field keeps what it has.
+                let mpp = match value & status::MPP {
+                    status::MPP_RESERVED => self.mstatus & status::MPP,
+                    mpp => mpp,
+                };
+                self.mstatus = legal::mstatus((value & !status::MPP) | mpp);
             }
-            MEDELEG => self.medeleg = value & MEDELEG_MASK,
-            MIDELEG => self.mideleg = value & irq::S_ALL,
-            MIE => self.mie = value & irq::ALL,
-            MTVEC => self.mtvec = tvec(value),
-            MCOUNTEREN => self.mcounteren = value & 0xffff_ffff,
-            MENVCFG => self.menvcfg = envcfg_value(value, MENVCFG_MASK),
+            MEDELEG => self.medeleg = legal::medeleg(value),
+            MIDELEG => self.mideleg = legal::mideleg(value),
+            MIE => self.mie = legal::mie(value),
+            MTVEC => self.mtvec = legal::tvec(value),
+            MCOUNTEREN => self.mcounteren = legal::counteren(value),
+            MENVCFG => self.menvcfg = legal::menvcfg(value),
             MCOUNTINHIBIT => {
-                self.mcountinhibit = value & 5;
+                self.mcountinhibit = legal::mcountinhibit(value);
                 self.cycle.inhibit(view.icount, value & 1 != 0);
                 let retired = self.retired(view.icount);
                 self.instret.inhibit(retired, value & 4 != 0);
             }
             MSCRATCH => self.mscratch = value,
-            MEPC => self.mepc = value & !1,
+            MEPC => self.mepc = legal::epc(value),
             MCAUSE => self.mcause = value,
             MTVAL => self.mtval = value,
             MIP => {
-                let mut mask = irq::SSI | irq::SEI;
-                if self.menvcfg & envcfg::STCE == 0 {
-                    mask |= irq::STI;
+                let mut mask = irq::S_ALL;
+                if self.menvcfg & envcfg::STCE != 0 {
+                    mask &= !irq::STI;
                 }
                 self.mip = (self.mip & !mask) | (value & mask);
             }
@@ -274,6 +283,9 @@ impl Hart {
                 let retired = self.retired(view.icount).wrapping_add(1);
                 self.instret.write(retired, value);
             }
+            PMPCFG0 => self.pmp.write_cfg(0, value),
+            PMPCFG2 => self.pmp.write_cfg(1, value),
+            PMPADDR0..=PMPADDR15 => self.pmp.write_addr(usize::from(csr - PMPADDR0), value),
             _ => {}
         }
     }
@@ -293,21 +305,79 @@ impl Hart {
     }
 }
 
-/// The reserved value of CBIE becomes 0 (CMO extensions, section 2.3: WARL).
-fn envcfg_value(value: u64, mask: u64) -> u64 {
-    let value = value & mask;
-    if value & envcfg::CBIE == envcfg::CBIE_RESERVED {
-        value & !envcfg::CBIE
-    } else {
-        value
-    }
-}
+/// What a CSR holds after a write (WARL fields), whatever it held before. A
+/// value is legal if its function returns it as it is.
+pub(crate) mod legal {
+    use super::{MEDELEG_MASK, MENVCFG_MASK, MSTATUS_MASK, SATP_SV39, SATP_SV48};
+    use crate::hart::{envcfg, irq, status};
 
-fn tvec(value: u64) -> u64 {
-    // Mode 0 direct, 1 vectored; 2 and 3 are reserved and read back as direct.
-    if value & 3 > 1 {
-        value & !3
-    } else {
-        value & !2
+    pub(crate) fn mstatus(value: u64) -> u64 {
+        let mut value = value & (MSTATUS_MASK | status::MPP);
+        if value & status::MPP == status::MPP_RESERVED {
+            value &= !status::MPP;
+        }
+        value | status::UXL | status::SXL
+    }
+
+    pub(crate) fn medeleg(value: u64) -> u64 {
+        value & MEDELEG_MASK
+    }
+
+    pub(crate) fn mideleg(value: u64) -> u64 {
+        value & irq::S_ALL
+    }
+
+    pub(crate) fn mie(value: u64) -> u64 {
+        value & irq::ALL
+    }
+
+    /// The bits of mip that software can set.
+    pub(crate) fn mip(value: u64) -> u64 {
+        value & irq::S_ALL
+    }
+
+    pub(crate) fn tvec(value: u64) -> u64 {
+        // Mode 0 direct, 1 vectored; 2 and 3 are reserved and read back as direct.
+        if value & 3 > 1 { value & !3 } else { value }
+    }
+
+    pub(crate) fn epc(value: u64) -> u64 {
+        value & !1
+    }
+
+    pub(crate) fn counteren(value: u64) -> u64 {
+        value & 0xffff_ffff
+    }
+
+    /// cycle and instret; the other counters are always zero.
+    pub(crate) fn mcountinhibit(value: u64) -> u64 {
+        value & 5
+    }
+
+    pub(crate) fn menvcfg(value: u64) -> u64 {
+        envcfg_value(value, MENVCFG_MASK)
+    }
+
+    pub(crate) fn senvcfg(value: u64) -> u64 {
+        envcfg_value(value, envcfg::COMMON)
+    }
+
+    /// The reserved value of CBIE becomes 0 (CMO extensions, section 2.3: WARL).
+    fn envcfg_value(value: u64, mask: u64) -> u64 {
+        let value = value & mask;
+        if value & envcfg::CBIE == envcfg::CBIE_RESERVED {
+            value & !envcfg::CBIE
+        } else {
+            value
+        }
+    }
+
+    /// `None` for a mode that doesn't exist. The ASID has 16 bits.
+    pub(crate) fn satp(value: u64) -> Option<u64> {
+        match value >> 60 {
+            0 => Some(0),
+            SATP_SV39 | SATP_SV48 => Some(value),
+            _ => None,
+        }
     }
 }

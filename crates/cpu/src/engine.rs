@@ -7,10 +7,12 @@ use crate::csr::CsrView;
 use crate::decode::{decode, is_long};
 use crate::exec::{Core, Outcome};
 use crate::hart::{Hart, Mode, envcfg, irq, status};
+use crate::mmu::Fetch;
 use crate::op::Op;
+use crate::pmp::Pmp;
 use crate::trap::{Exception, cause};
 use crate::walk::{Space, WalkFault};
-use twinvm_mem::{Change, Memory, PAGE_BYTES};
+use twinvm_mem::{Change, Memory};
 
 /// Why [`Engine::run`] stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +63,9 @@ pub struct Engine {
     core: Core,
     blocks: Blocks,
     voids: u64,
+    /// The PMP that `pmp_numbers` belong to: in M-mode, and in S and U.
+    pmp: Option<Pmp>,
+    pmp_numbers: [u8; 2],
 }
 
 impl Default for Engine {
@@ -76,6 +81,8 @@ impl Engine {
             core: Core::new(),
             blocks: Blocks::new(),
             voids: 0,
+            pmp: None,
+            pmp_numbers: [0; 2],
         }
     }
 
@@ -153,12 +160,20 @@ impl Engine {
         }
     }
 
-    /// Chooses the address spaces for the hart's mode, satp and mstatus.
-    fn select_spaces(&mut self, hart: &Hart) {
+    /// Chooses the address spaces for the hart's mode, satp, mstatus and PMP.
+    fn select_spaces(&mut self, hart: &Hart, mem: &mut Memory) {
         self.core.reselect = false;
+        if self.core.pmp_changed {
+            self.core.pmp_changed = false;
+            if self.pmp.as_ref() != Some(&hart.pmp) {
+                self.pmp_numbers = self.core.mmu.pmp_numbers(mem, &hart.pmp);
+                self.pmp = Some(hart.pmp);
+            }
+        }
+        let [machine_pmp, lesser_pmp] = self.pmp_numbers;
         let space = |mode: Mode| {
             if mode == Mode::Machine {
-                Space::BARE
+                Space::bare(machine_pmp)
             } else {
                 Space::new(
                     hart.satp,
@@ -166,6 +181,7 @@ impl Engine {
                     hart.mstatus & status::SUM != 0,
                     hart.mstatus & status::MXR != 0,
                     hart.menvcfg & envcfg::ADUE != 0,
+                    lesser_pmp,
                 )
             }
         };
@@ -187,10 +203,12 @@ impl Engine {
         debug_assert!(hart.has_turn(), "another hart has the turn");
         self.refresh_lines(hart, env);
         self.absorb_changes(env.mem);
-        self.select_spaces(hart);
+        // It may be another hart than before.
+        self.core.pmp_changed = true;
+        self.select_spaces(hart, env.mem);
         loop {
             if self.core.reselect {
-                self.select_spaces(hart);
+                self.select_spaces(hart, env.mem);
             }
             if self.core.touched_bus {
                 // A device may have written to the reserved line.
@@ -222,7 +240,7 @@ impl Engine {
                 let pc = hart.pc;
                 hart.enter_trap(cause, 0, pc);
                 env.icount += 1;
-                self.select_spaces(hart);
+                self.select_spaces(hart, env.mem);
                 continue;
             }
             let limit = [hart.timer_deadline(&view), clock.deadline(self.core.alarm)]
@@ -274,38 +292,34 @@ impl Engine {
         hart.enter_trap(exception.cause, exception.tval, pc);
         env.icount += 1;
         self.absorb_changes(env.mem);
-        self.select_spaces(hart);
+        self.select_spaces(hart, env.mem);
     }
 
     /// What lies at `pc`: a block, or one instruction that cannot be in one.
     #[cold]
     fn find_block(&mut self, env: &mut Env, pc: u64) -> Result<Found, Exception> {
-        let pa = self.fetch(env.mem, pc)?;
-        if env.mem.contains(pa, 2) {
-            let block = self.blocks.find(env.mem, pa);
+        let first = self.fetch(env.mem, pc)?;
+        if first.page {
+            let block = self.blocks.find(env.mem, first.pa);
             self.absorb_changes(env.mem);
             if let Some(block) = block {
                 self.blocks.remember_jump(pc, block);
                 return Ok(Found::Block(block));
             }
         }
-        let low = parcel(env, pa, pc)?;
+        let low = parcel(env, first.pa, pc)?;
         let mut raw = u32::from(low);
         if is_long(low) {
             let second = pc.wrapping_add(2);
-            let second_pa = if second as usize & (PAGE_BYTES - 1) == 0 {
-                self.fetch(env.mem, second)?
-            } else {
-                pa.wrapping_add(2)
-            };
-            raw |= u32::from(parcel(env, second_pa, second)?) << 16;
+            let pa = self.fetch(env.mem, second)?.pa;
+            raw |= u32::from(parcel(env, pa, second)?) << 16;
         }
         Ok(Found::Single(decode(raw, 0)))
     }
 
-    /// Physical address of the instruction parcel at `va`.
-    fn fetch(&mut self, mem: &mut Memory, va: u64) -> Result<u64, Exception> {
-        let pa = self.core.mmu.fetch(mem, va).map_err(|fault| {
+    /// Where the instruction parcel at `va` is.
+    fn fetch(&mut self, mem: &mut Memory, va: u64) -> Result<Fetch, Exception> {
+        let found = self.core.mmu.fetch(mem, va).map_err(|fault| {
             let cause = match fault {
                 WalkFault::Page => cause::FETCH_PAGE,
                 WalkFault::Access => cause::FETCH_ACCESS,
@@ -314,7 +328,7 @@ impl Engine {
         });
         // The walk may have tagged pages, and set A in an entry that is code.
         self.absorb_changes(mem);
-        pa
+        found
     }
 }
 
@@ -330,7 +344,8 @@ fn parcel(env: &Env, pa: u64, va: u64) -> Result<u16, Exception> {
 /// What lies at a pc.
 enum Found {
     Block(Block),
-    /// An instruction on two pages or outside RAM: decoded each time.
+    /// An instruction on two pages, outside RAM, or where the PMP has a bound:
+    /// decoded each time.
     Single(Op),
 }
 

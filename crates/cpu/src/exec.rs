@@ -54,6 +54,8 @@ pub(crate) struct Core {
     pub(crate) touched_bus: bool,
     /// Mode or CSRs that decide translations were written: choose spaces anew.
     pub(crate) reselect: bool,
+    /// PMP registers were written, or another hart runs: look them up anew.
+    pub(crate) pmp_changed: bool,
     pub(crate) blocks_run: u64,
 }
 
@@ -66,6 +68,7 @@ impl Core {
             alarm: u64::MAX,
             touched_bus: false,
             reselect: true,
+            pmp_changed: true,
             blocks_run: 0,
         }
     }

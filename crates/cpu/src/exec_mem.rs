@@ -25,12 +25,19 @@ fn crosses_page(va: u64, size: usize) -> bool {
 }
 
 impl Core {
-    fn translate(&mut self, env: &mut Env, va: u64, access: Access) -> Result<u64, Exception> {
+    /// Physical address of `len` bytes at `va`, which are within one page.
+    fn translate(
+        &mut self,
+        env: &mut Env,
+        va: u64,
+        len: usize,
+        access: Access,
+    ) -> Result<u64, Exception> {
         if let Some(pa) = self.mmu.cached(va, access) {
             return Ok(pa);
         }
         self.mmu
-            .data(env.mem, va, access)
+            .data(env.mem, va, len, access)
             .map_err(|f| fault(access, f, va))
     }
 
@@ -49,8 +56,8 @@ impl Core {
         if crosses_page(va, size) {
             let split = PAGE_BYTES - (va as usize & (PAGE_BYTES - 1));
             let next = va.wrapping_add(split as u64);
-            let first = self.translate(env, va, Access::Load)?;
-            let second = self.translate(env, next, Access::Load)?;
+            let first = self.translate(env, va, split, Access::Load)?;
+            let second = self.translate(env, next, size - split, Access::Load)?;
             let bad = |va| move |_| Exception::new(cause::LOAD_ACCESS, va);
             env.mem.read(first, &mut bytes[..split]).map_err(bad(va))?;
             env.mem
@@ -58,7 +65,7 @@ impl Core {
                 .map_err(bad(next))?;
             return Ok(u64::from_le_bytes(bytes));
         }
-        let pa = self.translate(env, va, Access::Load)?;
+        let pa = self.translate(env, va, size, Access::Load)?;
         if env.mem.read(pa, &mut bytes[..size]).is_ok() {
             return Ok(u64::from_le_bytes(bytes));
         }
@@ -86,8 +93,8 @@ impl Core {
         if crosses_page(va, size) {
             let split = PAGE_BYTES - (va as usize & (PAGE_BYTES - 1));
             let next = va.wrapping_add(split as u64);
-            let first = self.translate(env, va, Access::Store)?;
-            let second = self.translate(env, next, Access::Store)?;
+            let first = self.translate(env, va, split, Access::Store)?;
+            let second = self.translate(env, next, size - split, Access::Store)?;
             // Both halves or none; xtval names the half that cannot be stored.
             if !env.mem.contains(first, split as u64) {
                 return Err(bad);
@@ -98,7 +105,7 @@ impl Core {
             env.mem.store(first, &bytes[..split]).map_err(|_| bad)?;
             return env.mem.store(second, &bytes[split..]).map_err(|_| bad);
         }
-        let pa = self.translate(env, va, Access::Store)?;
+        let pa = self.translate(env, va, size, Access::Store)?;
         if env.mem.contains(pa, size as u64) {
             self.store_ram(env, va, pa, bytes);
             return Ok(());
@@ -161,7 +168,7 @@ impl Core {
         if !va.is_multiple_of(size) {
             return Err(Exception::new(misaligned, va));
         }
-        let pa = self.translate(env, va, access)?;
+        let pa = self.translate(env, va, size as usize, access)?;
         let bad = |_| Exception::new(outside, va);
         let old = if word {
             env.mem.load_u32(pa).map_err(bad)? as i32 as i64 as u64

@@ -1,5 +1,6 @@
 //! SYSTEM instructions: environment calls, returns, WFI, fences, CSRs.
 
+use crate::csr::addr;
 use crate::engine::Env;
 use crate::exec::{Core, Flow};
 use crate::hart::{Hart, Mode, status};
@@ -103,8 +104,9 @@ impl Core {
                 _ => source,
             };
             hart.write_csr(csr, value, &view);
-            // satp, mstatus and menvcfg decide translations.
+            // satp, mstatus, menvcfg and the PMP decide translations.
             self.reselect = true;
+            self.pmp_changed |= addr::is_pmp(csr);
         }
         hart.x.0[usize::from(op.rd)] = old;
         if write { Flow::Look } else { Flow::Next }

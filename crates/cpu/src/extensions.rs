@@ -21,6 +21,8 @@ pub const EXTENSIONS: &[&str] = &[
     "sstc",
     "svadu",
     "svinval",
+    "svnapot",
+    "svvptc",
 ];
 
 /// Bytes of a cache block, as cbo instructions see it (Zicbom, Zicboz).

@@ -1,5 +1,6 @@
 //! The architectural state of one hart.
 
+use crate::pmp::Pmp;
 use serde::{Deserialize, Serialize};
 
 /// Privilege mode; the numbers are those of mstatus.MPP.
@@ -32,6 +33,7 @@ pub(crate) mod status {
     pub(crate) const SPP: u64 = 1 << 8;
     pub(crate) const MPP_SHIFT: u32 = 11;
     pub(crate) const MPP: u64 = 3 << MPP_SHIFT;
+    pub(crate) const MPP_RESERVED: u64 = 2 << MPP_SHIFT;
     pub(crate) const FS_SHIFT: u32 = 13;
     pub(crate) const FS: u64 = 3 << FS_SHIFT;
     pub(crate) const MPRV: u64 = 1 << 17;
@@ -73,8 +75,9 @@ pub(crate) mod envcfg {
     pub(crate) const STCE: u64 = 1 << 63;
 }
 
-/// satp.MODE for Sv39.
+/// satp.MODE.
 pub(crate) const SATP_SV39: u64 = 8;
+pub(crate) const SATP_SV48: u64 = 9;
 
 /// Where writes to x0 go: a register the guest cannot name.
 pub(crate) const SINK: u8 = 32;
@@ -167,6 +170,7 @@ pub struct Hart {
     pub(crate) senvcfg: u64,
     pub(crate) satp: u64,
     pub(crate) stimecmp: u64,
+    pub(crate) pmp: Pmp,
 }
 
 impl Hart {
@@ -209,27 +213,36 @@ impl Hart {
             senvcfg: 0,
             satp: 0,
             stimecmp: u64::MAX,
+            pmp: Pmp::new(),
         }
     }
 
-    /// Sets the hart up as SBI firmware leaves it for a supervisor: S-mode at
-    /// `entry` with a0 = hart id and a1 = `opaque` (the device tree), all
-    /// exceptions and interrupts that a supervisor can take delegated; counters,
-    /// Sstc and cache-block operations enabled (RISC-V SBI 2.0, section 3 and the
-    /// boot protocol of Linux).
+    /// Starts the hart as SBI firmware does for a supervisor, at power-on or by
+    /// HSM: S-mode at `entry` with a0 = hart id and a1 = `opaque` (the device
+    /// tree), interrupts and translation off; all exceptions and interrupts that a
+    /// supervisor can take delegated; counters, Sstc and cache-block operations
+    /// enabled; all memory open (RISC-V SBI 2.0, chapter 9 and the boot protocol of
+    /// Linux). Steps and counters go on, all else is as after reset.
     pub fn enter_supervisor(&mut self, entry: u64, opaque: u64) {
-        self.mode = Mode::Supervisor;
-        self.pc = entry;
+        let was = self.clone();
+        *self = Self {
+            mode: Mode::Supervisor,
+            medeleg: crate::csr::MEDELEG_MASK & !(1 << crate::trap::cause::ECALL_S),
+            mideleg: irq::S_ALL,
+            mcounteren: 7,
+            scounteren: 7,
+            menvcfg: envcfg::STCE | envcfg::ADUE | envcfg::CBIE | envcfg::CBCFE | envcfg::CBZE,
+            pmp: Pmp::open(),
+            foreign_steps: was.foreign_steps,
+            away_since: was.away_since,
+            traps: was.traps,
+            cycle: was.cycle,
+            instret: was.instret,
+            mcountinhibit: was.mcountinhibit,
+            ..Self::new(was.id, entry & !1)
+        };
         self.x.0[10] = self.id;
         self.x.0[11] = opaque;
-        self.medeleg = crate::csr::MEDELEG_MASK & !(1 << crate::trap::cause::ECALL_S);
-        self.mideleg = irq::S_ALL;
-        self.mcounteren = 7;
-        self.scounteren = 7;
-        self.menvcfg = envcfg::STCE | envcfg::ADUE | envcfg::CBIE | envcfg::CBCFE | envcfg::CBZE;
-        self.satp = 0;
-        self.mstatus &= !status::SIE;
-        self.waiting = false;
     }
 
     /// Hart id as in mhartid.
@@ -342,205 +355,5 @@ impl Hart {
             h = (h.rotate_left(5) ^ v).wrapping_mul(0x517c_c1b7_2722_0a95);
         }
         (h >> 48) as u16
-    }
-}
-
-/// Everything of a [`Hart`], as it is written into snapshots and digests.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HartState {
-    /// x1–x31.
-    pub x: Vec<u64>,
-    /// f0–f31, raw bits.
-    pub f: Vec<u64>,
-    /// Program counter.
-    pub pc: u64,
-    /// Privilege mode.
-    pub mode: Mode,
-    /// WFI without a pending interrupt since.
-    pub waiting: bool,
-    /// Physical address and size of the LR reservation.
-    pub reservation: Option<(u64, u8)>,
-    /// mhartid.
-    pub id: u64,
-    /// Steps that other harts took, up to the start of this hart's last turn.
-    pub foreign_steps: u64,
-    /// Step count at which this hart's turn ended; `None` while it has the turn.
-    pub away_since: Option<u64>,
-    /// Traps taken.
-    pub traps: u64,
-    /// fcsr.
-    pub fcsr: u8,
-    /// Counters: cycle and instret, each as offset and held value.
-    counters: [Counter; 2],
-    /// CSRs in the order of [`CSR_NAMES`].
-    pub csrs: Vec<u64>,
-}
-
-/// Names of the CSRs in [`HartState::csrs`].
-pub const CSR_NAMES: [&str; 23] = [
-    "mstatus",
-    "medeleg",
-    "mideleg",
-    "mie",
-    "mip",
-    "mtvec",
-    "mscratch",
-    "mepc",
-    "mcause",
-    "mtval",
-    "mcounteren",
-    "mcountinhibit",
-    "menvcfg",
-    "stvec",
-    "sscratch",
-    "sepc",
-    "scause",
-    "stval",
-    "scounteren",
-    "senvcfg",
-    "satp",
-    "stimecmp",
-    "reserved",
-];
-
-/// A hart state that no hart of this version can have.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HartStateError(pub &'static str);
-
-impl std::fmt::Display for HartStateError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "hart state: bad {}", self.0)
-    }
-}
-
-impl std::error::Error for HartStateError {}
-
-impl Hart {
-    /// The whole state, for a snapshot or a digest.
-    pub fn save(&self) -> HartState {
-        HartState {
-            x: self.x.0[1..32].to_vec(),
-            f: self.f.0[..32].to_vec(),
-            pc: self.pc,
-            mode: self.mode,
-            waiting: self.waiting,
-            reservation: self.reservation,
-            id: self.id,
-            foreign_steps: self.foreign_steps,
-            away_since: self.away_since,
-            traps: self.traps,
-            fcsr: self.frm << 5 | self.fflags,
-            counters: [self.cycle, self.instret],
-            csrs: vec![
-                self.mstatus,
-                self.medeleg,
-                self.mideleg,
-                self.mie,
-                self.mip,
-                self.mtvec,
-                self.mscratch,
-                self.mepc,
-                self.mcause,
-                self.mtval,
-                self.mcounteren,
-                self.mcountinhibit,
-                self.menvcfg,
-                self.stvec,
-                self.sscratch,
-                self.sepc,
-                self.scause,
-                self.stval,
-                self.scounteren,
-                self.senvcfg,
-                self.satp,
-                self.stimecmp,
-                0,
-            ],
-        }
-    }
-
-    /// A hart from a saved state. Values that a CSR cannot hold are refused.
-    pub fn restore(state: &HartState) -> Result<Self, HartStateError> {
-        let bad = HartStateError;
-        let c: [u64; 23] = state
-            .csrs
-            .as_slice()
-            .try_into()
-            .map_err(|_| bad("csr count"))?;
-        if state.x.len() != 31 || state.f.len() != 32 {
-            return Err(bad("register count"));
-        }
-        if state.pc & 1 != 0 {
-            return Err(bad("pc"));
-        }
-        if c[20] != 0 && c[20] >> 60 != SATP_SV39 {
-            return Err(bad("satp"));
-        }
-        if let Some((_, size)) = state.reservation
-            && size != 4
-            && size != 8
-        {
-            return Err(bad("reservation"));
-        }
-        let mut hart = Hart::new(state.id, state.pc);
-        hart.x.0[1..32].copy_from_slice(&state.x);
-        hart.f.0[..32].copy_from_slice(&state.f);
-        hart.mode = state.mode;
-        hart.waiting = state.waiting;
-        hart.reservation = state.reservation;
-        hart.foreign_steps = state.foreign_steps;
-        hart.away_since = state.away_since;
-        hart.traps = state.traps;
-        hart.fflags = state.fcsr & 0x1f;
-        hart.frm = state.fcsr >> 5;
-        [hart.cycle, hart.instret] = state.counters;
-        let [
-            mstatus,
-            medeleg,
-            mideleg,
-            mie,
-            mip,
-            mtvec,
-            mscratch,
-            mepc,
-            mcause,
-            mtval,
-            mcounteren,
-            mcountinhibit,
-            menvcfg,
-            stvec,
-            sscratch,
-            sepc,
-            scause,
-            stval,
-            scounteren,
-            senvcfg,
-            satp,
-            stimecmp,
-            _,
-        ] = c;
-        hart.mstatus = mstatus;
-        hart.medeleg = medeleg;
-        hart.mideleg = mideleg;
-        hart.mie = mie;
-        hart.mip = mip;
-        hart.mtvec = mtvec;
-        hart.mscratch = mscratch;
-        hart.mepc = mepc;
-        hart.mcause = mcause;
-        hart.mtval = mtval;
-        hart.mcounteren = mcounteren;
-        hart.mcountinhibit = mcountinhibit;
-        hart.menvcfg = menvcfg;
-        hart.stvec = stvec;
-        hart.sscratch = sscratch;
-        hart.sepc = sepc;
-        hart.scause = scause;
-        hart.stval = stval;
-        hart.scounteren = scounteren;
-        hart.senvcfg = senvcfg;
-        hart.satp = satp;
-        hart.stimecmp = stimecmp;
-        Ok(hart)
     }
 }

@@ -1,4 +1,4 @@
-//! One RISC-V hart (RV64GC with M, S and U modes, Sv39, Sstc, Svadu) and the
+//! One RISC-V hart (RV64GC with M, S and U modes, PMP, Sv39 and Sv48) and the
 //! engine that runs it: an interpreter of decoded basic blocks.
 //!
 //! The engine's contract is [`Engine::run`]: it goes exactly to the asked step
@@ -25,7 +25,9 @@ mod hart;
 mod interrupts;
 mod mmu;
 mod op;
+mod pmp;
 mod rvc;
+mod state;
 mod trap;
 mod walk;
 
@@ -33,7 +35,8 @@ pub use bus::{AccessFault, Bus, Lines};
 pub use clock::{Clock, TICKS_PER_SECOND};
 pub use engine::{Engine, EngineCounters, Env, Exit};
 pub use extensions::{CACHE_BLOCK_BYTES, EXTENSIONS};
-pub use hart::{CSR_NAMES, Hart, HartState, HartStateError, Mode};
+pub use hart::{Hart, Mode};
+pub use state::{CSR_NAMES, HartState, HartStateError};
 pub use trap::Exception;
 
 #[cfg(test)]

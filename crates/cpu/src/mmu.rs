@@ -5,7 +5,8 @@
 //! address of its first entry; a store over a valid entry drops what was derived
 //! from it. Fences therefore have nothing to do.
 
-use crate::walk::{Access, LEVELS, Space, Visit, WalkFault, walk};
+use crate::pmp::{Pmp, PmpMap, perm};
+use crate::walk::{Access, MAX_LEVELS, Space, Translation, Visit, WalkFault, extend, walk};
 use twinvm_mem::{Memory, PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
 
 /// Address spaces kept side by side: four processes with U, S, S+SUM and some room.
@@ -16,6 +17,8 @@ const DATA: usize = 1 << DATA_BITS;
 pub(crate) const DATA_ENTRIES: usize = SPACES * DATA;
 const FETCH_BITS: u32 = 7;
 const FETCH: usize = 1 << FETCH_BITS;
+/// PMP maps kept side by side, so that harts may differ in theirs.
+const PMP_MAPS: usize = 64;
 /// Equals no tag of an address: those of accesses keep the page and the lowest
 /// three bits (which are 0 only if aligned), never this one.
 const NO_TAG: u64 = 1 << 11;
@@ -61,7 +64,16 @@ struct TablePage {
     mixed: bool,
     level: u8,
     stores: u8,
+    bits: u8,
     base: u64,
+}
+
+/// Where an instruction parcel is.
+pub(crate) struct Fetch {
+    pub(crate) pa: u64,
+    /// The page is in RAM and may be executed as a whole: code from there may be
+    /// kept in blocks.
+    pub(crate) page: bool,
 }
 
 /// Translations of all address spaces in use.
@@ -69,6 +81,8 @@ pub(crate) struct Mmu {
     pub(crate) data: Box<[DataEntry; DATA_ENTRIES]>,
     fetch: Box<[FetchEntry; SPACES * FETCH]>,
     spaces: [Option<Space>; SPACES],
+    /// What PMPs allow; [`Space::pmp`] is an index. The first allows all.
+    pmp_maps: Vec<PmpMap>,
     next_victim: usize,
     /// First entry of the data space in use; add the index of the page.
     pub(crate) data_base: usize,
@@ -95,11 +109,6 @@ fn fetch_index(va: u64) -> usize {
     (va >> PAGE_SHIFT) as usize & (FETCH - 1)
 }
 
-/// Sign-extends a 39-bit virtual address.
-fn extend(va: u64) -> u64 {
-    ((va as i64) << 25 >> 25) as u64
-}
-
 fn page_of(va: u64) -> u64 {
     va & !(PAGE_BYTES as u64 - 1)
 }
@@ -117,12 +126,13 @@ impl Mmu {
             data: boxed(NO_DATA),
             fetch: boxed(NO_FETCH),
             spaces: [None; SPACES],
+            pmp_maps: vec![PmpMap::open()],
             next_victim: 0,
             data_base: 0,
             fetch_space: 0,
             tables: Vec::new(),
             known_tables: Vec::new(),
-            visited: Vec::with_capacity(LEVELS),
+            visited: Vec::with_capacity(MAX_LEVELS),
             fetch_dropped: false,
             fetch_evicted: false,
             walks: 0,
@@ -136,6 +146,23 @@ impl Mmu {
         let data_slot = self.slot(data, Some(self.fetch_space));
         self.data_base = data_slot * DATA;
         self.fetch_space
+    }
+
+    /// Numbers of what a hart's PMP allows in M-mode, and in S and U. A full table
+    /// is emptied, with every translation.
+    pub(crate) fn pmp_numbers(&mut self, mem: &mut Memory, pmp: &Pmp) -> [u8; 2] {
+        let maps = [pmp.map(true), pmp.map(false)];
+        if self.pmp_maps.len() + maps.len() > PMP_MAPS {
+            self.flush(mem);
+            self.pmp_maps.truncate(1);
+        }
+        maps.map(|map| {
+            let known = self.pmp_maps.iter().position(|m| *m == map);
+            known.unwrap_or_else(|| {
+                self.pmp_maps.push(map);
+                self.pmp_maps.len() - 1
+            }) as u8
+        })
     }
 
     fn slot(&mut self, space: Space, keep: Option<usize>) -> usize {
@@ -209,7 +236,8 @@ impl Mmu {
         }
         for entry in first..=last {
             let shift = PAGE_SHIFT + 9 * u32::from(table.level);
-            let va = extend(table.base.wrapping_add(u64::from(entry) << shift));
+            let va = table.base.wrapping_add(u64::from(entry) << shift);
+            let va = extend(va, u32::from(table.bits));
             if table.level == 0 {
                 self.drop_page(va);
             } else {
@@ -266,7 +294,7 @@ impl Mmu {
                 return self.flush(mem);
             }
             let shift = PAGE_SHIFT + 9 * u32::from(table.level);
-            if usize::from(table.level) == LEVELS - 1 {
+            if shift + 9 == u32::from(table.bits) {
                 return self.flush(mem);
             }
             self.drop_range(table.base, 512 << shift);
@@ -280,10 +308,11 @@ impl Mmu {
         space: &Space,
         va: u64,
         access: Access,
-    ) -> Result<crate::walk::Translation, WalkFault> {
+    ) -> Result<Translation, WalkFault> {
         self.walks += 1;
         let mut visited = std::mem::take(&mut self.visited);
-        let result = walk(mem, space, va, access, &mut visited);
+        let pmp = &self.pmp_maps[usize::from(space.pmp)];
+        let result = walk(mem, space, pmp, va, access, &mut visited);
         if result.is_ok() {
             if self.tables.is_empty() {
                 self.tables = vec![TablePage::default(); mem.pages()];
@@ -308,6 +337,7 @@ impl Mmu {
                 mixed: false,
                 level: visit.level,
                 stores: 0,
+                bits: visit.bits,
                 base: visit.base,
             };
             if self.known_tables.len() >= pages {
@@ -316,27 +346,35 @@ impl Mmu {
             }
             self.known_tables.push(visit.page);
             mem.mark_table(visit.page as usize);
-        } else if table.level != visit.level || table.base != visit.base {
+        } else if (table.level, table.base, table.bits) != (visit.level, visit.base, visit.bits) {
             table.mixed = true;
         }
     }
 
-    /// Physical address of an instruction fetch at `va`; cached if it is RAM.
-    pub(crate) fn fetch(&mut self, mem: &mut Memory, va: u64) -> Result<u64, WalkFault> {
+    /// Where the instruction parcel at `va` is; cached if all of its page may be
+    /// executed.
+    pub(crate) fn fetch(&mut self, mem: &mut Memory, va: u64) -> Result<Fetch, WalkFault> {
         let at = self.fetch_space * FETCH + fetch_index(va);
         let entry = self.fetch[at];
         let offset = va & (PAGE_BYTES as u64 - 1);
         if entry.tag == page_of(va) {
-            return Ok(RAM_BASE + (u64::from(entry.page) << PAGE_SHIFT) + offset);
+            let pa = RAM_BASE + (u64::from(entry.page) << PAGE_SHIFT) + offset;
+            return Ok(Fetch { pa, page: true });
         }
-        let space = self.spaces[self.fetch_space].unwrap_or(Space::BARE);
-        let pa = if space.root == 0 {
+        let space = self.spaces[self.fetch_space].unwrap_or(Space::bare(0));
+        let pa = if space.is_bare() {
             va
         } else {
             self.walk(mem, &space, va, Access::Fetch)?.pa
         };
-        if !mem.contains(pa, 2) {
-            return Ok(pa);
+        let pmp = &self.pmp_maps[usize::from(space.pmp)];
+        let whole = pmp.page(page_of(pa));
+        let allowed = whole.unwrap_or_else(|| pmp.allowed(pa, 2));
+        if allowed & perm::X == 0 {
+            return Err(WalkFault::Access);
+        }
+        if whole.is_none() || !mem.contains(pa, 2) {
+            return Ok(Fetch { pa, page: false });
         }
         if self.fetch[at].tag != NO_TAG {
             self.fetch_evicted = true;
@@ -345,7 +383,7 @@ impl Mmu {
             tag: page_of(va),
             page: ((pa - RAM_BASE) >> PAGE_SHIFT) as u32,
         };
-        Ok(pa)
+        Ok(Fetch { pa, page: true })
     }
 
     /// Code found by virtual address has been voided.
@@ -354,16 +392,18 @@ impl Mmu {
         self.fetch_evicted = false;
     }
 
-    /// Physical address of a load or store at `va`; caches it if it is RAM.
+    /// Physical address of a load or store of `len` bytes at `va`, within one page;
+    /// caches what may be done in all of the page, if it is RAM.
     pub(crate) fn data(
         &mut self,
         mem: &mut Memory,
         va: u64,
+        len: usize,
         access: Access,
     ) -> Result<u64, WalkFault> {
-        let space = self.spaces[self.data_base / DATA].unwrap_or(Space::BARE);
-        let translation = if space.root == 0 {
-            crate::walk::Translation {
+        let space = self.spaces[self.data_base / DATA].unwrap_or(Space::bare(0));
+        let translation = if space.is_bare() {
+            Translation {
                 pa: va,
                 load: true,
                 store: true,
@@ -372,12 +412,19 @@ impl Mmu {
             self.walk(mem, &space, va, access)?
         };
         let pa = translation.pa;
-        if mem.contains(page_of(pa), PAGE_BYTES as u64) {
+        let pmp = &self.pmp_maps[usize::from(space.pmp)];
+        let whole = pmp.page(page_of(pa));
+        let allowed = whole.unwrap_or_else(|| pmp.allowed(pa, len as u64));
+        if allowed & access.perm() == 0 {
+            return Err(WalkFault::Access);
+        }
+        if whole.is_some() && mem.contains(page_of(pa), PAGE_BYTES as u64) {
             let page = ((pa - RAM_BASE) >> PAGE_SHIFT) as usize;
             let tag = page_of(va);
-            let store = translation.store && mem.claim_write_tag(page);
+            let load = translation.load && allowed & perm::R != 0;
+            let store = translation.store && allowed & perm::W != 0 && mem.claim_write_tag(page);
             self.data[self.data_base + data_index(va)] = DataEntry {
-                load: if translation.load { tag } else { NO_TAG },
+                load: if load { tag } else { NO_TAG },
                 store: if store { tag } else { NO_TAG },
                 offset: (page as u64) << PAGE_SHIFT,
             };

@@ -81,7 +81,8 @@ fn misaligned_and_foreign_addresses_trap() {
                 a.op(amo(f5, double, 1, 2, if load { 0 } else { 3 }));
             });
             world.set_x(2, at).set_x(1, 9).set_x(3, u64::MAX);
-            world.hart.reservation = Some((at, if double { 8 } else { 4 }));
+            let size = if double { 8 } else { 4 };
+            world.hart.reservation = Some((at & !(size - 1), size as u8));
             world.check(2, |after| {
                 assert_eq!(after.csr("mcause"), cause, "{f5:#x} at {at:#x}");
                 assert_eq!(after.csr("mtval"), at);

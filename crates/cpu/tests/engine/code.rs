@@ -49,7 +49,7 @@ fn stores_of_every_kind_reach_code() {
             a.ops(&[addi(8, 8, 1), addi(5, 0, 1), jalr(0, 1, 0)]);
         });
         world.hart.f[6] = double;
-        world.hart.reservation = Some((target, 8));
+        world.hart.reservation = target.is_multiple_of(8).then_some((target, 8));
         world.set_x(6, double).set_x(7, target);
         world.check(9, |after| {
             assert_eq!(after.x(5), 7, "{op:#010x}");

@@ -170,6 +170,8 @@ impl World {
             events: Vec::new(),
         };
         world.set_csr("mtvec", M_HANDLER);
+        // All memory open to S and U.
+        world.set_csr("pmpcfg0", 0x1f).set_csr("pmpaddr0", !0 >> 10);
         world.set_csr("stvec", S_HANDLER);
         world.set_csr("mstatus", world.csr("mstatus") | 1 << 13);
         world.code(CODE, program);
@@ -197,7 +199,9 @@ impl World {
     }
 
     pub(crate) fn set_csr(&mut self, name: &str, value: u64) -> &mut Self {
-        self.hart.csrs[csr_index(name)] = value;
+        // UXL and SXL cannot be other than 64.
+        let fixed = if name == "mstatus" { 0xa << 32 } else { 0 };
+        self.hart.csrs[csr_index(name)] = value | fixed;
         self
     }
 
