@@ -3,10 +3,10 @@
 mod console;
 mod drive;
 mod end;
+mod recorder;
 mod report;
 mod signature;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -16,7 +16,6 @@ use twinvm_host::lan_port::LanPort;
 use twinvm_host::random::fill_random;
 use twinvm_host::signals::SignalWatch;
 use twinvm_host::time::wall_ns;
-use twinvm_log::{LOG_FILE, RecordingError, RecordingWriter, SNAPSHOT_FILE};
 use twinvm_machine::{Machine, PowerOn};
 
 use crate::guest::{blame, machine_config};
@@ -25,6 +24,7 @@ use crate::{BAD_INPUT, FAULT, Outcome};
 use console::Console;
 use drive::{Drive, Wire};
 use end::End;
+use recorder::Recorder;
 use report::{Meter, Report};
 use signature::Signature;
 
@@ -136,15 +136,12 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
         }
         None => None,
     };
-    let machine = Machine::new(config, power_on().map_err(|error| fault(&error))?)
+    let mut machine = Machine::new(config, power_on().map_err(|error| fault(&error))?)
         .map_err(|error| bad(&blame(&vm, error)))?;
     let wires = plug(&vm).map_err(|error| bad(&error))?;
-    let (machine, recording) = match &args.record {
-        Some(dir) => {
-            let (machine, writer) = start_recording(machine, dir).map_err(|error| bad(&error))?;
-            (machine, Some(writer))
-        }
-        None => (machine, None),
+    let recording = match &args.record {
+        Some(dir) => Some(Recorder::start(&mut machine, dir).map_err(|error| bad(&error))?),
+        None => None,
     };
 
     let (signals_in, signals) = bounded(SIGNAL_QUEUE);
@@ -266,28 +263,4 @@ fn plug(vm: &VmConfig) -> Result<Vec<Wire>, twinvm_host::lan_port::LanPortError>
         }
     }
     Ok(wires)
-}
-
-/// Begins a recording from here on. If that fails nothing of it is left behind.
-fn start_recording(
-    mut machine: Machine,
-    dir: &Path,
-) -> Result<(Machine, RecordingWriter), RecordingError> {
-    let fields = serde_json::json!(machine.config().fields()).to_string();
-    let snapshot = machine.save(true);
-    let is_new = !dir.exists();
-    match RecordingWriter::create(dir, fields.as_bytes(), 0, &snapshot) {
-        Ok(writer) => Ok((machine, writer)),
-        // There was a recording before: it stays as it is.
-        Err(error @ RecordingError::Exists { .. }) => Err(error),
-        Err(error) => {
-            for file in [SNAPSHOT_FILE, LOG_FILE] {
-                let _ = fs::remove_file(dir.join(file));
-            }
-            if is_new {
-                let _ = fs::remove_dir(dir);
-            }
-            Err(error)
-        }
-    }
 }

@@ -208,9 +208,10 @@ fn another_machine_version_is_refused_by_name() {
     refuses(
         &["replay", &folder.text("rec")],
         &format!(
-            "twinvm replay: {}/log: machine_version is 9999 in the recording, 1 here: replay it \
+            "twinvm replay: {}/log: machine_version is 9999 in the recording, {} here: replay it \
              with the twinvm that made it",
-            dir.display()
+            dir.display(),
+            twinvm_machine::MACHINE_VERSION
         ),
     );
 }

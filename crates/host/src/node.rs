@@ -7,6 +7,7 @@
 mod console;
 mod env;
 mod journal;
+mod snapshots;
 mod status;
 mod takeover;
 

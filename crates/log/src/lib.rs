@@ -33,5 +33,5 @@ pub use logfile::{
 pub use record::{Body, MAX_CONSOLE_BYTES, MAX_ENTROPY_BYTES, MAX_FRAME_BYTES, Record};
 pub use recording::{
     LOG_FILE, RecordingError, RecordingReader, RecordingWriter, SNAPSHOT_FILE, SNAPSHOT_VERSION,
-    snapshot_checksum,
+    SnapshotWriter, snapshot_checksum,
 };

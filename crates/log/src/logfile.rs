@@ -42,6 +42,26 @@ pub struct LogHeader {
     pub snapshot_checksum: u64,
 }
 
+impl LogHeader {
+    /// As it stands in the file. Its length follows from the configuration's alone.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, AppendError> {
+        let len = self.config.len();
+        if len > MAX_CONFIG_BYTES {
+            return Err(AppendError::Config { len });
+        }
+        let mut bytes = Vec::with_capacity(FIXED_BYTES + len + CHECKSUM_BYTES);
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&LOG_VERSION.to_le_bytes());
+        bytes.extend_from_slice(&(len as u32).to_le_bytes());
+        bytes.extend_from_slice(&self.first_position.to_le_bytes());
+        bytes.extend_from_slice(&self.snapshot_checksum.to_le_bytes());
+        bytes.extend_from_slice(&self.config);
+        let checksum = xxh3_64(&bytes);
+        bytes.extend_from_slice(&checksum.to_le_bytes());
+        Ok(bytes)
+    }
+}
+
 /// Why a batch was not appended.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
@@ -94,19 +114,7 @@ impl<W: Write> LogWriter<W> {
     /// # Errors
     /// [`AppendError::Config`] or [`AppendError::Io`].
     pub fn new(mut out: W, header: &LogHeader) -> Result<Self, AppendError> {
-        let len = header.config.len();
-        if len > MAX_CONFIG_BYTES {
-            return Err(AppendError::Config { len });
-        }
-        let mut bytes = Vec::with_capacity(FIXED_BYTES + len + CHECKSUM_BYTES);
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&LOG_VERSION.to_le_bytes());
-        bytes.extend_from_slice(&(len as u32).to_le_bytes());
-        bytes.extend_from_slice(&header.first_position.to_le_bytes());
-        bytes.extend_from_slice(&header.snapshot_checksum.to_le_bytes());
-        bytes.extend_from_slice(&header.config);
-        let checksum = xxh3_64(&bytes);
-        bytes.extend_from_slice(&checksum.to_le_bytes());
+        let bytes = header.encode()?;
         out.write_all(&bytes)?;
         Ok(Self {
             out,

@@ -11,12 +11,17 @@
 //!     20      8  checksum of the snapshot
 //!     28      8  checksum of bytes 0..28
 //! ```
+//!
+//! The snapshot is written while the machine already runs and its log grows: until it is
+//! complete its header states a length that no file has, and the log's header doesn't
+//! name its checksum. A recording that ended before that can't be replayed.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::batch::EncodedBatch;
 use crate::logfile::{AppendError, Ending, Entry, LogHeader, LogReader, LogWriter, ReadError};
@@ -31,6 +36,8 @@ pub const SNAPSHOT_VERSION: u32 = 1;
 const SNAPSHOT_MAGIC: &[u8; 8] = b"twinvsnp";
 const SNAPSHOT_HEADER_BYTES: usize = 36;
 const SNAPSHOT_CHECKED_BYTES: usize = 28;
+/// Stated until the snapshot is complete.
+const INCOMPLETE: u64 = u64::MAX;
 
 /// Why a recording can't be made or read. Each names the file.
 #[derive(Debug, thiserror::Error)]
@@ -109,12 +116,59 @@ pub fn snapshot_checksum(snapshot: &[u8]) -> u64 {
     xxh3_64(snapshot)
 }
 
-/// Writes a recording while the machine runs.
+/// Writes a recording's log while the machine runs.
 #[derive(Debug)]
 pub struct RecordingWriter {
     log: LogWriter<File>,
+    header: LogHeader,
     path: PathBuf,
     dir: PathBuf,
+}
+
+/// Writes a recording's snapshot, on any thread while the log grows.
+pub struct SnapshotWriter {
+    file: File,
+    path: PathBuf,
+    hash: Xxh3,
+    len: u64,
+}
+
+impl SnapshotWriter {
+    fn create(path: PathBuf) -> Result<Self, RecordingError> {
+        let mut file = create_new(&path)?;
+        file.write_all(&snapshot_header(INCOMPLETE, 0))
+            .map_err(io("write", &path))?;
+        Ok(Self {
+            file,
+            path,
+            hash: Xxh3::new(),
+            len: 0,
+        })
+    }
+
+    /// Appends to the snapshot.
+    ///
+    /// # Errors
+    /// [`RecordingError::Io`].
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), RecordingError> {
+        self.hash.update(bytes);
+        self.len += bytes.len() as u64;
+        self.file.write_all(bytes).map_err(io("write", &self.path))
+    }
+
+    /// Completes the snapshot and makes it durable. Returns its checksum, for
+    /// [`RecordingWriter::seal`].
+    ///
+    /// # Errors
+    /// [`RecordingError::Io`].
+    pub fn finish(self) -> Result<u64, RecordingError> {
+        let checksum = self.hash.digest();
+        self.file
+            .write_all_at(&snapshot_header(self.len, checksum), 0)
+            .map_err(io("write", &self.path))?;
+        self.file.sync_all().map_err(io("sync", &self.path))?;
+        Ok(checksum)
+    }
 }
 
 impl RecordingWriter {
@@ -129,28 +183,65 @@ impl RecordingWriter {
         first_position: u64,
         snapshot: &[u8],
     ) -> Result<Self, RecordingError> {
+        let (mut log, mut writer) = Self::begin(dir, config, first_position)?;
+        writer.write(snapshot)?;
+        log.seal(writer.finish()?)?;
+        Ok(log)
+    }
+
+    /// Like [`create`](Self::create), for a snapshot that is written while the log grows.
+    ///
+    /// # Errors
+    /// [`RecordingError::Exists`] if the directory holds a recording, even part of one.
+    pub fn begin(
+        dir: &Path,
+        config: &[u8],
+        first_position: u64,
+    ) -> Result<(Self, SnapshotWriter), RecordingError> {
         let path = dir.join(LOG_FILE);
         // Looked at first, so that a log alone is refused before anything is written.
         if fs::symlink_metadata(&path).is_ok() {
             return Err(RecordingError::Exists { path });
         }
         fs::create_dir_all(dir).map_err(io("create", dir))?;
-        write_snapshot(&dir.join(SNAPSHOT_FILE), snapshot)?;
+        let snapshot = SnapshotWriter::create(dir.join(SNAPSHOT_FILE))?;
         let file = create_new(&path)?;
         let header = LogHeader {
             config: config.to_vec(),
             first_position,
-            snapshot_checksum: snapshot_checksum(snapshot),
+            snapshot_checksum: 0,
         };
         let log = LogWriter::new(file, &header).map_err(|source| RecordingError::Append {
             path: path.clone(),
             source,
         })?;
-        Ok(Self {
+        let writer = Self {
             log,
+            header,
             path,
             dir: dir.to_path_buf(),
-        })
+        };
+        Ok((writer, snapshot))
+    }
+
+    /// Ties the log to its snapshot, which is complete: from now on the recording can be
+    /// replayed.
+    ///
+    /// # Errors
+    /// [`RecordingError::Io`] or [`RecordingError::Append`].
+    pub fn seal(&mut self, snapshot_checksum: u64) -> Result<(), RecordingError> {
+        self.header.snapshot_checksum = snapshot_checksum;
+        let bytes = self
+            .header
+            .encode()
+            .map_err(|source| RecordingError::Append {
+                path: self.path.clone(),
+                source,
+            })?;
+        self.log
+            .get_mut()
+            .write_all_at(&bytes, 0)
+            .map_err(io("write", &self.path))
     }
 
     /// Appends a batch, which must start at [`next_position`](Self::next_position).
@@ -294,18 +385,15 @@ fn open(path: &Path, dir: &Path) -> Result<File, RecordingError> {
     })
 }
 
-fn write_snapshot(path: &Path, snapshot: &[u8]) -> Result<(), RecordingError> {
+fn snapshot_header(len: u64, checksum: u64) -> Vec<u8> {
     let mut header = Vec::with_capacity(SNAPSHOT_HEADER_BYTES);
     header.extend_from_slice(SNAPSHOT_MAGIC);
     header.extend_from_slice(&SNAPSHOT_VERSION.to_le_bytes());
-    header.extend_from_slice(&(snapshot.len() as u64).to_le_bytes());
-    header.extend_from_slice(&snapshot_checksum(snapshot).to_le_bytes());
-    let checksum = xxh3_64(&header);
+    header.extend_from_slice(&len.to_le_bytes());
     header.extend_from_slice(&checksum.to_le_bytes());
-    let mut file = create_new(path)?;
-    file.write_all(&header)
-        .and_then(|()| file.write_all(snapshot))
-        .map_err(io("write", path))
+    let own = xxh3_64(&header);
+    header.extend_from_slice(&own.to_le_bytes());
+    header
 }
 
 fn read_snapshot(path: &Path, dir: &Path) -> Result<Vec<u8>, RecordingError> {
@@ -345,6 +433,9 @@ fn read_snapshot(path: &Path, dir: &Path) -> Result<Vec<u8>, RecordingError> {
         return Err(bad("damaged: its header's checksum differs"));
     }
     let len = long(12);
+    if len == INCOMPLETE {
+        return Err(bad("incomplete: recording ended before it was written"));
+    }
     let mut snapshot = Vec::new();
     // The file's own size, not the stated one, decides how much is allocated.
     (&file)

@@ -429,3 +429,32 @@ fn what_is_missing_or_mixed_up_is_named() {
     let text = RecordingReader::open(dir.path()).unwrap_err().to_string();
     assert!(text.contains("log is missing"), "{text}");
 }
+
+#[test]
+fn the_snapshot_may_be_written_while_the_log_grows() {
+    let dir = tempfile::tempdir().unwrap();
+    let batches = batches();
+    let (mut log, mut snapshot) = RecordingWriter::begin(dir.path(), CONFIG, 40).unwrap();
+    log.append(&batches[0]).unwrap();
+    snapshot.write(&SNAPSHOT[..5]).unwrap();
+    // Ended here it is no recording: the machine is not whole.
+    let error = RecordingReader::open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("incomplete"), "{error}");
+    log.append(&batches[1]).unwrap();
+    snapshot.write(&SNAPSHOT[5..]).unwrap();
+    let checksum = snapshot.finish().unwrap();
+    // Nor here: nothing says yet that the two belong together.
+    assert!(RecordingReader::open(dir.path()).is_err());
+    log.seal(checksum).unwrap();
+    // From now on it is one, whenever the process dies.
+    let reader = RecordingReader::open(dir.path()).unwrap();
+    assert_eq!(reader.snapshot(), SNAPSHOT);
+    assert_eq!(reader.config(), CONFIG);
+    log.append(&batches[2]).unwrap();
+    log.finish().unwrap();
+    let (entries, ending) = read(dir.path()).unwrap();
+    assert_eq!(
+        (entries, ending),
+        (expect(&batches), Ending::Finished { reason: 2 })
+    );
+}

@@ -26,6 +26,7 @@ pub use snapshot::{Restore, SnapshotError, SnapshotStream};
 pub use twinvm_cpu::{Clock, EngineCounters, TICKS_PER_SECOND};
 pub use twinvm_devices::SlotConfig;
 pub use twinvm_mem::RAM_BASE;
+pub use twinvm_mem::SnapshotBusy;
 
 /// Raised by every change that a guest could notice. Two nodes, a snapshot and a
 /// recording go together only if it is equal.

@@ -4,9 +4,14 @@
 //! RAM pages that are not all zero (page number u32, 4096 bytes each) up to an end
 //! mark, the images if included, and a 64-bit checksum over everything before it.
 //!
-//! A snapshot is read piece by piece while the guest goes on ([`Machine::snapshot`]:
-//! pages are copied aside when they are first stored to), and restored piece by
-//! piece as it arrives ([`Restore`]), so neither side stops for long.
+//! Taking one stops the guest only while the head is written ([`Machine::snapshot`]).
+//! Another thread reads the rest ([`SnapshotStream`]) while the guest goes on: pages
+//! are copied aside when they are first stored to. It is restored piece by piece as it
+//! arrives ([`Restore`]).
+
+mod stream;
+
+pub use stream::SnapshotStream;
 
 use crate::config::{ImageKind, Images, MachineConfig, OnReset, PowerOn};
 use crate::machine::{Machine, MachineError};
@@ -14,7 +19,7 @@ use crate::output::Halt;
 use serde::{Deserialize, Serialize};
 use twinvm_cpu::{Clock, Engine, Hart, HartState};
 use twinvm_devices::{Board, BoardState, Persist, SlotConfig, SlotState};
-use twinvm_mem::{Memory, PAGE_BYTES};
+use twinvm_mem::{Memory, PAGE_BYTES, SnapshotBusy};
 use xxhash_rust::xxh3::Xxh3;
 
 const MAGIC: &[u8; 8] = b"twinvmSN";
@@ -112,33 +117,16 @@ const MAX_HEAD_BYTES: usize = 64 << 20;
 /// Magic, format, length of the head.
 const PREFIX: usize = 16;
 
-/// A snapshot that is being read; see [`Machine::snapshot`].
-pub struct SnapshotStream {
-    stage: Stage,
-    hash: Xxh3,
-}
-
-enum Stage {
-    Head(Vec<u8>, bool),
-    Pages(bool),
-    Images,
-    Done,
-}
-
-impl SnapshotStream {
-    /// Whether everything has been read.
-    pub fn is_done(&self) -> bool {
-        matches!(self.stage, Stage::Done)
-    }
-}
-
 impl Machine {
-    /// Begins a snapshot of this very step; read it with [`Machine::snapshot_read`].
-    /// `with_images` adds the files it boots from, so that it can be restored without the
-    /// VM's files (recordings). A machine has one snapshot in progress at most.
+    /// Begins a snapshot of this very step; the stream may be read on another thread
+    /// while this machine runs, is reset or dropped. `with_images` adds the files it
+    /// boots from, so that it can be restored without the VM's files.
+    ///
+    /// This call is all that the guest has to wait for: it takes time with the devices'
+    /// queues and one pass over a byte per page, not with what RAM holds.
     ///
     /// No output may be waiting ([`Machine::take_output`]).
-    pub fn snapshot(&mut self, with_images: bool) -> SnapshotStream {
+    pub fn snapshot(&mut self, with_images: bool) -> Result<SnapshotStream, SnapshotBusy> {
         assert!(
             self.output.is_none(),
             "an output waits to be taken: it is not part of a snapshot"
@@ -169,67 +157,20 @@ impl Machine {
         out.extend_from_slice(&FORMAT.to_le_bytes());
         out.extend_from_slice(&(head.len() as u32).to_le_bytes());
         out.extend_from_slice(&head);
-        self.mem.begin_snapshot();
-        SnapshotStream {
-            stage: Stage::Head(out, with_images),
-            hash: Xxh3::new(),
-        }
-    }
-
-    /// Appends at least `bytes` of the snapshot to `out`, less only at its end.
-    /// Returns false when all has been read. The guest may run between two calls.
-    pub fn snapshot_read(
-        &mut self,
-        stream: &mut SnapshotStream,
-        bytes: usize,
-        out: &mut Vec<u8>,
-    ) -> bool {
-        let end = out.len().saturating_add(bytes);
-        while out.len() < end {
-            let from = out.len();
-            match &mut stream.stage {
-                Stage::Head(head, with_images) => {
-                    out.append(head);
-                    stream.stage = Stage::Pages(*with_images);
-                }
-                Stage::Pages(with_images) => {
-                    out.extend_from_slice(&END_OF_PAGES.to_le_bytes());
-                    match self.mem.snapshot_page(out) {
-                        Some(page) => {
-                            out[from..from + 4].copy_from_slice(&page.to_le_bytes());
-                        }
-                        None if *with_images => stream.stage = Stage::Images,
-                        None => stream.stage = Stage::Done,
-                    }
-                }
-                Stage::Images => {
-                    for kind in ImageKind::ALL {
-                        out.extend_from_slice(self.config.images.get(kind).unwrap_or_default());
-                    }
-                    stream.stage = Stage::Done;
-                }
-                Stage::Done => return false,
-            }
-            stream.hash.update(&out[from..]);
-            if stream.is_done() {
-                out.extend_from_slice(&stream.hash.digest().to_le_bytes());
-            }
-        }
-        !stream.is_done()
-    }
-
-    /// Gives up a snapshot that was not read to its end: what was copied aside for it
-    /// is freed.
-    pub fn end_snapshot(&mut self) {
-        self.mem.end_snapshot();
+        let pages = self.mem.begin_snapshot()?;
+        Ok(SnapshotStream::new(
+            out,
+            pages,
+            with_images.then(|| images.clone()),
+        ))
     }
 
     /// The whole snapshot at once.
-    pub fn save(&mut self, with_images: bool) -> Vec<u8> {
+    pub fn save(&mut self, with_images: bool) -> Result<Vec<u8>, SnapshotBusy> {
         let mut out = Vec::new();
-        let mut stream = self.snapshot(with_images);
-        while self.snapshot_read(&mut stream, usize::MAX, &mut out) {}
-        out
+        let mut stream = self.snapshot(with_images)?;
+        while stream.read(usize::MAX, &mut out) {}
+        Ok(out)
     }
 
     /// A machine from [`Machine::save`]'s bytes. With `config`, the snapshot must

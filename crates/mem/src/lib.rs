@@ -12,19 +12,24 @@
 //! * [`state::TABLE`]: the page-table walker has read an entry of this page. A
 //!   store over an entry that was valid raises [`Change::Table`].
 //! * [`state::HASHED`]: the page's hash is current. The first store clears it.
-//! * [`state::COW`]: a snapshot still wants the page; the first store copies it
+//! * [`state::COW`]: a snapshot may still want the page; the first store copies it
 //!   aside, so taking a snapshot stops nobody.
 //!
-//! Nothing here depends on time, threads or chance. Hashes are independent of
+//! A snapshot's [`SnapshotReader`] may be on another thread than the guest; only the
+//! guest's writes RAM and changes state bytes (`ram` has the argument).
+//!
+//! Nothing that the guest can see depends on time, threads or chance. Hashes are independent of
 //! the order in which pages were written.
 
 mod digest;
 mod host;
 mod memory;
+mod ram;
 mod snapshot;
 
 pub use digest::MemoryDigest;
 pub use memory::{Change, MemError, Memory, OutOfRam, state};
+pub use snapshot::{MAX_SNAPSHOTS, SnapshotBusy, SnapshotReader};
 
 /// Guest-physical address of the first byte of RAM (QEMU `virt` board).
 pub const RAM_BASE: u64 = 0x8000_0000;

@@ -1,8 +1,8 @@
 //! RAM bytes and page states.
 
 use crate::digest::PageHashes;
-use crate::host;
-use crate::snapshot::PageCopies;
+use crate::ram::Ram;
+use crate::snapshot::{SnapshotBusy, SnapshotReader};
 use crate::{MAX_RAM_BYTES, MemoryDigest, PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
 
 /// Bits of a page's state byte. A fast store is allowed only while it is zero.
@@ -71,15 +71,13 @@ pub enum Change {
 
 /// Guest RAM. See the crate's documentation for the rules of stores.
 pub struct Memory {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) state: Vec<u8>,
+    ram: Ram,
     /// Bit n: the page's 64-byte chunk n holds decoded code.
     code_chunks: Vec<u64>,
     /// True while some engine may hold a fast write tag of the page.
-    pub(crate) write_tagged: Vec<bool>,
-    pub(crate) hashes: PageHashes,
-    pub(crate) changes: Vec<Change>,
-    pub(crate) copies: PageCopies,
+    write_tagged: Vec<bool>,
+    hashes: PageHashes,
+    changes: Vec<Change>,
 }
 
 impl Memory {
@@ -92,32 +90,31 @@ impl Memory {
             return Err(MemError::Size(ram_bytes));
         }
         let len = usize::try_from(ram_bytes).map_err(|_| MemError::Host(ram_bytes))?;
-        // Ask first, so that a size the host refuses is an error and not an abort.
-        let mut probe: Vec<u8> = Vec::new();
-        probe
-            .try_reserve_exact(len)
-            .map_err(|_| MemError::Host(ram_bytes))?;
-        drop(probe);
         let pages = len / PAGE_BYTES;
         Ok(Self {
-            bytes: host::zeroed(len),
-            state: vec![state::HASHED; pages],
+            ram: Ram::zeroed(pages, state::HASHED).ok_or(MemError::Host(ram_bytes))?,
             code_chunks: vec![0; pages],
             write_tagged: vec![false; pages],
             hashes: PageHashes::new(pages),
             changes: Vec::new(),
-            copies: PageCopies::default(),
         })
     }
 
     /// Zeroes all RAM, as at power-on. Raises [`Change::Everything`].
     pub fn clear(&mut self) {
+        self.ram.zero(state::HASHED);
+        self.forget();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn clear_in_place(&mut self) {
+        self.ram.zero_in_place(state::HASHED);
+        self.forget();
+    }
+
+    /// Forgets what was known about each page; all RAM is zero.
+    fn forget(&mut self) {
         let pages = self.pages();
-        for page in 0..pages {
-            self.copy_aside(page);
-        }
-        self.bytes = host::zeroed(pages * PAGE_BYTES);
-        self.state = vec![state::HASHED; pages];
         self.code_chunks = vec![0; pages];
         self.write_tagged = vec![false; pages];
         self.hashes = PageHashes::new(pages);
@@ -127,19 +124,19 @@ impl Memory {
 
     /// Size of RAM in bytes.
     pub fn ram_bytes(&self) -> u64 {
-        self.bytes.len() as u64
+        self.ram.bytes().len() as u64
     }
 
     /// Number of pages.
     pub fn pages(&self) -> usize {
-        self.state.len()
+        self.ram.pages()
     }
 
     /// True if `len` bytes at `pa` are all RAM.
     #[inline]
     pub fn contains(&self, pa: u64, len: u64) -> bool {
         let offset = pa.wrapping_sub(RAM_BASE);
-        let size = self.bytes.len() as u64;
+        let size = self.ram.bytes().len() as u64;
         offset < size && len <= size - offset
     }
 
@@ -158,20 +155,20 @@ impl Memory {
     /// Copies RAM at `pa` to `out`.
     pub fn read(&self, pa: u64, out: &mut [u8]) -> Result<(), OutOfRam> {
         let at = self.offset(pa, out.len())?;
-        out.copy_from_slice(&self.bytes[at..at + out.len()]);
+        out.copy_from_slice(&self.ram.bytes()[at..at + out.len()]);
         Ok(())
     }
 
     /// The bytes at `pa`, borrowed.
     pub fn slice(&self, pa: u64, len: usize) -> Result<&[u8], OutOfRam> {
         let at = self.offset(pa, len)?;
-        Ok(&self.bytes[at..at + len])
+        Ok(&self.ram.bytes()[at..at + len])
     }
 
     /// The content of a page by index from the start of RAM.
     pub fn page(&self, page: usize) -> Option<&[u8]> {
         let at = page.checked_mul(PAGE_BYTES)?;
-        self.bytes.get(at..at.checked_add(PAGE_BYTES)?)
+        self.ram.bytes().get(at..at.checked_add(PAGE_BYTES)?)
     }
 
     /// Loads 2 bytes, little-endian; alignment doesn't matter.
@@ -205,10 +202,10 @@ impl Memory {
             let in_page = start & (PAGE_BYTES - 1);
             let take = (PAGE_BYTES - in_page).min(data.len() - done);
             let page = start >> PAGE_SHIFT;
-            if self.state[page] != 0 {
+            if self.ram.state(page) != 0 {
                 self.before_store(page, in_page, take);
             }
-            self.bytes[start..start + take].copy_from_slice(&data[done..done + take]);
+            self.ram.store_released(start, &data[done..done + take]);
             done += take;
         }
         Ok(())
@@ -229,31 +226,31 @@ impl Memory {
         self.store(pa, &value.to_le_bytes())
     }
 
-    /// Sets accessed and dirty bits in an entry, on behalf of the walker. The
-    /// translation itself is unchanged, so nothing derived from it is dropped.
+    /// Sets accessed and dirty bits in an entry (`pa` is a multiple of 8), on behalf of
+    /// the walker. The translation itself is unchanged, so nothing derived from it is dropped.
     pub fn store_walk_bits(&mut self, pa: u64, entry: u64) -> Result<(), OutOfRam> {
         let at = self.offset(pa, 8)?;
         let page = at >> PAGE_SHIFT;
-        if self.state[page] & state::CODE != 0 {
+        if self.ram.state(page) & state::CODE != 0 {
             self.before_code_store(page, at & (PAGE_BYTES - 1), 8);
         }
         self.copy_aside(page);
-        self.state[page] &= !state::HASHED;
-        self.bytes[at..at + 8].copy_from_slice(&entry.to_le_bytes());
+        self.ram.clear(page, state::HASHED);
+        self.ram.store_released(at, &entry.to_le_bytes());
         Ok(())
     }
 
     #[cold]
     fn before_store(&mut self, page: usize, in_page: usize, len: usize) {
         self.copy_aside(page);
-        self.state[page] &= !state::HASHED;
-        if self.state[page] & state::CODE != 0 {
+        self.ram.clear(page, state::HASHED);
+        if self.ram.state(page) & state::CODE != 0 {
             self.before_code_store(page, in_page, len);
         }
-        if self.state[page] & state::TABLE != 0 {
+        if self.ram.state(page) & state::TABLE != 0 {
             let (first, last) = (in_page / 8, (in_page + len - 1) / 8);
             let base = page << PAGE_SHIFT;
-            let any_valid = (first..=last).any(|entry| self.bytes[base + entry * 8] & 1 != 0);
+            let any_valid = (first..=last).any(|entry| self.ram.bytes()[base + entry * 8] & 1 != 0);
             if any_valid {
                 self.changes.push(Change::Table {
                     page: page as u32,
@@ -267,7 +264,7 @@ impl Memory {
     fn before_code_store(&mut self, page: usize, in_page: usize, len: usize) {
         if self.code_chunks[page] & chunk_mask(in_page, len) != 0 {
             self.code_chunks[page] = 0;
-            self.state[page] &= !state::CODE;
+            self.ram.clear(page, state::CODE);
             self.changes.push(Change::Code { page: page as u32 });
         }
     }
@@ -278,34 +275,26 @@ impl Memory {
     /// `None` if the offset is not inside RAM.
     #[inline(always)]
     pub fn load_at<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.bytes.get(offset..)?.first_chunk::<N>().copied()
+        self.ram.bytes().get(offset..)?.first_chunk::<N>().copied()
     }
 
-    /// The fast store: only under a write tag from [`Memory::claim_write_tag`]
-    /// that has not been withdrawn. Returns false (nothing stored) outside RAM.
+    /// The fast store, for aligned values under a write tag from
+    /// [`Memory::claim_write_tag`]. Returns false, and nothing is stored, if the page's
+    /// state byte is not zero (the tag should have been withdrawn) or there is no such
+    /// RAM; [`Memory::store`] is always right.
     #[inline(always)]
     pub fn store_tagged<const N: usize>(&mut self, offset: usize, value: [u8; N]) -> bool {
-        match self
-            .bytes
-            .get_mut(offset..)
-            .and_then(|b| b.first_chunk_mut::<N>())
-        {
-            Some(place) => {
-                debug_assert_eq!(
-                    self.state[offset >> PAGE_SHIFT],
-                    0,
-                    "fast store to a tagged page"
-                );
-                *place = value;
-                true
-            }
-            None => false,
-        }
+        let stored = self.ram.store_clean(offset, value);
+        debug_assert!(
+            stored || self.ram.state_of(offset >> PAGE_SHIFT).unwrap_or(0) == 0,
+            "fast store to a tagged page"
+        );
+        stored
     }
 
     /// Asks for a fast write tag of a page: granted while its state byte is 0.
     pub fn claim_write_tag(&mut self, page: usize) -> bool {
-        let granted = self.state.get(page) == Some(&0);
+        let granted = self.ram.state_of(page) == Some(0);
         if granted {
             self.write_tagged[page] = true;
         }
@@ -314,7 +303,7 @@ impl Memory {
 
     /// State byte of a page (see [`state`]).
     pub fn page_state(&self, page: usize) -> u8 {
-        self.state.get(page).copied().unwrap_or(0)
+        self.ram.state_of(page).unwrap_or(0)
     }
 
     /// Notes that `len` bytes at `pa` have been decoded.
@@ -329,7 +318,7 @@ impl Memory {
     /// The engine has dropped all it decoded from the page.
     pub fn clear_code(&mut self, page: usize) {
         self.code_chunks[page] = 0;
-        self.state[page] &= !state::CODE;
+        self.ram.clear(page, state::CODE);
     }
 
     /// Notes that the walker has read an entry of the page.
@@ -339,12 +328,12 @@ impl Memory {
 
     /// Nothing derived from the page's entries is cached any more.
     pub fn clear_table(&mut self, page: usize) {
-        self.state[page] &= !state::TABLE;
+        self.ram.clear(page, state::TABLE);
     }
 
     #[inline]
     fn set_state(&mut self, page: usize, bit: u8) {
-        self.state[page] |= bit;
+        self.ram.set(page, bit);
         if self.write_tagged[page] {
             self.write_tagged[page] = false;
             self.changes.push(Change::WriteTags { page: page as u32 });
@@ -367,10 +356,9 @@ impl Memory {
     /// The order-free sum of page hashes; rehashes only pages stored to since
     /// the last call. Withdraws write tags of the pages it hashes.
     pub fn digest(&mut self) -> MemoryDigest {
-        for page in 0..self.state.len() {
-            if self.state[page] & state::HASHED == 0 {
-                let at = page << PAGE_SHIFT;
-                self.hashes.update(page, &self.bytes[at..at + PAGE_BYTES]);
+        for page in 0..self.pages() {
+            if self.ram.state(page) & state::HASHED == 0 {
+                self.hashes.update(page, self.ram.page(page));
                 self.set_state(page, state::HASHED);
             }
         }
@@ -381,15 +369,38 @@ impl Memory {
     /// before). Returns false if the page or its length doesn't exist.
     #[must_use]
     pub fn restore_page(&mut self, page: u32, bytes: &[u8]) -> bool {
-        let at = page as usize * PAGE_BYTES;
-        if bytes.len() != PAGE_BYTES || page as usize >= self.pages() {
+        let page = page as usize;
+        if bytes.len() != PAGE_BYTES || page >= self.pages() {
             return false;
         }
-        self.bytes[at..at + PAGE_BYTES].copy_from_slice(bytes);
+        self.copy_aside(page);
+        self.ram.store_released(page << PAGE_SHIFT, bytes);
         // Hashed while it is at hand: the first digest need not read all RAM at once.
-        self.hashes.update(page as usize, bytes);
-        self.state[page as usize] = state::HASHED;
+        self.hashes.update(page, bytes);
+        self.ram.set(page, state::HASHED);
         true
+    }
+
+    /// Freezes the content of RAM: the reader has it, on any thread, while the guest
+    /// goes on. Several snapshots may be in progress ([`crate::MAX_SNAPSHOTS`]).
+    ///
+    /// The guest's pause is this call: one pass over the state bytes, of which a
+    /// gigabyte of RAM has 256 KiB.
+    pub fn begin_snapshot(&mut self) -> Result<SnapshotReader, SnapshotBusy> {
+        let reader = self.ram.begin()?;
+        self.write_tagged.fill(false);
+        self.changes.push(Change::AllWriteTags);
+        Ok(reader)
+    }
+
+    /// A page is about to be stored to: keeps it if a snapshot still wants it.
+    #[inline]
+    fn copy_aside(&mut self, page: usize) {
+        let state = self.ram.state(page);
+        if state & state::COW != 0 {
+            let known_zero = state & state::HASHED != 0 && self.hashes.is_zero(page);
+            self.ram.release(page, known_zero);
+        }
     }
 }
 

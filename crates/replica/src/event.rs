@@ -6,6 +6,7 @@ use twinvm_protocol::{
 };
 
 use crate::HostTime;
+use crate::install::{SnapshotPieces, SnapshotSource};
 use twinvm_machine::PowerOn;
 
 /// What a replica reads from its surroundings while it works.
@@ -16,6 +17,9 @@ pub trait Env {
     fn random(&mut self, bytes: &mut [u8]);
     /// Wall time now, for a machine that powers on: nanoseconds since 1970.
     fn wall_ns(&mut self) -> u64;
+    /// Has a snapshot read, best on a thread beside the guest's. At most a few pieces
+    /// may wait: the replica takes them as the channel has room.
+    fn read_snapshot(&mut self, source: SnapshotSource) -> Box<dyn SnapshotPieces>;
 }
 
 /// What a power-on draws from the environment.

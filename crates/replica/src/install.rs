@@ -2,67 +2,92 @@
 
 use crate::announce::Neighbours;
 use twinvm_log::Record;
-use twinvm_machine::{Machine, MachineConfig, Output, Restore, SnapshotStream};
-use twinvm_protocol::{Event as ProtocolEvent, SessionId};
+use twinvm_machine::{Machine, MachineConfig, Restore, SnapshotBusy, SnapshotStream};
+use twinvm_protocol::SessionId;
 
-/// Bytes of RAM in one piece: below the channel's bound by more than a head needs,
-/// and read in well under a millisecond, so that the guest hardly notices.
+/// Bytes of RAM in one piece: below the channel's bound by more than a head needs.
 const CHUNK_BYTES: usize = 128 << 10;
+/// A piece's buffer is larger by this: the last page read into it goes over the mark.
+const SPARE_BYTES: usize = 8 << 10;
 /// Addresses of all cards: a few hundred bytes each.
 const MAX_ADDRESSES_BYTES: usize = 64 << 10;
 const LENGTH_BYTES: usize = 4;
 
-/// A snapshot that is being sent, piece by piece as the channel takes it: learnt
-/// addresses, then the machine.
-pub(crate) struct SnapshotOut {
-    pub(crate) session: SessionId,
-    /// Read but not yet sent.
+/// A snapshot on its way to a joining node: learnt addresses, then the machine. Its
+/// pages are read while the guest goes on, on another thread if the driver has one.
+pub struct SnapshotSource {
+    /// Read but not yet handed out.
     pending: Vec<u8>,
     stream: SnapshotStream,
-    offset: u64,
 }
 
-impl SnapshotOut {
+impl SnapshotSource {
     /// Begins a snapshot of `machine` as it is now.
-    pub(crate) fn new(session: SessionId, neighbours: &Neighbours, machine: &mut Machine) -> Self {
+    pub(crate) fn new(
+        neighbours: &Neighbours,
+        machine: &mut Machine,
+    ) -> Result<Self, SnapshotBusy> {
         let addresses = match postcard::to_stdvec(neighbours) {
             Ok(addresses) => addresses,
             Err(error) => unreachable!("encoding to memory failed: {error}"),
         };
         let mut pending = (addresses.len() as u32).to_le_bytes().to_vec();
         pending.extend_from_slice(&addresses);
-        Self {
-            session,
-            pending,
-            stream: machine.snapshot(false),
-            offset: 0,
-        }
+        let stream = machine.snapshot(false)?;
+        Ok(Self { pending, stream })
     }
 
-    /// The next piece, its size, and whether it is the last.
-    pub(crate) fn next_chunk(
-        &mut self,
-        machine: &mut Machine,
-    ) -> (ProtocolEvent<Output>, usize, bool) {
+    /// Reads the next piece; the flag says that it is the last. Behind it come empty
+    /// ones.
+    pub fn read_piece(&mut self) -> (Vec<u8>, bool) {
+        self.pending
+            .reserve((CHUNK_BYTES + SPARE_BYTES).saturating_sub(self.pending.len()));
         let missing = CHUNK_BYTES.saturating_sub(self.pending.len());
-        machine.snapshot_read(&mut self.stream, missing, &mut self.pending);
+        self.stream.read(missing, &mut self.pending);
         let rest = self.pending.split_off(self.pending.len().min(CHUNK_BYTES));
         let bytes = std::mem::replace(&mut self.pending, rest);
-        let (offset, len) = (self.offset, bytes.len());
-        self.offset += len as u64;
         let last = self.stream.is_done() && self.pending.is_empty();
-        let session = self.session;
-        (
-            ProtocolEvent::SnapshotChunk {
-                session,
-                offset,
-                bytes,
-                last,
-            },
-            len,
-            last,
-        )
+        (bytes, last)
     }
+}
+
+/// The pieces of a [`SnapshotSource`], as its driver has them read
+/// ([`Env::read_snapshot`](crate::Env::read_snapshot)). Dropping it gives the snapshot
+/// up.
+pub trait SnapshotPieces {
+    /// The next piece, without waiting.
+    fn next_piece(&mut self) -> Piece;
+}
+
+/// What [`SnapshotPieces::next_piece`] has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// The next bytes.
+    Ready {
+        /// Up to 128 KiB.
+        bytes: Vec<u8>,
+        /// Nothing comes behind them.
+        last: bool,
+    },
+    /// It is still being read.
+    Later,
+    /// The host can't read it.
+    Failed(String),
+}
+
+/// Read where it is asked for: for drivers without threads.
+impl SnapshotPieces for SnapshotSource {
+    fn next_piece(&mut self) -> Piece {
+        let (bytes, last) = self.read_piece();
+        Piece::Ready { bytes, last }
+    }
+}
+
+/// A snapshot that is being sent as the channel takes it.
+pub(crate) struct SnapshotOut {
+    pub(crate) session: SessionId,
+    pub(crate) pieces: Box<dyn SnapshotPieces>,
+    pub(crate) offset: u64,
 }
 
 /// A snapshot that is being received, and the log that came meanwhile.

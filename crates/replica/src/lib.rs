@@ -20,6 +20,7 @@ mod perturb;
 mod replay;
 
 pub use event::{Action, Env, Event};
+pub use install::{Piece, SnapshotPieces, SnapshotSource};
 pub use live::{Live, LiveError, LiveExit, LiveStats};
 pub use node::{Replica, ReplicaStatus, Wait};
 pub use pacing::HostTime;

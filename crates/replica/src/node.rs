@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 
 use crate::announce::Neighbours;
 use crate::event::{Action, Env, Event, Sorted, draw_power_on, sort};
-use crate::install::{Install, SnapshotOut};
+use crate::install::{Install, SnapshotOut, SnapshotSource};
 use crate::{HostTime, Live, LiveExit, Replay, ReplayExit};
 use twinvm_log::{Batch, Record};
 use twinvm_machine::{Machine, MachineConfig, Output, OutputItem, SlotConfig};
@@ -317,7 +317,7 @@ impl Replica {
             ProtocolAction::Freeze => {
                 self.frozen = true;
                 self.hold_until_ns = None;
-                self.drop_snapshot();
+                self.snapshot = None;
                 let position = match &mut self.vm {
                     Vm::Live(live) => {
                         live.flush();
@@ -344,19 +344,7 @@ impl Replica {
                 self.live_vtime = None;
                 self.neighbours = cards(&self.config);
             }
-            ProtocolAction::TakeSnapshot { session } => {
-                self.peer = None;
-                if let Vm::Live(live) = &mut self.vm {
-                    live.flush();
-                    // The snapshot takes place between two slices, no output waits.
-                    let position = live.position();
-                    let machine = live.machine_mut();
-                    self.snapshot = Some(SnapshotOut::new(session, &self.neighbours, machine));
-                    self.collect_batches(events);
-                    let position = Position(position);
-                    events.push_back(ProtocolEvent::SnapshotTaken { session, position });
-                }
-            }
+            ProtocolAction::TakeSnapshot { session } => self.take_snapshot(env, session, events),
             ProtocolAction::EndSession { session } => {
                 self.peer = None;
                 if self
@@ -364,7 +352,7 @@ impl Replica {
                     .as_ref()
                     .is_some_and(|out| out.session == session)
                 {
-                    self.drop_snapshot();
+                    self.snapshot = None;
                 }
             }
             ProtocolAction::BeginInstall { session, position } => {
@@ -406,15 +394,6 @@ impl Replica {
             // Opaque words are for disks; this version has none.
             ProtocolAction::Side { .. } => {}
             _ => {}
-        }
-    }
-
-    /// A snapshot that is not wanted any more: nothing is copied aside for it.
-    fn drop_snapshot(&mut self) {
-        if self.snapshot.take().is_some()
-            && let Vm::Live(live) = &mut self.vm
-        {
-            live.machine_mut().end_snapshot();
         }
     }
 

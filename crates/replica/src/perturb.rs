@@ -166,8 +166,9 @@ impl Perturbation {
             self.snapshot_at = self.rng.after(icount, self.pages * SNAPSHOT_STEPS);
             let machine = replay.machine_mut();
             let digest = machine.digest();
+            let stream = machine.snapshot(false);
             self.reading = Some(Reading {
-                stream: machine.snapshot(false),
+                stream: stream.map_err(|error| failed(replay, icount, error))?,
                 bytes: Vec::new(),
                 begun: icount,
                 digest,
@@ -175,17 +176,17 @@ impl Perturbation {
         }
         if let Some(reading) = &mut self.reading {
             let bytes = 1 + self.rng.below(READ_BYTES) as usize;
-            let machine = replay.machine_mut();
-            if !machine.snapshot_read(&mut reading.stream, bytes, &mut reading.bytes) {
+            if !reading.stream.read(bytes, &mut reading.bytes) {
                 self.check_reading(replay)?;
             }
-        } else if icount >= self.restore_at {
-            // A machine has one snapshot at a time: this waits for the one being read.
+        }
+        if icount >= self.restore_at {
             self.restore_at = self.rng.after(icount, self.pages * RESTORE_STEPS);
             self.counts.restores += 1;
             let machine = replay.machine_mut();
             let digest = machine.digest();
             let bytes = machine.save(false);
+            let bytes = bytes.map_err(|error| failed(replay, icount, error))?;
             let copy = equal_copy(replay, &bytes, &digest, icount)?;
             replay.replace_machine(copy);
         }
@@ -202,6 +203,14 @@ impl Perturbation {
     }
 }
 
+fn failed(replay: &Replay, begun: u64, what: impl std::fmt::Display) -> Divergence {
+    Divergence {
+        position: replay.position(),
+        icount: replay.machine().icount(),
+        what: format!("the snapshot of step {begun}: {what}"),
+    }
+}
+
 /// The machine that `bytes` restore to, if it has the digest of its original.
 fn equal_copy(
     replay: &Replay,
@@ -209,17 +218,13 @@ fn equal_copy(
     digest: &Digest,
     begun: u64,
 ) -> Result<Machine, Divergence> {
-    let diverged = |what: String| Divergence {
-        position: replay.position(),
-        icount: replay.machine().icount(),
-        what: format!("the snapshot of step {begun} {what}"),
-    };
+    let diverged = |what: String| failed(replay, begun, what);
     let restored: Result<Machine, SnapshotError> =
         Machine::restore(bytes, Some(replay.machine().config().clone()));
-    let mut copy = restored.map_err(|error| diverged(format!("can't be restored: {error}")))?;
+    let mut copy = restored.map_err(|error| diverged(format!("it can't be restored: {error}")))?;
     match digest.first_difference(&copy.digest()) {
         None => Ok(copy),
-        Some(part) => Err(diverged(format!("restores to another machine: {part}"))),
+        Some(part) => Err(diverged(format!("it restores to another machine: {part}"))),
     }
 }
 

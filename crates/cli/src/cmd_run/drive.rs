@@ -7,12 +7,13 @@ use twinvm_host::lan_port::{LanPort, LanPortEvent};
 use twinvm_host::random::fill_random;
 use twinvm_host::signals::SignalEvent;
 use twinvm_host::time::{mono_ns, process_cpu_ns};
-use twinvm_log::{MAX_CONSOLE_BYTES, MAX_ENTROPY_BYTES, RecordingError, RecordingWriter};
+use twinvm_log::{MAX_CONSOLE_BYTES, MAX_ENTROPY_BYTES};
 use twinvm_machine::{Machine, Output, OutputItem};
 use twinvm_replica::{HostTime, Live, LiveError, LiveExit};
 
 use super::console::Console;
 use super::end::End;
+use super::recorder::{Recorder, RecorderError};
 
 /// Frames taken from one wire between two slices: the guest must go on too.
 const FRAMES_PER_TURN: usize = 64;
@@ -35,7 +36,7 @@ pub(crate) enum DriveError {
     Live(#[from] LiveError),
     /// The recording can't be written.
     #[error("the recording has failed, so the run was ended: {0}")]
-    Recording(#[from] RecordingError),
+    Recording(#[from] RecorderError),
     /// No random numbers.
     #[error("reading random numbers: {0}")]
     Random(std::io::Error),
@@ -61,7 +62,7 @@ pub(crate) struct Drive {
     console: Console,
     signals: Receiver<SignalEvent>,
     wires: Vec<Wire>,
-    recording: Option<RecordingWriter>,
+    recording: Option<Recorder>,
 }
 
 fn now() -> HostTime {
@@ -75,7 +76,7 @@ impl Drive {
         console: Console,
         signals: Receiver<SignalEvent>,
         wires: Vec<Wire>,
-        recording: Option<RecordingWriter>,
+        recording: Option<Recorder>,
     ) -> Result<Self, DriveError> {
         Ok(Self {
             live: Live::new(machine, 0, now())?,

@@ -1,7 +1,8 @@
 //! The host's clocks and dice, for the replica.
 
-use twinvm_replica::{Env, HostTime};
+use twinvm_replica::{Env, HostTime, SnapshotPieces, SnapshotSource};
 
+use super::snapshots::read_pieces;
 use crate::random::fill_random;
 use crate::time;
 
@@ -31,5 +32,9 @@ impl Env for HostEnv {
 
     fn wall_ns(&mut self) -> u64 {
         time::wall_ns()
+    }
+
+    fn read_snapshot(&mut self, source: SnapshotSource) -> Box<dyn SnapshotPieces> {
+        read_pieces(source)
     }
 }

@@ -1,6 +1,8 @@
 //! The log and the snapshot on their way to the other node, and from it.
 
 use super::*;
+use crate::install::Piece;
+use twinvm_machine::SnapshotStream;
 
 /// Unsent bytes up to which the next piece of a snapshot is queued: enough to keep a
 /// fast link busy between two looks.
@@ -31,21 +33,89 @@ impl Replica {
         }
     }
 
-    /// Sends the next piece of a snapshot if the channel has room. One at a time: the
-    /// guest runs in between.
+    /// A joining node gets the machine as it is now. The guest goes on as soon as the
+    /// snapshot has begun.
+    pub(super) fn take_snapshot(
+        &mut self,
+        env: &mut dyn Env,
+        session: SessionId,
+        events: &mut VecDeque<ProtocolEvent<Output>>,
+    ) {
+        self.peer = None;
+        let Vm::Live(live) = &mut self.vm else { return };
+        live.flush();
+        // The snapshot takes place between two slices, no output waits.
+        let position = Position(live.position());
+        match SnapshotSource::new(&self.neighbours, live.machine_mut()) {
+            Ok(source) => {
+                self.snapshot = Some(SnapshotOut {
+                    session,
+                    pieces: env.read_snapshot(source),
+                    offset: 0,
+                });
+                self.collect_batches(events);
+                events.push_back(ProtocolEvent::SnapshotTaken { session, position });
+            }
+            Err(busy) => {
+                let why = busy.to_string();
+                events.push_back(ProtocolEvent::SessionFailed { session, why });
+            }
+        }
+    }
+
+    /// Sends what has been read of a snapshot as the channel has room. A guest that runs
+    /// waits for one piece at a time.
     pub(super) fn send_snapshot(&mut self, env: &mut dyn Env) {
-        if self.queued_bytes >= SNAPSHOT_QUEUE_BYTES {
-            return;
+        while self.queued_bytes < SNAPSHOT_QUEUE_BYTES {
+            let Some(out) = &mut self.snapshot else {
+                return;
+            };
+            let session = out.session;
+            match out.pieces.next_piece() {
+                Piece::Ready { bytes, last } => {
+                    let (offset, len) = (out.offset, bytes.len());
+                    out.offset += len as u64;
+                    if last {
+                        self.snapshot = None;
+                    }
+                    self.queued_bytes += len;
+                    let chunk = ProtocolEvent::SnapshotChunk {
+                        session,
+                        offset,
+                        bytes,
+                        last,
+                    };
+                    self.tell(env, chunk);
+                }
+                Piece::Later => return,
+                Piece::Failed(why) => {
+                    self.snapshot = None;
+                    self.tell(env, ProtocolEvent::SessionFailed { session, why });
+                    return;
+                }
+            }
+            if self.wait() == Wait::Run {
+                return;
+            }
         }
-        let (Some(out), Vm::Live(live)) = (&mut self.snapshot, &mut self.vm) else {
-            return;
+    }
+
+    /// Begins a snapshot for a person, with the files the guest boots from, and says of
+    /// which step it is. The guest goes on while the driver reads it.
+    ///
+    /// # Errors
+    /// In one sentence: no machine here now, or too many snapshots at once.
+    pub fn snapshot(&mut self) -> Result<(u64, SnapshotStream), String> {
+        let machine = match &mut self.vm {
+            Vm::Live(live) => live.machine_mut(),
+            Vm::Following(following) => following.replay.machine_mut(),
+            Vm::Nothing | Vm::Installing(_) => {
+                return Err("this node has no machine now".to_owned());
+            }
         };
-        let (event, bytes, last) = out.next_chunk(live.machine_mut());
-        if last {
-            self.snapshot = None;
-        }
-        self.queued_bytes += bytes;
-        self.tell(env, event);
+        let icount = machine.icount();
+        let stream = machine.snapshot(true).map_err(|busy| busy.to_string())?;
+        Ok((icount, stream))
     }
 
     pub(super) fn install_chunk(

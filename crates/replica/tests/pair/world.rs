@@ -10,7 +10,7 @@ use twinvm_protocol::{
     ArbiterContract, Config, ConnId, ExitReason, Field, Generation, Identity, Incarnation,
     MemoryArbiter, Message, NodeId, Outcome, Record, ReqId, RoleKind, SessionId,
 };
-use twinvm_replica::{Action, Env, Event, HostTime, Replica, Wait};
+use twinvm_replica::{Action, Env, Event, HostTime, Replica, SnapshotPieces, SnapshotSource, Wait};
 
 use crate::guest;
 
@@ -54,6 +54,10 @@ impl Env for Surroundings {
 
     fn wall_ns(&mut self) -> u64 {
         1_700_000_000_000_000_000
+    }
+
+    fn read_snapshot(&mut self, source: SnapshotSource) -> Box<dyn SnapshotPieces> {
+        Box::new(source)
     }
 }
 
