@@ -58,7 +58,7 @@ fn options(args: NodeArgs) -> Result<NodeOptions, String> {
             }),
             Backend::Tap(_) => None,
         });
-    let machine = guest::machine_config(&vm).map_err(|error| error.to_string())?;
+    let machine = guest::machine_config(&vm, &[]).map_err(|error| error.to_string())?;
     // A machine that cannot be made is bad input now, not a fault at the first start.
     let power_on = twinvm_machine::PowerOn {
         rng_seed: [0; 32],

@@ -1,6 +1,7 @@
 //! `twinvm run`: one VM on this host alone, its console on this terminal.
 
 mod console;
+mod disks;
 mod drive;
 mod end;
 mod recorder;
@@ -18,10 +19,11 @@ use twinvm_host::signals::SignalWatch;
 use twinvm_host::time::wall_ns;
 use twinvm_machine::{Machine, PowerOn};
 
-use crate::guest::{blame, machine_config};
-use crate::vmtoml::{self, Backend, OnReset, VmConfig};
+use crate::guest::{blame, first_disk_slot, machine_config, open_disks};
+use crate::vmtoml::{self, Backend, Disk, OnReset, VmConfig};
 use crate::{BAD_INPUT, FAULT, Outcome};
 use console::Console;
+use disks::Disks;
 use drive::{Drive, Wire};
 use end::End;
 use recorder::Recorder;
@@ -45,6 +47,7 @@ const SIGNAL_QUEUE: usize = 4;
 Example:
   twinvm run VM.toml
   twinvm run --kernel vmlinux --initrd initrd.cpio --cmdline console=ttyS0 --memory 256M
+  twinvm run VM.toml --disk disk.img
   twinvm run VM.toml --record rec && twinvm replay rec
   twinvm run --firmware fw_dynamic.bin --kernel vmlinux --cmdline console=ttyS0
   twinvm run --firmware test.elf --memory 16M --max-instructions 1000000 --signature test.sig
@@ -75,6 +78,10 @@ pub(crate) struct RunArgs {
     /// Initial RAM disk
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
+    /// Raw disk image that the guest reads and writes; may be given more than once. Comes behind
+    /// the file's disks
+    #[arg(long, value_name = "FILE")]
+    disk: Vec<PathBuf>,
     /// Command line of the kernel
     #[arg(long, value_name = "TEXT")]
     cmdline: Option<String>,
@@ -128,7 +135,8 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
     if let Some(path) = &args.report {
         check_output("--report", path).map_err(|why| (BAD_INPUT, why))?;
     }
-    let config = machine_config(&vm).map_err(|error| bad(&error))?;
+    let files = open_disks(&vm).map_err(|error| bad(&error))?;
+    let config = machine_config(&vm, &files).map_err(|error| bad(&error))?;
     let signature = match &args.signature {
         Some(path) => {
             check_output("--signature", path).map_err(|why| (BAD_INPUT, why))?;
@@ -139,6 +147,7 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
     let mut machine = Machine::new(config, power_on().map_err(|error| fault(&error))?)
         .map_err(|error| bad(&blame(&vm, error)))?;
     let wires = plug(&vm).map_err(|error| bad(&error))?;
+    let disks = Disks::start(first_disk_slot(&vm), files).map_err(|error| fault(&error))?;
     let recording = match &args.record {
         Some(dir) => Some(Recorder::start(&mut machine, dir).map_err(|error| bad(&error))?),
         None => None,
@@ -152,8 +161,8 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
     read_stdin(typed_in).map_err(|error| fault(&error))?;
 
     let meter = Meter::start();
-    let mut drive =
-        Drive::new(machine, console, signals, wires, recording).map_err(|error| fault(&error))?;
+    let mut drive = Drive::new(machine, console, signals, wires, disks, recording)
+        .map_err(|error| fault(&error))?;
     let result = drive.run(args.max_instructions);
     let end = match &result {
         Ok(end) => *end,
@@ -204,6 +213,10 @@ fn describe(args: &RunArgs) -> Result<VmConfig, String> {
     if let Some(initrd) = &args.initrd {
         vm.initrd = Some(initrd.clone());
     }
+    vm.disks.extend(args.disk.iter().map(|path| Disk::File {
+        path: path.clone(),
+        read_only: false,
+    }));
     if let Some(cmdline) = &args.cmdline {
         vm.cmdline.clone_from(cmdline);
     }

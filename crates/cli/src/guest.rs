@@ -4,13 +4,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use twinvm_host::disk::{DiskError, DiskFile};
 use twinvm_machine::loader::LoadError;
-use twinvm_machine::{ImageKind, Images, MachineConfig, MachineError, OnReset, SlotConfig};
+use twinvm_machine::{
+    DiskConfig, ImageKind, Images, MachineConfig, MachineError, OnReset, SlotConfig,
+};
 
-use crate::vmtoml::{self, VmConfig};
+use crate::vmtoml::{self, Disk, VmConfig};
 
-/// Network cards beside the entropy device, which takes one of the board's eight slots.
-const MAX_NETS: usize = vmtoml::MAX_DEVICES - 1;
+/// Devices beside the entropy device, which takes one of the board's eight slots.
+const MAX_OTHERS: usize = vmtoml::MAX_DEVICES - 1;
 /// A file that is longer, and longer than the guest's memory, is not read: a wrong name must
 /// not cost the host its own.
 const ANY_FILE_BYTES: u64 = 1 << 30;
@@ -27,11 +30,19 @@ pub(crate) enum GuestError {
     /// Nobody would find it.
     #[error("an initrd without a kernel: add the kernel, or leave the initrd out")]
     InitrdAlone,
-    /// More cards than slots.
+    /// More devices than slots.
     #[error(
-        "{0} network cards: at most {MAX_NETS} fit beside the entropy device on the board's eight slots"
+        "{nets} network cards and {disks} disks: at most {MAX_OTHERS} devices fit beside the entropy device on the board's eight slots"
     )]
-    Nets(usize),
+    Devices {
+        /// Network cards asked for.
+        nets: usize,
+        /// Disks asked for.
+        disks: usize,
+    },
+    /// A file can't be a disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// A file can't be read.
     #[error("{what} {}: {why}", path.display())]
     File {
@@ -55,17 +66,40 @@ pub(crate) enum GuestError {
     Machine(MachineError),
 }
 
+/// The disks of a VM, opened and locked, in their order.
+pub(crate) fn open_disks(vm: &VmConfig) -> Result<Vec<DiskFile>, GuestError> {
+    let mut disks = Vec::new();
+    for disk in &vm.disks {
+        // Other kinds were refused with the file.
+        if let Disk::File { path, read_only } = disk {
+            disks.push(DiskFile::open(path, *read_only)?);
+        }
+    }
+    Ok(disks)
+}
+
+/// The slot of the first disk.
+pub(crate) fn first_disk_slot(vm: &VmConfig) -> usize {
+    vm.nets.len()
+}
+
 /// The machine that a VM's file describes: network cards in the slots from 0 on, in the order
-/// of the file, and behind them an entropy source.
-pub(crate) fn machine_config(vm: &VmConfig) -> Result<MachineConfig, GuestError> {
+/// of the file, behind them the disks, and behind them an entropy source.
+pub(crate) fn machine_config(
+    vm: &VmConfig,
+    disks: &[DiskFile],
+) -> Result<MachineConfig, GuestError> {
     if vm.kernel.is_none() && vm.firmware.is_none() {
         return Err(GuestError::NoKernel);
     }
     if vm.kernel.is_none() && vm.initrd.is_some() {
         return Err(GuestError::InitrdAlone);
     }
-    if vm.nets.len() > MAX_NETS {
-        return Err(GuestError::Nets(vm.nets.len()));
+    if vm.nets.len() + disks.len() > MAX_OTHERS {
+        return Err(GuestError::Devices {
+            nets: vm.nets.len(),
+            disks: disks.len(),
+        });
     }
     let mut images = Images::default();
     for kind in ImageKind::ALL {
@@ -74,10 +108,17 @@ pub(crate) fn machine_config(vm: &VmConfig) -> Result<MachineConfig, GuestError>
         }
     }
     let cards = vm.nets.iter().map(|net| SlotConfig::Net { mac: net.mac.0 });
+    let disks = (0..).zip(disks).map(|(number, disk)| {
+        SlotConfig::Disk(DiskConfig {
+            sectors: disk.sectors(),
+            read_only: disk.read_only(),
+            number,
+        })
+    });
     Ok(MachineConfig {
         ram_bytes: vm.memory_bytes,
         harts: vm.harts,
-        slots: cards.chain([SlotConfig::Rng]).collect(),
+        slots: cards.chain(disks).chain([SlotConfig::Rng]).collect(),
         cmdline: vm.cmdline.clone(),
         images,
         on_reset: match vm.on_reset {

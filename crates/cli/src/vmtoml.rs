@@ -41,7 +41,7 @@ const ROOT_KEYS: &[&str] = &[
     "protect",
 ];
 const NET_KEYS: &[&str] = &["mac", "backend"];
-const DISK_KEYS: &[&str] = &["path", "nbd"];
+const DISK_KEYS: &[&str] = &["path", "readonly", "nbd"];
 const NODE_KEYS: &[&str] = &["name", "channel", "tap", "path"];
 const PROTECT_KEYS: &[&str] = &["heartbeat_ms", "suspect_ms", "stall_ms", "cold_delay_ms"];
 
@@ -83,6 +83,8 @@ pub(crate) struct VmConfig {
     pub(crate) protect: Protect,
     file: PathBuf,
     unsupported: Vec<(usize, String)>,
+    /// The line of the first disk.
+    disk_line: Option<usize>,
 }
 
 /// What a guest's reset does.
@@ -127,7 +129,12 @@ pub(crate) enum Backend {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Disk {
     /// A file of each node's own.
-    Path(PathBuf),
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The guest can only read.
+        read_only: bool,
+    },
     /// A shared NBD server.
     Nbd(String),
 }
@@ -258,6 +265,10 @@ impl VmConfig {
             protect: parse_protect(&document, &root)?,
             file: path.to_path_buf(),
             unsupported,
+            disk_line: document
+                .tables(&root, "disk", DISK_KEYS)?
+                .first()
+                .map(|disk| disk.line),
         })
     }
 
@@ -287,6 +298,17 @@ impl VmConfig {
             line: None,
             problem: Problem::Conflict(what),
         };
+        if let Some(line) = self.disk_line {
+            return Err(VmTomlError {
+                file: self.file.clone(),
+                line: Some(line),
+                problem: Problem::Conflict(
+                    "[[disk]]: in this version a pair can't have disks: remove it, or run the VM \
+                     alone with twinvm run"
+                        .to_owned(),
+                ),
+            });
+        }
         let [a, b] = &self.nodes[..] else {
             return Err(lacking(
                 "no [[node]]: a protected VM needs exactly two".to_owned(),
@@ -377,10 +399,16 @@ fn parse_disks(
 ) -> Result<Vec<Disk>, VmTomlError> {
     let mut disks = Vec::new();
     for table in document.tables(root, "disk", DISK_KEYS)? {
-        unsupported.push((table.line, "[[disk]]".to_owned()));
+        let read_only = table.boolean("readonly")?.unwrap_or(false);
         disks.push(match (table.path("path")?, table.string("nbd")?) {
-            (Some(path), None) => Disk::Path(path.value),
-            (None, Some(nbd)) if !nbd.value.is_empty() => Disk::Nbd(nbd.value.to_owned()),
+            (Some(path), None) => Disk::File {
+                path: path.value,
+                read_only,
+            },
+            (None, Some(nbd)) if !nbd.value.is_empty() => {
+                unsupported.push((nbd.line, "nbd".to_owned()));
+                Disk::Nbd(nbd.value.to_owned())
+            }
             (None, Some(nbd)) => {
                 return Err(table.value_at(nbd.line, "nbd", "", "the address of an NBD server"));
             }

@@ -1,7 +1,7 @@
 //! The board: all devices, their address map and their interrupt lines.
 //!
 //! The machine calls [`Board::read`] and [`Board::write`] inside the hart's access step, and the
-//! `receive_frame`, `push_console_input`, `complete_entropy` and `update_time` calls for records
+//! `receive_frame`, `push_console_input`, `complete_entropy`, `complete_disk` and `update_time` calls for records
 //! and deadlines. After each of them it takes what [`Board::has_outputs`] announces and looks at
 //! [`Board::interrupt_lines`].
 
@@ -10,7 +10,7 @@ use twinvm_mem::Memory;
 
 use crate::access::read_le;
 use crate::persist::{Persist, StateError, consistent, length};
-use crate::virtio::{VirtioMmio, VirtioNet, VirtioRng};
+use crate::virtio::{DiskDoneError, DiskRequest, VirtioBlk, VirtioMmio, VirtioNet, VirtioRng};
 use crate::{
     AccessFault, Clint, ClintState, DeviceOutput, Finisher, FinisherRequest, FinisherState,
     MAX_HARTS, Now, Outbox, Plic, PlicState, Rtc, RtcState, Uart16550, UartState,
@@ -57,6 +57,14 @@ pub enum BoardError {
         slot: u8,
         /// The device that the event is for.
         expected: &'static str,
+    },
+    /// A result that no request of this disk waits for.
+    #[error("disk in virtio slot {slot}: {source}")]
+    DiskDone {
+        /// The slot.
+        slot: u8,
+        /// What is wrong with it.
+        source: DiskDoneError,
     },
 }
 
@@ -338,6 +346,52 @@ impl Board {
         self.rng(slot)?.complete(mem, bytes);
         self.drive_lines();
         Ok(())
+    }
+
+    /// The disk requests that are issued and not done, slot by slot, oldest first, from the number
+    /// `since[slot]` on; then `since` is such that the same call gives only newer ones.
+    ///
+    /// Next hop: the host's disks.
+    pub fn disk_requests(&self, since: &mut [u64; map::VIRTIO_SLOTS]) -> Vec<DiskRequest> {
+        let mut found = Vec::new();
+        for ((slot, device), since) in (0..).zip(&self.slots).zip(since) {
+            let Slot::Disk(disk) = device else {
+                continue;
+            };
+            let disk = disk.device();
+            if *since < disk.next_id() {
+                found.extend(disk.in_flight(slot).filter(|request| request.id >= *since));
+                *since = disk.next_id();
+            }
+        }
+        found
+    }
+
+    /// The result of a request of the disk in `slot`, in the step of its record: 0 done, 1 failed,
+    /// and the data of a read that was done.
+    pub fn complete_disk(
+        &mut self,
+        mem: &mut Memory,
+        slot: u8,
+        id: u64,
+        status: u8,
+        data: &[u8],
+    ) -> Result<(), BoardError> {
+        self.disk(slot)?
+            .complete(mem, id, status, data)
+            .map_err(|source| BoardError::DiskDone { slot, source })?;
+        self.drive_lines();
+        Ok(())
+    }
+
+    fn disk(&mut self, slot: u8) -> Result<&mut VirtioMmio<VirtioBlk>, BoardError> {
+        match self.slots.get_mut(usize::from(slot)) {
+            Some(Slot::Disk(disk)) => Ok(disk),
+            _ => Err(BoardError::WrongSlot {
+                slot,
+                expected: "disk",
+            }),
+        }
     }
 
     fn net(&mut self, slot: u8) -> Result<&mut VirtioMmio<VirtioNet>, BoardError> {

@@ -1,24 +1,32 @@
 //! Virtio devices (virtio 1.2) on the modern MMIO transport, with split virtqueues.
 //!
 //! A device acts in two moments only: inside the guest's own register access (a notify, or the
-//! write that sets DRIVER_OK), and inside a record (a received frame, entropy). In both it runs to
-//! the end, and data, used ring and interrupt appear together, so the guest can never watch a
-//! transfer. Rings are read at no other time. Which notifications and interrupts are left out is
+//! write that sets DRIVER_OK), and inside a record (a frame, entropy, a disk's result). In both it
+//! runs to the end, and data, used ring and interrupt appear together, so the guest can never watch
+//! a transfer. Rings are read at no other time. Which notifications and interrupts are left out is
 //! said by flags and event indexes in the rings, which both sides write in their own steps or in
 //! records: never by timing.
 //!
 //! A guest that breaks the rules of the ring makes its device set DEVICE_NEEDS_RESET; work per
 //! notify is bounded by the queue size, the longest chain and the largest frame.
 
+mod blk;
 mod mmio;
 mod net;
 mod ring;
 mod rng;
 
+pub use blk::{
+    BlkState, DiskConfig, DiskDoneError, DiskOp, DiskRequest, HeldState, MAX_DISCARD_SECTORS,
+    MAX_HELD_BYTES, MAX_REQUEST_BYTES as MAX_DISK_REQUEST_BYTES, MAX_REQUESTS, MAX_SECTORS,
+    SECTOR_BYTES, VirtioBlk,
+};
 pub use mmio::{MmioState, VirtioMmio};
 pub(crate) use mmio::{read_empty_slot, write_empty_slot};
 pub use net::{MAX_FRAME_BYTES, MIN_FRAME_BYTES, NetState, RX_QUEUE_FRAMES, VirtioNet};
-pub use ring::{Chain, MAX_CHAIN_DESCRIPTORS, MAX_QUEUE_SIZE, QueueState, RingError, Virtqueue};
+pub use ring::{
+    Chain, HeldChainState, MAX_CHAIN_DESCRIPTORS, MAX_QUEUE_SIZE, QueueState, RingError, Virtqueue,
+};
 pub use rng::{MAX_REQUEST_BYTES, RngState, VirtioRng};
 
 use twinvm_mem::Memory;
@@ -47,6 +55,9 @@ pub trait VirtioDevice: Persist {
 
     /// The device configuration space.
     fn config(&self) -> &[u8];
+
+    /// The guest has accepted these features, in the write that sets FEATURES_OK.
+    fn negotiated(&mut self, features: u64);
 
     /// The guest offers buffers in `queue`. The device looks at all of them, now or by itself
     /// later: the guest notifies again only for what it offers beyond them. Says whether the

@@ -10,6 +10,7 @@
 //!   thread that asks it.
 //! - [`channel`]: connections to the other node.
 //! - [`lan_port`]: the connection to the user-mode switch.
+//! - [`disk`]: a disk's file and the threads that read and write it.
 //! - [`ctl_socket`]: a person's requests to a running node.
 //! - [`node`]: the loop that joins all of them with the replica.
 //! - [`console`], [`signals`], [`time`], [`random`]: terminal, signals, clocks, dice.
@@ -20,6 +21,7 @@ pub mod arbiter_worker;
 pub mod channel;
 pub mod console;
 pub mod ctl_socket;
+pub mod disk;
 pub mod lan_port;
 pub mod node;
 pub mod random;

@@ -30,7 +30,8 @@ pub const TRAILER_BYTES: usize = 8;
 /// What a batch costs beside its records.
 pub const BATCH_OVERHEAD_BYTES: usize = HEADER_BYTES + TRAILER_BYTES;
 /// The longest encoded batch. Bounds what a receiver holds before it can check a checksum;
-/// far above what one flush makes, and room for 28 of the largest records.
+/// far above what one flush makes, and room for the largest record behind a batch that is due to
+/// be closed.
 pub const MAX_BATCH_BYTES: usize = 256 * 1024;
 /// The most records in one batch; bounds the memory that small records decode into.
 pub const MAX_RECORDS: usize = 4096;

@@ -30,7 +30,9 @@ pub use logfile::{
     AppendError, Ending, Entry, LOG_VERSION, LogHeader, LogReader, LogWriter, MAX_CONFIG_BYTES,
     ReadError, Torn,
 };
-pub use record::{Body, MAX_CONSOLE_BYTES, MAX_ENTROPY_BYTES, MAX_FRAME_BYTES, Record};
+pub use record::{
+    Body, MAX_CONSOLE_BYTES, MAX_DISK_BYTES, MAX_ENTROPY_BYTES, MAX_FRAME_BYTES, Record,
+};
 pub use recording::{
     LOG_FILE, RecordingError, RecordingReader, RecordingWriter, SNAPSHOT_FILE, SNAPSHOT_VERSION,
     SnapshotWriter, snapshot_checksum,

@@ -13,6 +13,8 @@ pub const MAX_FRAME_BYTES: usize = 9216;
 pub const MAX_CONSOLE_BYTES: usize = 4096;
 /// The most random bytes one record carries. A larger request is answered in part.
 pub const MAX_ENTROPY_BYTES: usize = 4096;
+/// The most bytes of a disk's contents one record carries: the largest read that a disk allows.
+pub const MAX_DISK_BYTES: usize = 128 * 1024;
 
 // Kinds of record. Persisted numbers: never change or reuse one.
 const KIND_ANCHOR: u8 = 1;
@@ -22,6 +24,7 @@ const KIND_ENTROPY: u8 = 4;
 const KIND_OUTPUT: u8 = 5;
 const KIND_DIGEST: u8 = 6;
 const KIND_END: u8 = 7;
+const KIND_BLOCK_DONE: u8 = 8;
 
 const KIND_MASK: u8 = 0x0f;
 /// Same instruction count as the record before it (or the batch's base): no step count follows.
@@ -73,6 +76,17 @@ pub enum Body {
         device: u8,
         /// The bytes, at most [`MAX_ENTROPY_BYTES`].
         bytes: Vec<u8>,
+    },
+    /// A disk's request has ended.
+    BlockDone {
+        /// Index of the device on its board.
+        device: u8,
+        /// The request's number.
+        id: u64,
+        /// How it went, as the guest sees it: 0 done, 1 failed.
+        status: u8,
+        /// What a read that was done has read, at most [`MAX_DISK_BYTES`].
+        data: Vec<u8>,
     },
     /// Covers every output made up to `icount`.
     Output {
@@ -167,6 +181,18 @@ pub(crate) fn encode(
             put_bytes(out, "entropy", bytes, MAX_ENTROPY_BYTES)?;
             KIND_ENTROPY
         }
+        Body::BlockDone {
+            device,
+            id,
+            status,
+            data,
+        } => {
+            out.push(*device);
+            put(out, *id);
+            out.push(*status);
+            put_bytes(out, "disk contents", data, MAX_DISK_BYTES)?;
+            KIND_BLOCK_DONE
+        }
         Body::Output { hash } => {
             out.extend_from_slice(&hash.to_le_bytes());
             KIND_OUTPUT
@@ -244,6 +270,12 @@ pub(crate) fn decode(
         KIND_ENTROPY => Body::Entropy {
             device: cursor.byte()?,
             bytes: cursor.bytes(MAX_ENTROPY_BYTES)?,
+        },
+        KIND_BLOCK_DONE => Body::BlockDone {
+            device: cursor.byte()?,
+            id: cursor.varint()?,
+            status: cursor.byte()?,
+            data: cursor.bytes(MAX_DISK_BYTES)?,
         },
         KIND_OUTPUT => Body::Output {
             hash: u64::from_le_bytes(cursor.array()?),

@@ -25,7 +25,15 @@ fn body() -> impl Strategy<Value = Body> {
         ),
         (any::<u8>(), bytes.clone()).prop_map(|(device, frame)| Body::NetRx { device, frame }),
         bytes.clone().prop_map(|bytes| Body::ConsoleRx { bytes }),
-        (any::<u8>(), bytes).prop_map(|(device, bytes)| Body::Entropy { device, bytes }),
+        (any::<u8>(), bytes.clone()).prop_map(|(device, bytes)| Body::Entropy { device, bytes }),
+        (any::<u8>(), any::<u64>(), any::<u8>(), bytes).prop_map(|(device, id, status, data)| {
+            Body::BlockDone {
+                device,
+                id,
+                status,
+                data,
+            }
+        }),
         any::<u64>().prop_map(|hash| Body::Output { hash }),
         any::<u128>().prop_map(|digest| Body::Digest { digest }),
     ]
@@ -154,7 +162,16 @@ fn the_format_stands_still() {
                 },
             },
             Record {
-                icount: 300,
+                icount: 301,
+                body: Body::BlockDone {
+                    device: 2,
+                    id: 130,
+                    status: 1,
+                    data: vec![4, 5],
+                },
+            },
+            Record {
+                icount: 301,
                 body: Body::End { reason: 9 },
             },
         ],
@@ -162,15 +179,16 @@ fn the_format_stands_still() {
     let payload = [
         0x85, 8, 7, 6, 5, 4, 3, 2, 1, // output, no step count
         0x03, 0xa7, 0x02, 2, b'h', b'i', // console, 295 steps on
+        0x08, 1, 2, 0x82, 0x01, 1, 2, 4, 5, // disk 2, request 130, failed, two bytes
         0x87, 9, // end
     ];
-    assert_eq!(batch.encode().unwrap().bytes(), seal(7, 3, 5, &payload));
+    assert_eq!(batch.encode().unwrap().bytes(), seal(7, 4, 5, &payload));
 }
 
 #[test]
 fn malformed_records_are_named() {
     assert_eq!(malformed(1, 0, &[0x80]), "unknown kind of record");
-    assert_eq!(malformed(1, 0, &[0x88]), "unknown kind of record");
+    assert_eq!(malformed(1, 0, &[0x8f]), "unknown kind of record");
     assert_eq!(
         malformed(1, 0, &[0x97, 0]),
         "flags that this kind of record doesn't have"
@@ -201,6 +219,24 @@ fn malformed_records_are_named() {
         malformed(1, 0, &[0x83, 0x81, 0x20]),
         "byte string longer than its kind allows"
     );
+    assert_eq!(
+        malformed(1, 0, &[0x98, 0, 0, 0, 0]),
+        "flags that this kind of record doesn't have"
+    );
+    // A disk's contents: one byte more than a record carries, then fewer than it says.
+    assert_eq!(
+        malformed(1, 0, &[0x88, 0, 0, 0, 0x81, 0x80, 0x08]),
+        "byte string longer than its kind allows"
+    );
+    for cut in [
+        &[0x88][..],
+        &[0x88, 0],
+        &[0x88, 0, 0],
+        &[0x88, 0, 0, 0],
+        &[0x88, 0, 0, 0, 2, 9],
+    ] {
+        assert_eq!(malformed(1, 0, cut), "record runs past the payload");
+    }
     assert_eq!(
         malformed(2, u64::MAX, &[0x83, 0, 0x07, 1, 0]),
         "instruction count above 64 bits"
@@ -356,6 +392,24 @@ fn builder_keeps_its_bounds() {
     assert!(batch.bytes().len() <= MAX_BATCH_BYTES);
     assert_eq!(Batch::decode(batch.bytes()).unwrap().records.len(), pushed);
     assert_eq!(builder.push(&frame(MAX_FRAME_BYTES)), Ok(pushed as u64));
+
+    // The largest record fits behind a batch that was not yet worth closing.
+    let disk = |len| Record {
+        icount: 0,
+        body: Body::BlockDone {
+            device: 0,
+            id: u64::MAX,
+            status: 0,
+            data: vec![0; len],
+        },
+    };
+    let too_long = builder.push(&disk(MAX_DISK_BYTES + 1));
+    assert!(matches!(too_long, Err(PushError::TooLong { .. })));
+    assert!(builder.take().is_some());
+    builder.push(&disk(64 << 10)).unwrap();
+    builder.push(&disk(MAX_DISK_BYTES)).unwrap();
+    let both = Batch::decode(builder.take().unwrap().bytes()).unwrap();
+    assert_eq!(both.records, [disk(64 << 10), disk(MAX_DISK_BYTES)]);
 
     let mut builder = BatchBuilder::new(0);
     let small = Record {

@@ -127,6 +127,12 @@ impl MachineConfig {
             let value = match slot {
                 SlotConfig::Empty => "empty".to_owned(),
                 SlotConfig::Rng => "entropy".to_owned(),
+                SlotConfig::Disk(disk) => format!(
+                    "disk {} of {} sectors{}",
+                    disk.number,
+                    disk.sectors,
+                    if disk.read_only { ", read-only" } else { "" }
+                ),
                 SlotConfig::Net { mac } => {
                     let bytes: Vec<String> = mac.iter().map(|b| format!("{b:02x}")).collect();
                     format!("network card {}", bytes.join(":"))

@@ -2,8 +2,9 @@
 
 use crate::machine::Machine;
 use twinvm_cpu::Clock;
-use twinvm_devices::Now;
-use twinvm_log::{Body, Record};
+use twinvm_devices::virtio::MAX_DISK_REQUEST_BYTES;
+use twinvm_devices::{BoardError, Now};
+use twinvm_log::{Body, MAX_DISK_BYTES, Record};
 
 /// A record that doesn't belong here: the log is not of this run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,16 +37,28 @@ pub enum InjectError {
         /// The record's step.
         icount: u64,
     },
+    /// No request of this disk can have ended like this.
+    #[error("step {icount}: {source}")]
+    Disk {
+        /// The record's step.
+        icount: u64,
+        /// What is wrong.
+        source: BoardError,
+    },
     /// The record is not an input.
     #[error("a record of this kind is no input")]
     NotInput,
 }
 
+// Every read that a disk lets through has room in a record.
+const _: () = assert!(MAX_DISK_REQUEST_BYTES <= MAX_DISK_BYTES as u64);
+
 impl Machine {
     /// Applies an input record: it takes effect after the current step and
     /// before the next.
     ///
-    /// Next hop of a `NetRx`: the virtual NIC's receive queue, then the guest.
+    /// Next hop of a `NetRx`: the virtual NIC's receive queue, then the guest. A `BlockDone` may
+    /// let requests out that had to wait: see [`Machine::disk_requests`].
     pub fn inject(&mut self, record: &Record) -> Result<(), InjectError> {
         if record.icount != self.icount {
             return Err(InjectError::WrongStep {
@@ -99,6 +112,16 @@ impl Machine {
                 self.board
                     .complete_entropy(&mut self.mem, *device, bytes)
                     .map_err(|_| refuse(*device, "entropy"))?;
+            }
+            Body::BlockDone {
+                device,
+                id,
+                status,
+                data,
+            } => {
+                self.board
+                    .complete_disk(&mut self.mem, *device, *id, *status, data)
+                    .map_err(|source| InjectError::Disk { icount, source })?;
             }
             Body::Output { .. } | Body::Digest { .. } | Body::End { .. } => {
                 return Err(InjectError::NotInput);

@@ -25,6 +25,9 @@ pub use output::{Halt, Output, OutputItem};
 pub use snapshot::{Restore, SnapshotError, SnapshotStream};
 pub use twinvm_cpu::{Clock, EngineCounters, TICKS_PER_SECOND};
 pub use twinvm_devices::SlotConfig;
+pub use twinvm_devices::map::VIRTIO_SLOTS;
+pub use twinvm_devices::virtio::MAX_REQUESTS as MAX_DISK_REQUESTS;
+pub use twinvm_devices::virtio::{DiskConfig, DiskOp, DiskRequest, SECTOR_BYTES};
 pub use twinvm_mem::RAM_BASE;
 pub use twinvm_mem::SnapshotBusy;
 

@@ -8,6 +8,7 @@ use crate::sbi::SbiEffect;
 use twinvm_cpu::{
     AccessFault, Bus, Clock, Engine, EngineCounters, Env, Exit as CpuExit, Hart, Lines,
 };
+use twinvm_devices::virtio::DiskRequest;
 use twinvm_devices::{Board, BoardConfig, BoardError, DeviceOutput, FinisherRequest, Now, map};
 use twinvm_mem::{MemError, Memory};
 
@@ -354,6 +355,18 @@ impl Machine {
     /// Slot and length of an entropy request that waits for a record.
     pub fn entropy_wanted(&self) -> Option<(u8, usize)> {
         self.board.entropy_wanted()
+    }
+
+    /// The disk requests that are in flight, from the numbers `since` on: one for each virtio
+    /// slot, which then are such that the same call gives only newer requests. All zero gives
+    /// every request, as the driver of a restored machine needs it.
+    ///
+    /// Requests leave at once and not as output: what a disk holds is part of the machine. Whoever
+    /// replays leaves them alone, the log has their results.
+    ///
+    /// Next hop: the host's disks, whose answers come back as `BlockDone` records.
+    pub fn disk_requests(&self, since: &mut [u64; map::VIRTIO_SLOTS]) -> Vec<DiskRequest> {
+        self.board.disk_requests(since)
     }
 
     /// Throws away all derived state of the engine. The guest never notices.

@@ -404,10 +404,10 @@ impl SnapshotHead {
     }
 }
 
-/// Whether two boards hold the same kinds of devices in the same slots.
+/// Whether two boards hold the same devices in the same slots.
 fn same_devices(ours: &BoardState, theirs: &BoardState) -> bool {
-    let kinds = |board: &BoardState| -> Vec<std::mem::Discriminant<SlotState>> {
-        board.slots.iter().map(std::mem::discriminant).collect()
+    let devices = |board: &BoardState| -> Vec<SlotConfig> {
+        board.slots.iter().map(SlotState::config).collect()
     };
-    kinds(ours) == kinds(theirs)
+    devices(ours) == devices(theirs)
 }

@@ -2,7 +2,7 @@
 
 use crate::pacing::{HostTime, Pacing};
 use twinvm_log::{BatchBuilder, Body, EncodedBatch, PushError, Record};
-use twinvm_machine::{Clock, Exit, Halt, InjectError, Machine, Output};
+use twinvm_machine::{Clock, DiskRequest, Exit, Halt, InjectError, Machine, Output, VIRTIO_SLOTS};
 
 /// Steps between two digests in the log. At 10^8 steps a digest that rehashes a
 /// few thousand pages costs well under 1 %.
@@ -70,6 +70,8 @@ pub struct Live {
     stop_at: u64,
     first_unflushed_ns: Option<u64>,
     stats: LiveStats,
+    /// Of each virtio slot, the number of the first disk request not yet handed out.
+    disks_next: [u64; VIRTIO_SLOTS],
 }
 
 impl Live {
@@ -95,6 +97,7 @@ impl Live {
             stop_at: u64::MAX,
             first_unflushed_ns: None,
             stats: LiveStats::default(),
+            disks_next: [0; VIRTIO_SLOTS],
         };
         live.anchor(now)?;
         Ok(live)
@@ -238,6 +241,37 @@ impl Live {
     /// Answers an entropy request.
     pub fn entropy(&mut self, device: u8, bytes: Vec<u8>, now: HostTime) -> Result<(), LiveError> {
         self.append(Body::Entropy { device, bytes }, now)?;
+        Ok(())
+    }
+
+    /// Disk requests to be carried out, oldest first: those that the guest has made since the last
+    /// call, and with the first call all that were in flight when this began. To be looked at
+    /// after each slice. They may be carried out in any order and all at once, none overlaps
+    /// another.
+    ///
+    /// Next hop: the host's disks, then [`Live::block_done`].
+    pub fn take_disk_requests(&mut self) -> Vec<DiskRequest> {
+        self.machine.disk_requests(&mut self.disks_next)
+    }
+
+    /// A disk request has ended: `status` is 0 if it was done, 1 if it failed, and `data` is what
+    /// a read that was done has read.
+    pub fn block_done(
+        &mut self,
+        device: u8,
+        id: u64,
+        status: u8,
+        data: Vec<u8>,
+        now: HostTime,
+    ) -> Result<(), LiveError> {
+        self.step_time(now)?;
+        let body = Body::BlockDone {
+            device,
+            id,
+            status,
+            data,
+        };
+        self.append(body, now)?;
         Ok(())
     }
 

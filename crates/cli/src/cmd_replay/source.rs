@@ -10,8 +10,8 @@ use twinvm_log::{
 use twinvm_machine::{MACHINE_VERSION, Machine, SnapshotError};
 use twinvm_replica::Replay;
 
-/// Records held ahead of the replay.
-const AHEAD: usize = 4096;
+/// Records held ahead of the replay: 16 MiB at most, of a guest that reads its disk.
+const AHEAD: usize = 128;
 
 /// Why a recording can't be replayed.
 #[derive(Debug, thiserror::Error)]

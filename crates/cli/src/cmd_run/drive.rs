@@ -12,11 +12,14 @@ use twinvm_machine::{Machine, Output, OutputItem};
 use twinvm_replica::{HostTime, Live, LiveError, LiveExit};
 
 use super::console::Console;
+use super::disks::Disks;
 use super::end::End;
 use super::recorder::{Recorder, RecorderError};
 
 /// Frames taken from one wire between two slices: the guest must go on too.
 const FRAMES_PER_TURN: usize = 64;
+/// Results taken from the disks between two slices: each brings 128 KiB at most.
+const RESULTS_PER_TURN: usize = 16;
 
 /// A network card's connection to its switch.
 pub(crate) struct Wire {
@@ -62,6 +65,7 @@ pub(crate) struct Drive {
     console: Console,
     signals: Receiver<SignalEvent>,
     wires: Vec<Wire>,
+    disks: Disks,
     recording: Option<Recorder>,
 }
 
@@ -76,6 +80,7 @@ impl Drive {
         console: Console,
         signals: Receiver<SignalEvent>,
         wires: Vec<Wire>,
+        disks: Disks,
         recording: Option<Recorder>,
     ) -> Result<Self, DriveError> {
         Ok(Self {
@@ -83,6 +88,7 @@ impl Drive {
             console,
             signals,
             wires,
+            disks,
             recording,
         })
     }
@@ -97,6 +103,9 @@ impl Drive {
             }
             let exit = self.live.slice(now(), &mut now)?;
             self.print();
+            for request in self.live.take_disk_requests() {
+                self.disks.submit(request);
+            }
             match exit {
                 LiveExit::Busy if self.live.machine().icount() >= limit => return Ok(End::Limit),
                 LiveExit::Busy => {}
@@ -140,6 +149,13 @@ impl Drive {
                     Err(_) => break,
                 }
             }
+        }
+        for _ in 0..RESULTS_PER_TURN {
+            let Some(done) = self.disks.next() else {
+                break;
+            };
+            self.live
+                .block_done(done.device, done.id, done.status, done.data, now())?;
         }
         while let Some((slot, len)) = self.live.entropy_wanted() {
             let mut bytes = vec![0; len.min(MAX_ENTROPY_BYTES)];
@@ -194,6 +210,7 @@ impl Drive {
         if let Some(typed) = self.console.wakes() {
             select.recv(typed);
         }
+        select.recv(self.disks.wakes());
         for wire in &self.wires {
             if self.live.machine().net_room(wire.slot) {
                 select.recv(&wire.frames);

@@ -163,6 +163,16 @@ impl<'a, 't> Table<'a, 't> {
         }
     }
 
+    pub(super) fn boolean(&self, key: &'static str) -> Result<Option<bool>, VmTomlError> {
+        match self.table.get(key) {
+            None => Ok(None),
+            Some(found) => match found.get_ref() {
+                DeValue::Boolean(value) => Ok(Some(*value)),
+                _ => Err(self.wrong_type(found, key, "true or false")),
+            },
+        }
+    }
+
     /// A string that can be part of a path.
     pub(super) fn name(&self, key: &'static str) -> Result<Option<At<&'a str>>, VmTomlError> {
         let Some(text) = self.string(key)? else {

@@ -384,14 +384,7 @@ fn what_is_not_built_yet_is_parsed_and_refused() {
     );
     let net = "[[net]]\nmac = \"52:54:00:00:00:01\"\nbackend = \"tap:tap0\"";
     assert_eq!(unsupported(net), not_yet(4, "backend = \"tap:…\""));
-    assert_eq!(
-        unsupported("[[disk]]\npath = \"d\""),
-        not_yet(2, "[[disk]]")
-    );
-    assert_eq!(
-        unsupported("[[disk]]\nnbd = \"h:1\""),
-        not_yet(2, "[[disk]]")
-    );
+    assert_eq!(unsupported("[[disk]]\nnbd = \"h:1\""), not_yet(3, "nbd"));
     // The first in the file.
     assert_eq!(
         unsupported("harts = 2\narbiter = \"tcp:h:1\""),
@@ -418,8 +411,35 @@ fn what_is_not_built_yet_is_parsed_and_refused() {
 }
 
 #[test]
+fn disks() {
+    let vm = parse(
+        "name = \"x\"\n[[disk]]\npath = \"d.img\"\n[[disk]]\npath = \"/iso\"\nreadonly = true",
+    )
+    .unwrap();
+    vm.validate_supported().unwrap();
+    let file = |path: &str, read_only| Disk::File {
+        path: path.into(),
+        read_only,
+    };
+    assert_eq!(vm.disks, [file("vms/d.img", false), file("/iso", true)]);
+    assert_eq!(
+        named("[[disk]]\npath = \"d\"\nreadonly = 1"),
+        "vms/VM.toml:4: readonly must be true or false, found a whole number"
+    );
+}
+
+#[test]
 fn a_pair_needs_nodes_and_arbiter() {
     let pair = |text: &str, name: &str| parse(text).unwrap().pair(name).unwrap_err().to_string();
+    let disk = WHOLE.to_owned() + "\n[[disk]]\npath = \"d\"\n";
+    assert_eq!(
+        pair(&disk, "a"),
+        format!(
+            "vms/VM.toml:{}: [[disk]]: in this version a pair can't have disks: remove it, or run \
+             the VM alone with twinvm run",
+            WHOLE.lines().count() + 2
+        )
+    );
     assert_eq!(
         pair("name = \"x\"", "a"),
         "vms/VM.toml: no [[node]]: a protected VM needs exactly two"

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use twinvm_mem::Memory;
 
 use crate::persist::{Persist, StateError};
-use crate::virtio::{MmioState, NetState, RngState, VirtioMmio, VirtioNet, VirtioRng};
+use crate::virtio::{BlkState, DiskConfig, MmioState, NetState, RngState};
+use crate::virtio::{VirtioBlk, VirtioMmio, VirtioNet, VirtioRng};
 use crate::virtio::{read_empty_slot, write_empty_slot};
 use crate::{AccessFault, DeviceOut};
 
@@ -20,6 +21,8 @@ pub enum SlotConfig {
     },
     /// An entropy source.
     Rng,
+    /// A disk.
+    Disk(DiskConfig),
 }
 
 /// A slot of the live board.
@@ -28,6 +31,7 @@ pub(super) enum Slot {
     Empty,
     Net(VirtioMmio<VirtioNet>),
     Rng(VirtioMmio<VirtioRng>),
+    Disk(VirtioMmio<VirtioBlk>),
 }
 
 /// The saved form of a slot. Variants are numbered in their order: new ones go to the end.
@@ -39,6 +43,22 @@ pub enum SlotState {
     Net(MmioState<NetState>),
     /// An entropy source.
     Rng(MmioState<RngState>),
+    /// A disk.
+    Disk(MmioState<BlkState>),
+}
+
+impl SlotState {
+    /// What a slot in this state was made of.
+    pub fn config(&self) -> SlotConfig {
+        match self {
+            Self::Empty => SlotConfig::Empty,
+            Self::Net(net) => SlotConfig::Net {
+                mac: net.device.mac,
+            },
+            Self::Rng(_) => SlotConfig::Rng,
+            Self::Disk(disk) => SlotConfig::Disk(disk.device.config),
+        }
+    }
 }
 
 impl Slot {
@@ -47,6 +67,7 @@ impl Slot {
             SlotConfig::Empty => Self::Empty,
             SlotConfig::Net { mac } => Self::Net(VirtioMmio::new(VirtioNet::new(mac))),
             SlotConfig::Rng => Self::Rng(VirtioMmio::new(VirtioRng::new())),
+            SlotConfig::Disk(disk) => Self::Disk(VirtioMmio::new(VirtioBlk::new(disk))),
         }
     }
 
@@ -55,6 +76,7 @@ impl Slot {
             Self::Empty => {}
             Self::Net(net) => net.reset(),
             Self::Rng(rng) => rng.reset(),
+            Self::Disk(disk) => disk.reset(),
         }
     }
 
@@ -64,6 +86,7 @@ impl Slot {
             Self::Empty => false,
             Self::Net(net) => net.irq_level(),
             Self::Rng(rng) => rng.irq_level(),
+            Self::Disk(disk) => disk.irq_level(),
         }
     }
 
@@ -72,6 +95,7 @@ impl Slot {
             Self::Empty => read_empty_slot(offset, size),
             Self::Net(net) => net.read(offset, size),
             Self::Rng(rng) => rng.read(offset, size),
+            Self::Disk(disk) => disk.read(offset, size),
         }
     }
 
@@ -87,6 +111,7 @@ impl Slot {
             Self::Empty => write_empty_slot(offset, size),
             Self::Net(net) => net.write(offset, size, value, mem, out),
             Self::Rng(rng) => rng.write(offset, size, value, mem, out),
+            Self::Disk(disk) => disk.write(offset, size, value, mem, out),
         }
     }
 }
@@ -99,6 +124,7 @@ impl Persist for Slot {
             Self::Empty => SlotState::Empty,
             Self::Net(net) => SlotState::Net(net.save()),
             Self::Rng(rng) => SlotState::Rng(rng.save()),
+            Self::Disk(disk) => SlotState::Disk(disk.save()),
         }
     }
 
@@ -107,6 +133,7 @@ impl Persist for Slot {
             SlotState::Empty => Self::Empty,
             SlotState::Net(net) => Self::Net(VirtioMmio::restore(net)?),
             SlotState::Rng(rng) => Self::Rng(VirtioMmio::restore(rng)?),
+            SlotState::Disk(disk) => Self::Disk(VirtioMmio::restore(disk)?),
         })
     }
 }

@@ -138,6 +138,11 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         &self.device
     }
 
+    /// The device behind the registers, to end what a record ends.
+    pub(super) fn device_mut(&mut self) -> &mut D {
+        &mut self.device
+    }
+
     /// The interrupt line.
     #[inline]
     pub fn irq_level(&self) -> bool {
@@ -323,6 +328,9 @@ impl<D: VirtioDevice> VirtioMmio<D> {
             added &= !STATUS_DRIVER_OK;
         }
         self.status |= added;
+        if added & STATUS_FEATURES_OK != 0 {
+            self.device.negotiated(self.driver_features);
+        }
         if added & STATUS_DRIVER_OK != 0 {
             for queue in 0..self.queues.len() {
                 self.notify(queue, mem, out.reborrow());

@@ -120,6 +120,9 @@ impl VirtioDevice for VirtioNet {
         &self.mac
     }
 
+    /// What it offers changes nothing that it does.
+    fn negotiated(&mut self, _features: u64) {}
+
     fn notify(
         &mut self,
         queue: usize,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use twinvm_mem::{Memory, OutOfRam};
 
 use super::feature;
-use crate::persist::{Persist, StateError, consistent};
+use crate::persist::{Persist, StateError, consistent, length};
 
 #[cfg(test)]
 mod tests;
@@ -63,6 +63,9 @@ pub enum RingError {
     /// A readable buffer behind a writable one.
     #[error("device-readable descriptor after a device-writable one")]
     ReadableAfterWritable,
+    /// A request without a whole header, or without room to say how it went.
+    #[error("request without a header or without room for its status")]
+    BadRequest,
     /// An indirect table that was not negotiated, is nested, has a successor, or has a bad length.
     #[error("indirect descriptor not allowed here, or its table has a bad length")]
     BadIndirect,
@@ -123,17 +126,100 @@ impl Chain {
 
     /// Copies `bytes` to the start of the writable part; gives the number of bytes that had room.
     pub fn write(&self, mem: &mut Memory, bytes: &[u8]) -> Result<usize, RingError> {
-        let mut done = 0;
-        for segment in &self.writable {
-            let take = (segment.len as usize).min(bytes.len() - done);
-            if take == 0 {
-                break;
-            }
-            mem.store(segment.pa, &bytes[done..done + take])?;
-            done += take;
-        }
-        Ok(done)
+        write_at(&self.writable, mem, 0, bytes)
     }
+
+    /// The buffer's head and writable part, to be given back in a later step.
+    pub(crate) fn hold(&self) -> HeldChain {
+        HeldChain {
+            head: self.head,
+            writable: self.writable.clone(),
+        }
+    }
+}
+
+/// A buffer that the device keeps over steps, without its readable part. Every access checks anew
+/// that it lies in RAM.
+#[derive(Debug)]
+pub(crate) struct HeldChain {
+    head: u16,
+    writable: Vec<Segment>,
+}
+
+/// The saved form of a buffer that a device keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldChainState {
+    /// The descriptor that the chain begins with.
+    pub head: u16,
+    /// Address and length of each device-writable segment.
+    pub writable: Vec<(u64, u32)>,
+}
+
+impl HeldChain {
+    /// Bytes that the device may write.
+    pub(crate) fn writable_bytes(&self) -> u64 {
+        total(&self.writable)
+    }
+
+    /// Copies `bytes` into the writable part from byte `skip` on; gives the number of bytes that
+    /// had room.
+    pub(crate) fn write_at(
+        &self,
+        mem: &mut Memory,
+        skip: u64,
+        bytes: &[u8],
+    ) -> Result<usize, RingError> {
+        write_at(&self.writable, mem, skip, bytes)
+    }
+}
+
+impl Persist for HeldChain {
+    type State = HeldChainState;
+
+    fn save(&self) -> HeldChainState {
+        HeldChainState {
+            head: self.head,
+            writable: self.writable.iter().map(|s| (s.pa, s.len)).collect(),
+        }
+    }
+
+    fn restore(state: HeldChainState) -> Result<Self, StateError> {
+        length(
+            "chain.writable",
+            state.writable.len(),
+            0,
+            MAX_CHAIN_DESCRIPTORS,
+        )?;
+        let segment = |(pa, len)| Segment { pa, len };
+        Ok(Self {
+            head: state.head,
+            writable: state.writable.into_iter().map(segment).collect(),
+        })
+    }
+}
+
+fn write_at(
+    segments: &[Segment],
+    mem: &mut Memory,
+    mut skip: u64,
+    bytes: &[u8],
+) -> Result<usize, RingError> {
+    let mut done = 0;
+    for segment in segments {
+        let len = u64::from(segment.len);
+        if skip >= len {
+            skip -= len;
+            continue;
+        }
+        let take = ((len - skip) as usize).min(bytes.len() - done);
+        if take == 0 {
+            break;
+        }
+        mem.store(segment.pa.wrapping_add(skip), &bytes[done..done + take])?;
+        done += take;
+        skip = 0;
+    }
+    Ok(done)
 }
 
 fn total(segments: &[Segment]) -> u64 {
@@ -312,9 +398,28 @@ impl Virtqueue {
         chain: &Chain,
         written: u32,
     ) -> Result<(), RingError> {
+        self.give_back_head(mem, chain.head, written)
+    }
+
+    /// Like [`give_back`](Self::give_back), for a buffer of an earlier step.
+    pub(crate) fn give_back_held(
+        &mut self,
+        mem: &mut Memory,
+        chain: &HeldChain,
+        written: u32,
+    ) -> Result<(), RingError> {
+        self.give_back_head(mem, chain.head, written)
+    }
+
+    fn give_back_head(
+        &mut self,
+        mem: &mut Memory,
+        head: u16,
+        written: u32,
+    ) -> Result<(), RingError> {
         let slot = u64::from(self.next_used & (self.size - 1));
         let mut entry = [0; 8];
-        entry[..4].copy_from_slice(&u32::from(chain.head).to_le_bytes());
+        entry[..4].copy_from_slice(&u32::from(head).to_le_bytes());
         entry[4..].copy_from_slice(&written.to_le_bytes());
         mem.store(self.device.wrapping_add(4 + 8 * slot), &entry)?;
         self.next_used = self.next_used.wrapping_add(1);
