@@ -61,10 +61,8 @@ impl Guest {
     }
 
     fn start_with(&mut self, size: u16, features: u64) {
-        let transport = feature::VERSION_1 | feature::INDIRECT_DESC;
-        self.bench.negotiate(transport | features);
-        self.bench.set_up_queue(0, size);
-        self.bench.write(crate::testing::STATUS, 15);
+        self.bench
+            .start_with(feature::INDIRECT_DESC | features, size);
     }
 
     fn header(&mut self, kind: u32, sector: u64) -> u64 {
@@ -165,7 +163,7 @@ fn it_says_what_it_is() {
     };
     let mut guest = guest;
     let own = (1 << 1) | (1 << 2) | (1 << 6) | (1 << 9);
-    let ring = feature::INDIRECT_DESC;
+    let ring = feature::INDIRECT_DESC | feature::EVENT_IDX;
     let clears = (1 << 13) | (1 << 14);
     assert_eq!(features(&mut guest.bench), own | ring | clears);
     let mut guest = Guest::with(
