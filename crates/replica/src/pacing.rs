@@ -22,10 +22,22 @@ const ANCHOR_NS: u64 = 5_000_000;
 const DRIFT_TICKS: u64 = 2_000;
 /// The least distance between two anchors of a busy guest: 1 ms.
 const ANCHOR_MIN_NS: u64 = 1_000_000;
+/// Drift beyond which an anchor doesn't wait for [`ANCHOR_MIN_NS`]: 500 µs, half of
+/// what the guest's clock may be off.
+const FAR_TICKS: u64 = 5_000;
+/// The least distance of any two anchors of a busy guest: 250 µs.
+const ANCHOR_FAR_NS: u64 = 250_000;
 /// How far time may run ahead of an anchor: if the host stops, so does time.
 const SPAN_TICKS: u64 = 100_000;
-/// Share of a new speed measurement in the running mean, 1/8.
-const SPEED_SHIFT: u32 = 3;
+/// Speeds that are believed, in steps per second.
+const SPEEDS: std::ops::RangeInclusive<u64> = 1_000_000..=20_000_000_000;
+/// Share of a new speed measurement in the running mean, 1/8 for a lower one and 1/2
+/// for a higher one: the host can make a slice slow, but nothing makes it too fast.
+const SLOWER_SHIFT: u32 = 3;
+const FASTER_SHIFT: u32 = 1;
+/// Virtual time runs this share slower than the measured speed says, 1/32: an anchor
+/// can step time forward at once, but when it is ahead it must wait.
+const RATE_BIAS_SHIFT: u32 = 5;
 
 /// Decides about anchors and slices on the live node.
 pub(crate) struct Pacing {
@@ -73,10 +85,18 @@ impl Pacing {
         self.last_ns = now.mono_ns;
         self.last_icount = icount;
         let speed = u128::from(steps) * 1_000_000_000 / u128::from(ns);
+        // A slice in which the host did something else says nothing of the guest's
+        // speed: one measurement counts for at most a factor of two.
         let speed = u64::try_from(speed)
             .unwrap_or(u64::MAX)
-            .clamp(1_000_000, 20_000_000_000);
-        self.speed = self.speed - (self.speed >> SPEED_SHIFT) + (speed >> SPEED_SHIFT);
+            .clamp(self.speed / 2, self.speed.saturating_mul(2))
+            .clamp(*SPEEDS.start(), *SPEEDS.end());
+        let shift = if speed > self.speed {
+            FASTER_SHIFT
+        } else {
+            SLOWER_SHIFT
+        };
+        self.speed = self.speed - (self.speed >> shift) + (speed >> shift);
     }
 
     /// The guest slept or stalled: the next measurement starts at `now`.
@@ -93,13 +113,28 @@ impl Pacing {
             .clamp(*SLICE_STEPS.start(), *SLICE_STEPS.end())
     }
 
+    /// Ticks per step at the measured speed, 32.32 fixed point.
+    fn rate(&self) -> u128 {
+        let ticks_per_second = 1_000_000_000 / TICK_NS;
+        let rate = (u128::from(ticks_per_second) << 32) / u128::from(self.speed.max(1));
+        rate - (rate >> RATE_BIAS_SHIFT)
+    }
+
     /// Whether a busy guest needs a new anchor now.
     pub(crate) fn anchor_due(&self, now: HostTime, clock: &Clock, icount: u64) -> bool {
         let since = now.mono_ns.saturating_sub(self.last_anchor_ns);
         if clock.rate == 0 || since >= ANCHOR_NS {
             return true;
         }
-        since >= ANCHOR_MIN_NS && self.wanted_mtime(now).abs_diff(clock.mtime(icount)) > DRIFT_TICKS
+        // The guest has become so fast that virtual time runs away.
+        if u128::from(clock.rate) > 2 * self.rate() {
+            return true;
+        }
+        if since < ANCHOR_FAR_NS {
+            return false;
+        }
+        let drift = self.wanted_mtime(now).abs_diff(clock.mtime(icount));
+        drift > FAR_TICKS || (since >= ANCHOR_MIN_NS && drift > DRIFT_TICKS)
     }
 
     /// The anchor that steers virtual time to the host's clock from here on.
@@ -108,13 +143,11 @@ impl Pacing {
         self.last_anchor_ns = now.mono_ns;
         let (is, wanted) = (clock.mtime(icount), self.wanted_mtime(now));
         let mtime = is.max(wanted);
-        // Ticks per step at the measured speed, 32.32; slower while ahead.
-        let ticks_per_second = 1_000_000_000 / TICK_NS;
-        let mut rate = (u128::from(ticks_per_second) << 32) / u128::from(self.speed.max(1));
+        let mut rate = self.rate();
         let ahead = is.saturating_sub(wanted);
         if ahead > 0 {
-            // Make up for it over the next anchor distance, but never stand still.
-            let ticks = ANCHOR_NS / TICK_NS;
+            // Make up for it before the next anchor, but never stand still.
+            let ticks = ANCHOR_FAR_NS / TICK_NS;
             rate = rate * u128::from(ticks) / u128::from(ticks.saturating_add(ahead));
         }
         Clock {
@@ -125,3 +158,6 @@ impl Pacing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
