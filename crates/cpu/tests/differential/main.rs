@@ -1,0 +1,96 @@
+//! The engine against the reference simulator spike on random programs, by
+//! spike's commit log: pc, mode, registers, memory, CSRs and traps of every
+//! instruction. docs/ISA.md tells what is compared, and what may differ and why.
+//!
+//! ```text
+//! make differential DIFF_ARGS="--seed 1 --instructions 100000000"
+//! ```
+
+#[path = "../engine/asm.rs"]
+mod asm;
+mod compare;
+mod instructions;
+mod layout;
+mod ours;
+mod program;
+#[path = "../engine/rng.rs"]
+mod rng;
+mod spike;
+
+use compare::Outcome;
+use program::Program;
+use std::io::BufReader;
+use std::path::Path;
+
+/// In CI; `TWINVM_INSTRUCTIONS` and `TWINVM_SEED` say otherwise.
+const INSTRUCTIONS: u64 = 1_000_000;
+const FIRST_SEED: u64 = 1;
+
+fn compare(spike: &Path, seed: u64, dir: &Path) -> Result<Outcome, String> {
+    let program = Program::new(seed);
+    if let Ok(p) = std::env::var("DUMP") { std::fs::write(p, &program.ram).unwrap(); }
+    let path = dir.join(format!("differential-{}.elf", std::process::id()));
+    let mut child = spike::start(spike, &program, &path)?;
+    let result = match child.stdout.take() {
+        Some(out) => compare::follow(&program, &mut BufReader::with_capacity(1 << 18, out)),
+        None => Err("spike has no output".into()),
+    };
+    if std::env::var("DBG").is_ok() { println!("seed {seed} {result:?}"); }
+        // At the program's end it loops.
+    let _ = child.kill();
+    let _ = child.wait();
+    if std::env::var("KEEP").is_err() { let _ = std::fs::remove_file(&path); }
+    result
+}
+
+#[test]
+fn every_instruction_does_what_the_reference_does() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
+    let first = number("TWINVM_SEED").unwrap_or(FIRST_SEED);
+    let wanted = number("TWINVM_INSTRUCTIONS").unwrap_or(INSTRUCTIONS);
+    let keep_going = number("TWINVM_KEEP_GOING").unwrap_or(0);
+    let spike = spike::find().unwrap_or_else(|why| panic!("{why}"));
+    let dir = std::env::temp_dir();
+    let mut sum = Outcome::default();
+    let (mut seed, mut complete, mut failed) = (first, 0, 0);
+    let mut told = 0;
+    while sum.instructions < wanted {
+        match compare(&spike, seed, &dir) {
+            Ok(outcome) => {
+                sum.instructions += outcome.instructions;
+                sum.traps += outcome.traps;
+                sum.allowed += outcome.allowed;
+                complete += u64::from(outcome.complete);
+            }
+            Err(why) => {
+                failed += 1;
+                println!(
+                    "seed {seed}: {why}\n  again: make differential DIFF_ARGS=\"--seed {seed} --instructions 1\""
+                );
+                if failed > keep_going {
+                    break;
+                }
+            }
+        }
+        seed += 1;
+        if sum.instructions - told >= 5_000_000 {
+            told = sum.instructions;
+            eprintln!("seed {seed}: {told} instructions equal");
+        }
+    }
+    println!(
+        "seeds {first} to {}: {} instructions equal, {} traps, {complete} programs complete, \
+         {} differences allowed, {failed} programs differ",
+        seed - 1,
+        sum.instructions,
+        sum.traps,
+        sum.allowed
+    );
+    assert_eq!(failed, 0, "programs differ");
+    // The programs must get somewhere.
+    let programs = seed - first;
+    assert!(complete * 10 >= programs * 8, "{complete} of {programs} complete");
+    if programs >= 20 {
+        assert!(sum.traps > programs * 20 && sum.traps < sum.instructions / 8);
+    }
+}
