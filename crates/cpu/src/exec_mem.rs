@@ -56,10 +56,10 @@ impl Core {
         if crosses_page(va, size) {
             let split = PAGE_BYTES - (va as usize & (PAGE_BYTES - 1));
             let next = va.wrapping_add(split as u64);
-            let first = self.translate(env, va, split, Access::Load)?;
-            let second = self.translate(env, next, size - split, Access::Load)?;
             let bad = |va| move |_| Exception::new(cause::LOAD_ACCESS, va);
+            let first = self.translate(env, va, split, Access::Load)?;
             env.mem.read(first, &mut bytes[..split]).map_err(bad(va))?;
+            let second = self.translate(env, next, size - split, Access::Load)?;
             env.mem
                 .read(second, &mut bytes[split..size])
                 .map_err(bad(next))?;
@@ -93,12 +93,12 @@ impl Core {
         if crosses_page(va, size) {
             let split = PAGE_BYTES - (va as usize & (PAGE_BYTES - 1));
             let next = va.wrapping_add(split as u64);
-            let first = self.translate(env, va, split, Access::Store)?;
-            let second = self.translate(env, next, size - split, Access::Store)?;
             // Both halves or none; xtval names the half that cannot be stored.
+            let first = self.translate(env, va, split, Access::Store)?;
             if !env.mem.contains(first, split as u64) {
                 return Err(bad);
             }
+            let second = self.translate(env, next, size - split, Access::Store)?;
             if !env.mem.contains(second, (size - split) as u64) {
                 return Err(Exception::new(cause::STORE_ACCESS, next));
             }

@@ -87,7 +87,6 @@ pub(crate) fn follow(program: &Program, log: &mut impl BufRead) -> Result<Outcom
             break;
         }
         if !compare.fenced(&commit) {
-            if std::env::var("DBG").is_ok() {println!("cut at {} {:?} {line}", outcome.instructions, before.back());}
             break;
         }
         compare.one(&commit).map_err(|why| {
@@ -132,7 +131,9 @@ impl Compare {
     fn fenced(&mut self, commit: &Commit) -> bool {
         match self.fence.take() {
             None => true,
-            Some(Fence::Translation) => matches!(commit.raw >> 25, 9 | 0xb) && commit.raw & 0x7fff == 0x73,
+            Some(Fence::Translation) => {
+                matches!(commit.raw >> 25, 9 | 0xb) && commit.raw & 0x7fff == 0x73
+            }
             Some(Fence::Instruction) => commit.raw == 0x100f,
         }
     }
@@ -141,8 +142,13 @@ impl Compare {
         let (mode, pc) = self.ours.retire()?;
         if (mode as u64, pc) != (commit.mode, commit.pc) {
             let now = &self.ours.state;
-            return Err(format!("ours is {mode:?} {pc:#x}, then {:?} {:#x}; mcause {:x?} {:x?} scause {:x?} {:x?}", now.mode, now.pc,
-             Ours::csr(now, "mcause"),Ours::csr(now, "mtval"),Ours::csr(now, "scause"), Ours::csr(now, "stval"),
+            let csr = |name| Ours::csr(now, name).unwrap_or(0);
+            return Err(format!(
+                "ours is {mode:?} {pc:#x}; mcause {:#x} mtval {:#x} scause {:#x} stval {:#x}",
+                csr("mcause"),
+                csr("mtval"),
+                csr("scause"),
+                csr("stval")
             ));
         }
         for write in &commit.writes {

@@ -88,9 +88,9 @@ pub(crate) fn data_entry(rng: &mut Rng) -> u64 {
     let flags = flags(rng);
     match rng.below(16) {
         // Reserved bits, and the N bit where it means nothing.
-        0 => entry(page, flags) | 1 << rng.below(if NEW {64}else{63}),
-        1 if NEW => entry(page, flags) | pte::N,
-        2 => rng.next() & if NEW {!0}else{!0>>1},
+        0 => entry(page, flags) | 1 << rng.below(64),
+        1 => entry(page, flags) | pte::N,
+        2 => rng.next(),
         _ => entry(page, flags),
     }
 }
@@ -106,7 +106,11 @@ pub(crate) fn tables(ram: &mut [u8], rng: &mut Rng) {
         // Not as a leaf, reserved, or a superpage that isn't aligned.
         put_word(ram, root + 8 * 4, entry(RAM_BASE + 0x1000, ALL));
         put_word(ram, root + 8 * 5, rng.next());
-        put_word(ram, root + 8 * 511, entry(RAM_BASE, ALL | rng.pick(&[0, 32])));
+        put_word(
+            ram,
+            root + 8 * 511,
+            entry(RAM_BASE, ALL | rng.pick(&[0, 32])),
+        );
         put_word(ram, mid, entry(leaf, V | rng.pick(&[0, 0, 0, 32])));
         for n in 1..8 {
             let odd = if rng.chance(4) { 0x1000 } else { 0 };
@@ -125,7 +129,7 @@ pub(crate) fn tables(ram: &mut [u8], rng: &mut Rng) {
         for n in 0..16 {
             put_word(ram, leaf + 8 * n, data_entry(rng));
         }
-        let napot = NEW && !rng.chance(4);
+        let napot = !rng.chance(4);
         let (low, common) = (rng.pick(&[8, 8, 8, 0, 4, 12]), flags(rng) | V | R | A | D);
         for n in 16..32 {
             let value = if napot {
@@ -192,5 +196,4 @@ pub(crate) fn float(rng: &mut Rng) -> u64 {
         _ => rng.next() << 32 | sign << 31 | exponent(rng, 8) << 23 | fraction(rng, 23),
     }
 }
-pub(crate) const NEW: bool = true;
 pub(crate) const BITS: bool = false;

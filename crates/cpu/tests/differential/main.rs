@@ -15,6 +15,7 @@ mod ours;
 mod program;
 #[path = "../engine/rng.rs"]
 mod rng;
+mod segment;
 mod spike;
 
 use compare::Outcome;
@@ -23,23 +24,30 @@ use std::io::BufReader;
 use std::path::Path;
 
 /// In CI; `TWINVM_INSTRUCTIONS` and `TWINVM_SEED` say otherwise.
-const INSTRUCTIONS: u64 = 1_000_000;
+const INSTRUCTIONS: u64 = 4_000_000;
 const FIRST_SEED: u64 = 1;
 
 fn compare(spike: &Path, seed: u64, dir: &Path) -> Result<Outcome, String> {
     let program = Program::new(seed);
-    if let Ok(p) = std::env::var("DUMP") { std::fs::write(p, &program.ram).unwrap(); }
     let path = dir.join(format!("differential-{}.elf", std::process::id()));
     let mut child = spike::start(spike, &program, &path)?;
     let result = match child.stdout.take() {
         Some(out) => compare::follow(&program, &mut BufReader::with_capacity(1 << 18, out)),
         None => Err("spike has no output".into()),
     };
-    if std::env::var("DBG").is_ok() { println!("seed {seed} {result:?}"); }
-        // At the program's end it loops.
+    // At the program's end it loops.
     let _ = child.kill();
     let _ = child.wait();
-    if std::env::var("KEEP").is_err() { let _ = std::fs::remove_file(&path); }
+    let kept = dir.join(format!("differential-seed-{seed}.elf"));
+    if result.is_ok() {
+        let _ = std::fs::remove_file(&path);
+    } else if std::fs::rename(&path, &kept).is_ok() {
+        let options = spike::options().join(" ");
+        println!(
+            "the program that differs: spike {options} -l {}",
+            kept.display()
+        );
+    }
     result
 }
 
@@ -50,12 +58,12 @@ fn every_instruction_does_what_the_reference_does() {
     let wanted = number("TWINVM_INSTRUCTIONS").unwrap_or(INSTRUCTIONS);
     let keep_going = number("TWINVM_KEEP_GOING").unwrap_or(0);
     let spike = spike::find().unwrap_or_else(|why| panic!("{why}"));
-    let dir = std::env::temp_dir();
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let mut sum = Outcome::default();
     let (mut seed, mut complete, mut failed) = (first, 0, 0);
     let mut told = 0;
     while sum.instructions < wanted {
-        match compare(&spike, seed, &dir) {
+        match compare(&spike, seed, dir) {
             Ok(outcome) => {
                 sum.instructions += outcome.instructions;
                 sum.traps += outcome.traps;
@@ -89,7 +97,10 @@ fn every_instruction_does_what_the_reference_does() {
     assert_eq!(failed, 0, "programs differ");
     // The programs must get somewhere.
     let programs = seed - first;
-    assert!(complete * 10 >= programs * 8, "{complete} of {programs} complete");
+    assert!(
+        complete * 10 >= programs * 8,
+        "{complete} of {programs} complete"
+    );
     if programs >= 20 {
         assert!(sum.traps > programs * 20 && sum.traps < sum.instructions / 8);
     }

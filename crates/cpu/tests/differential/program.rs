@@ -10,11 +10,11 @@ use crate::asm::*;
 use crate::instructions::*;
 use crate::layout::*;
 use crate::rng::Rng;
+use crate::segment::pointer;
 use twinvm_cpu::Mode;
 use twinvm_mem::RAM_BASE;
 
-/// mstatus.TVM and TSR.
-const TVM: u64 = 1 << 20;
+/// mstatus.TSR.
 const TSR: u64 = 1 << 22;
 const SCENES: usize = 40;
 
@@ -26,12 +26,12 @@ pub(crate) struct Program {
 }
 
 /// What a scene runs under.
-struct Scene {
-    mode: Mode,
-    satp: u64,
+pub(crate) struct Scene {
+    pub(crate) mode: Mode,
+    pub(crate) satp: u64,
     /// The segment's virtual address minus its physical one.
-    shift: u64,
-    status: u64,
+    pub(crate) shift: u64,
+    pub(crate) status: u64,
 }
 
 impl Program {
@@ -42,10 +42,18 @@ impl Program {
         tables(&mut ram, rng);
         for n in 0..512 {
             put(&mut ram, OPERANDS + 8 * n, &integer(rng).to_le_bytes());
-            put(&mut ram, OPERANDS + 0x1000 + 8 * n, &float(rng).to_le_bytes());
+            put(
+                &mut ram,
+                OPERANDS + 0x1000 + 8 * n,
+                &float(rng).to_le_bytes(),
+            );
         }
         for at in (DATA..DATA_END).step_by(8) {
-            let value = if rng.chance(2) { integer(rng) } else { float(rng) };
+            let value = if rng.chance(2) {
+                integer(rng)
+            } else {
+                float(rng)
+            };
             put(&mut ram, at, &value.to_le_bytes());
         }
         let kept = Kept {
@@ -104,12 +112,7 @@ fn handler(a: &mut Asm, kept: Kept, m: bool) {
         csrw(epc, h),
         xret,
     ];
-    let interrupt = [
-        addi(h, 0, 1),
-        r(0, g, h, 1, h, 0x33),
-        csrrc(0, ie, h),
-        xret,
-    ];
+    let interrupt = [addi(h, 0, 1), r(0, g, h, 1, h, 0x33), csrrc(0, ie, h), xret];
     a.ops(&[csrr(h, tval), csrr(h, base), csrr(h, ip)]);
     // Written back: where two causes are allowed, the reference's goes on.
     a.op(csrr(g, cause)).op(csrw(cause, g));
@@ -118,15 +121,15 @@ fn handler(a: &mut Asm, kept: Kept, m: bool) {
     a.bytes.extend_from_slice(&end.bytes);
 }
 
-struct Writer<'a> {
-    source: Source<'a>,
+pub(crate) struct Writer<'a> {
+    pub(crate) source: Source<'a>,
     driver: Asm,
-    code: Asm,
+    pub(crate) code: Asm,
     /// menvcfg.STCE, for a whole program: the reference sees a change of what makes
     /// STIP pending only when its clock ticks.
     stce: u64,
     /// The segment has gone to another mode.
-    returned: bool,
+    pub(crate) returned: bool,
 }
 
 impl Writer<'_> {
@@ -146,27 +149,23 @@ impl Writer<'_> {
         a.li(5, M_HANDLER).op(csrw(0x305, 5));
         a.li(5, S_HANDLER).op(csrw(0x105, 5));
         // After reset, menvcfg.ADUE is set or not.
-        a.op(csrrwi(0, 0x30a, 0));
+        a.li(5, self.stce).op(csrw(0x30a, 5));
         // The reference's boot code opens PMP by its first entry.
-        if NEW {
         a.op(csrrwi(0, 0x3a0, 0)).op(csrrwi(0, 0x3b0, 0));
-        }
         // What there is after reset.
         for csr in DUMP {
             a.op(csrr(7, *csr));
         }
-        if NEW {
         a.li(5, u64::MAX);
         a.op(csrw(0x3b0 + OPEN, 5));
         a.li(5, 0x1f << 56).op(csrw(0x3a2, 5));
-        }
     }
 
     fn scene(&mut self) {
         self.torture();
         let scene = self.choose();
         self.edit_tables();
-        self.pmp();
+        let protected = self.pmp();
         let rng = &mut *self.source.rng;
         let kept = self.source.kept;
         let high = scene.satp != 0 && rng.chance(2);
@@ -179,12 +178,19 @@ impl Writer<'_> {
             // Where SRET may be illegal, the handler in S-mode must not get that trap.
             medeleg &= !4;
         }
+        if protected {
+            // Nor the trap that its own fetch may cause.
+            medeleg &= !2;
+        }
         let sets = [
             (0x305, M_HANDLER + rng.below(2)),
             (0x105, stvec),
             (0x302, medeleg),
             (0x303, sometimes(rng)),
-            (0x30a, self.stce | rng.pick(&[1 << 61, 0, 0xf1]) | rng.next() & (1 << 61 | 0xf1)),
+            (
+                0x30a,
+                self.stce | rng.pick(&[1 << 61, 0, 0xf1]) | rng.next() & (1 << 61 | 0xf1),
+            ),
             (0x10a, rng.next() & 0xf1),
             (0x306, rng.next()),
             (0x106, rng.next()),
@@ -239,11 +245,15 @@ impl Writer<'_> {
                 // No interrupt may come.
                 0x300 => value & !8,
                 // Sv57, which the reference has; Bare with more bits.
-                0x180 if matches!(value >> 60, 0 | 10) || (!NEW && value >> 60 == 9) => value << 4 >> 4 | SV39,
+                0x180 if matches!(value >> 60, 0 | 10) => value << 4 >> 4 | SV39,
                 0x30a => legal(csr, value) & !(1 << 63) | self.stce,
                 _ => legal(csr, value),
             };
-            let f3 = if matches!(csr, 0x180 | 0x30a | 0x14d) { 1 } else {self.source.rng.pick(&[1, 1, 2, 3])};
+            let f3 = if matches!(csr, 0x180 | 0x30a | 0x14d) {
+                1
+            } else {
+                self.source.rng.pick(&[1, 1, 2, 3])
+            };
             self.driver
                 .li(5, value)
                 .op(csr << 20 | 5 << 15 | f3 << 12 | 6 << 7 | 0x73)
@@ -271,9 +281,9 @@ impl Writer<'_> {
     }
 
     /// Some regions over data, code and tables; the last entry opens the rest.
-    fn pmp(&mut self) {
+    /// True if there are any.
+    fn pmp(&mut self) -> bool {
         let rng = &mut *self.source.rng;
-        if !NEW { return; }
         let count = if rng.chance(2) { 0 } else { 1 + rng.below(8) };
         let mut config = 0;
         for n in 0..8 {
@@ -302,8 +312,13 @@ impl Writer<'_> {
             config |= (rights | mode << 3 | u64::from(locked) << 7) << (8 * n);
             self.driver.li(5, value).op(csrw(0x3b0 + n as u32, 5));
         }
-        self.driver.li(5, config).op(csrw(0x3a0, 5)).op(csrr(6, 0x3a0));
+        self.driver
+            .li(5, config)
+            .op(csrw(0x3a0, 5))
+            .op(csrr(6, 0x3a0));
         self.driver.op(SFENCE);
+        // Locked ones of an earlier scene lie over data, which holds no code.
+        count != 0
     }
 
     fn choose(&mut self) -> Scene {
@@ -314,22 +329,24 @@ impl Writer<'_> {
             0,
             SV39 | ROOT39 >> 12 | asid,
             SV39 | ROOT39_B >> 12,
-            if NEW { SV48 | ROOT48 >> 12 | asid } else { 0},
+            SV48 | ROOT48 >> 12 | asid,
             SV39 | ROOT39 >> 12,
         ]);
         let window = WINDOW_CODE.wrapping_sub(SEGMENTS);
         let places: &[u64] = match (mode, satp >> 60) {
             (Mode::Machine, _) | (_, 0) => &[0],
             (Mode::Supervisor, 8) => &[0, 0, HIGH.wrapping_sub(RAM_BASE), window],
-            (Mode::Supervisor, _) => {
-                &[0, HIGH.wrapping_sub(RAM_BASE), window, TERA - RAM_BASE]
-            }
+            (Mode::Supervisor, _) => &[0, HIGH.wrapping_sub(RAM_BASE), window, TERA - RAM_BASE],
             _ => &[USER - RAM_BASE, USER - RAM_BASE, window],
         };
         let shift = rng.pick(places);
         // FS, MPIE, SIE, SPIE, SPP, MPRV, SUM, MXR, TVM, TW, TSR.
         let fs = rng.pick(&[0, 1, 2, 3, 3, 3, 3, 3]) << 13;
-        let traps = if rng.chance(3) { rng.next() & 0x70_0000 } else { 0 };
+        let traps = if rng.chance(3) {
+            rng.next() & 0x70_0000
+        } else {
+            0
+        };
         let status = rng.next() & 0xe_01a2 | fs | traps | (mode as u64) << 11;
         Scene {
             mode,
@@ -337,197 +354,6 @@ impl Writer<'_> {
             shift,
             status,
         }
-    }
-
-    /// The random code of a scene; its virtual address.
-    fn segment(&mut self, scene: &Scene, flavour: Flavour) -> u64 {
-        if self.source.rng.chance(4) {
-            // Across the end of a page.
-            let page = (self.code.here() | 0xfff) + 1;
-            let start = page - 2 * (10 + self.source.rng.below(200));
-            if start > self.code.here() {
-                self.code.pad_to(start);
-            }
-        }
-        if self.source.rng.chance(2) {
-            self.code.c(C_NOP);
-        }
-        let entry = self.code.here().wrapping_add(scene.shift);
-        self.returned = false;
-        let length = 60 + self.source.rng.below(120);
-        let stop = self.code.bytes.len() + 4 * length as usize;
-        while self.code.bytes.len() < stop {
-            self.unit(scene, flavour);
-        }
-        let mark = self.source.kept.mark();
-        self.code.op(addi(mark, 0, 1)).op(ECALL);
-        entry
-    }
-
-    fn some(&mut self, flavour: Flavour, count: u64) -> Asm {
-        let mut part = Asm::at(0);
-        for _ in 0..count {
-            self.source.emit(&mut part, flavour);
-        }
-        part
-    }
-
-    fn unit(&mut self, scene: &Scene, flavour: Flavour) {
-        match self.source.rng.below(40) {
-            0 | 1 => self.branch(flavour),
-            2 => self.call(flavour),
-            3 => self.repeat(flavour),
-            4 | 5 => {
-                let at = self.source.rng.pick(&POINTERS);
-                let value = pointer(self.source.rng, scene);
-                self.code.li(at, value);
-            }
-            6 if flavour != Flavour::Integer => self.rewrite(scene),
-            7 if flavour == Flavour::Csr => self.switch(scene),
-            8 if flavour == Flavour::Float => {
-                let (value, f) = (float(self.source.rng), self.source.rng.below(32));
-                let rd = 5 + self.source.rng.below(3) as u32;
-                self.code.li(rd, value).op(r(0x79, 0, rd, 0, f as u32, 0x53));
-            }
-            _ => self.source.emit(&mut self.code, flavour),
-        }
-    }
-
-    /// A branch over a few instructions.
-    fn branch(&mut self, flavour: Flavour) {
-        let count = 1 + self.source.rng.below(6);
-        let part = self.some(flavour, count);
-        let (a, b) = (self.source.rs(), self.source.rs());
-        let over = part.bytes.len() as i32;
-        let rng = &mut *self.source.rng;
-        if over < 250 && rng.chance(3) {
-            // c.beqz, c.bnez, c.j and padding, so that 4 bytes on is a boundary.
-            let o = (over + 2) as u32 as u16;
-            if rng.chance(3) {
-                let imm = (o >> 11 & 1) << 12
-                    | (o >> 4 & 1) << 11
-                    | (o >> 8 & 3) << 9
-                    | (o >> 10 & 1) << 8
-                    | (o >> 6 & 1) << 7
-                    | (o >> 7 & 1) << 6
-                    | (o >> 1 & 7) << 3
-                    | (o >> 5 & 1) << 2;
-                self.code.c(5 << 13 | imm | 1);
-            } else {
-                let imm = (o >> 8 & 1) << 12
-                    | (o >> 3 & 3) << 10
-                    | (o >> 6 & 3) << 5
-                    | (o >> 1 & 3) << 3
-                    | (o >> 5 & 1) << 2;
-                let f3 = rng.pick(&[6, 7]) << 13;
-                self.code.c(f3 | imm | (a as u16 & 7) << 7 | 1);
-            }
-        } else {
-            let f3 = rng.pick(&[0, 1, 4, 5, 6, 7]);
-            self.code.op(branch(f3, a, b, over + 4));
-        }
-        self.code.bytes.extend_from_slice(&part.bytes);
-        if self.code.here() & 2 != 0 {
-            self.code.c(C_NOP);
-        }
-    }
-
-    /// jal or jalr over a few instructions, or to a place that isn't fetched.
-    fn call(&mut self, flavour: Flavour) {
-        let count = self.source.rng.below(5);
-        let part = self.some(flavour, count);
-        let rd = self.source.rd();
-        let over = part.bytes.len() as i32;
-        if self.source.rng.chance(2) {
-            self.code.op(jal(rd, over + 4));
-        } else {
-            let odd = self.source.rng.below(2) as i32;
-            self.code.op(auipc(5, 0)).op(jalr(rd, 5, over + 8 + odd));
-        }
-        self.code.bytes.extend_from_slice(&part.bytes);
-    }
-
-    /// A loop of a few rounds.
-    fn repeat(&mut self, flavour: Flavour) {
-        let count = self.source.kept.count();
-        let (rounds, length) = (self.source.rng.below(6) + 2, self.source.rng.below(8) + 1);
-        let body = self.some(flavour, length);
-        self.code.op(addi(count, 0, rounds as i32));
-        self.code.bytes.extend_from_slice(&body.bytes);
-        self.code.op(addi(count, count, -1));
-        let back = body.bytes.len() as i32 + 4;
-        self.code.op(branch(1, count, 0, -back));
-    }
-
-    /// Stores over the code ahead or over a table entry, with the fence that the
-    /// architecture asks for.
-    fn rewrite(&mut self, scene: &Scene) {
-        let rd = loop {
-            let rd = self.source.rd();
-            if !(rd == 0 || (5..8).contains(&rd)) {
-                break rd;
-            }
-        };
-        if self.source.rng.chance(2) {
-            // Overwrites an instruction a little ahead; U-mode has its own view.
-            let word = loop {
-                let mut one = Asm::at(0);
-                self.source.emit(&mut one, Flavour::Bits);
-                if one.bytes.len() == 4 {
-                    break u32::from_le_bytes(one.bytes[..4].try_into().unwrap_or([0x13, 0, 0, 0]));
-                }
-            };
-            let word = if word & 3 == 3 { word } else { NOP };
-            self.code.li(rd, word as i32 as u64);
-            self.code.op(auipc(5, 0)).op(sw(rd, 5, 12)).op(FENCE_I);
-            self.code.op(NOP);
-            return;
-        }
-        // Where the fence may be illegal, the store would be left without.
-        if scene.mode == Mode::User || scene.status & TVM != 0 || self.returned {
-            return;
-        }
-        let rng = &mut *self.source.rng;
-        let slot = rng.pick(&[LEAF, LEAF_B]) + 8 * rng.below(32);
-        let value = data_entry(rng);
-        let fence = rng.pick(&[SFENCE, SFENCE, SINVAL]);
-        self.code.li(5, slot).li(rd, value);
-        self.code.op(sd(rd, 5, 0)).op(fence);
-    }
-
-    /// Another address space, or a return to another mode.
-    fn switch(&mut self, scene: &Scene) {
-        let rng = &mut *self.source.rng;
-        if rng.chance(2) && scene.mode != Mode::User && scene.satp != 0 {
-            // Modes that don't exist change nothing.
-            let mode = rng.pick(&[1, 2, 3, 7, 11, 15]) << 60;
-            let satp = rng.pick(&[
-                SV39 | ROOT39 >> 12,
-                SV39 | ROOT39_B >> 12,
-                if NEW { SV48 | ROOT48 >> 12 } else { SV39 | ROOT39 >> 12 },
-                mode | ROOT39 >> 12,
-            ]) | rng.below(1 << 16) << 44;
-            self.code.li(5, satp).op(csrw(0x180, 5)).op(csrr(6, 0x180));
-            return;
-        }
-        self.returned = true;
-        let (epc, xret, status, previous) = if scene.mode == Mode::Machine {
-            (0x341, MRET, 0x300, rng.pick(&[0u64, 0x800, 0x1800]))
-        } else {
-            (0x141, SRET, 0x100, rng.pick(&[0, 0x100]))
-        };
-        let (all, to) = (
-            if epc == 0x341 { 0x1800 } else { 0x100 },
-            if previous == 0 && scene.satp != 0 && scene.shift == 0 {
-                USER - RAM_BASE
-            } else {
-                0
-            },
-        );
-        self.code.li(5, all).op(csrrc(0, status, 5));
-        self.code.li(5, previous).op(csrrs(0, status, 5));
-        self.code.li(7, to).op(auipc(5, 0)).op(addi(5, 5, 20));
-        self.code.op(add(5, 5, 7)).op(csrw(epc, 5)).op(xret);
     }
 
     /// Shows the tables and what CSRs hold, and ends; the last address.
@@ -576,47 +402,6 @@ fn legal(csr: u32, value: u64) -> u64 {
 fn sometimes(rng: &mut Rng) -> u64 {
     let any = rng.next();
     rng.pick(&[0, 0x222, any])
-}
-
-/// An address that a load or store may use: of data, in one of its views, or of
-/// nothing.
-fn pointer(rng: &mut Rng, scene: &Scene) -> u64 {
-    let within = 8 * rng.below(0x1d00) + rng.pick(&[0, 0, 0, 0, 1, 2, 4]);
-    let data = DATA + 0x800 + within;
-    let nothing = [
-        RAM_BASE + RAM_BYTES,
-        RAM_BASE + RAM_BYTES - 4,
-        RAM_BASE - 0x900,
-        0x5000_0000,
-        1 << 56,
-        1 << 38,
-        1 << 63,
-        u64::MAX - 3,
-        WINDOW - 4,
-    ];
-    if rng.chance(20) {
-        return rng.pick(&nothing);
-    }
-    if rng.chance(30) {
-        return OPERANDS + (within & 0x7ff);
-    }
-    // MPRV lets M-mode see what the others see.
-    let paged = scene.satp != 0 && (scene.mode != Mode::Machine || scene.status >> 17 & 1 != 0);
-    if !paged {
-        return data;
-    }
-    let edge = ((1 + rng.below(31)) << 12) - rng.below(12);
-    match rng.below(10) {
-        0 | 1 => data,
-        2 | 3 => data - RAM_BASE + USER,
-        4..7 => WINDOW + (within & 0x1_ffff),
-        7 => WINDOW + edge,
-        8 => WINDOW_NAPOT + within % 0xf000 + 0x800,
-        _ => {
-            let n = 1 + rng.below(12);
-            WINDOW + (n << 21) + (data - RAM_BASE)
-        }
-    }
 }
 
 /// The PMP entry that opens what no other one decides.

@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use twinvm_mem::RAM_BASE;
 
 /// What it must implement to be comparable: what we do, and misaligned access.
-pub(crate) const ISA: &str = "rv64gc_zba_zbb_zbs_zicond_zicbom_zicboz_zicntr_zihpm_sstc_svinval_svnapot_svadu_zawrs_zicclsm";
+pub(crate) const ISA: &str =
+    "rv64gc_zba_zbb_zbs_zicond_zicbom_zicboz_zicntr_zihpm_sstc_svinval_svnapot_svadu_zawrs_zicclsm";
 
 /// Where it stops by itself, also in a loop of traps, which its log doesn't show.
 /// A trap counts as 5000 here.
@@ -33,15 +34,24 @@ pub(crate) fn find() -> Result<PathBuf, String> {
     ))
 }
 
+/// The command line but for the program.
+pub(crate) fn options() -> Vec<String> {
+    vec![
+        format!("--isa={ISA}"),
+        "--priv=msu".into(),
+        "--triggers=0".into(),
+        format!("-m{RAM_BASE:#x}:{RAM_BYTES:#x}"),
+        format!("--instructions={STEPS}"),
+        "--log-commits".into(),
+        "--log=/dev/stdout".into(),
+    ]
+}
+
 pub(crate) fn start(spike: &Path, program: &Program, elf_path: &Path) -> Result<Child, String> {
     std::fs::write(elf_path, elf(&program.ram))
         .map_err(|e| format!("{}: {e}", elf_path.display()))?;
     Command::new(spike)
-        .arg(format!("--isa={ISA}"))
-        .args(["--priv=msu", "--triggers=0"])
-        .arg(format!("-m{RAM_BASE:#x}:{RAM_BYTES:#x}"))
-        .arg(format!("--instructions={STEPS}"))
-        .args(["--log-commits", "--log=/dev/stdout"])
+        .args(options())
         .arg(elf_path)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

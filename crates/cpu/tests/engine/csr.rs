@@ -71,7 +71,7 @@ fn status_views() {
             csrw(0x300, 5),
             csrr(6, 0x300),
             csrr(7, 0x100),
-            // MPP = 2 is no mode: the field keeps 3.
+            // MPP = 2 is no mode: the field becomes U.
             csrw(0x300, 8),
             csrr(9, 0x300),
             csrw(0x100, 0),
@@ -82,8 +82,8 @@ fn status_views() {
     world.check(7, |after| {
         assert_eq!(after.x(6), 0x8000_000a_007e_79aa);
         assert_eq!(after.x(7), 0x8000_0002_000c_6122);
-        assert_eq!(after.x(9), 0xa_0000_1800);
-        assert_eq!(after.x(10), 0xa_0000_1800);
+        assert_eq!(after.x(9), 0xa_0000_0000);
+        assert_eq!(after.x(10), 0xa_0000_0000);
     });
 }
 
