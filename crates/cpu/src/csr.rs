@@ -1,6 +1,7 @@
 //! CSR reads and writes (RISC-V Privileged Architecture 1.12, chapter 2).
 
 use crate::clock::Clock;
+use crate::extensions::implements;
 use crate::hart::{Hart, Mode, SATP_SV39, SATP_SV48, envcfg, irq, status};
 
 /// Exceptions a supervisor may be handed: all but ECALL from M and the reserved.
@@ -21,8 +22,11 @@ const MSTATUS_MASK: u64 = status::SIE
 const SSTATUS_MASK: u64 =
     status::SIE | status::SPIE | status::SPP | status::FS | status::SUM | status::MXR;
 const MENVCFG_MASK: u64 = envcfg::COMMON | envcfg::ADUE | envcfg::STCE;
-/// A C D F I M S U, MXL = 64.
-const MISA: u64 = (2 << 62) | 0x0014_112d;
+/// MXL = 64, A C D F I M S U, and B if its three parts are there.
+const MISA: u64 = {
+    let b = implements("zba") && implements("zbb") && implements("zbs");
+    (2 << 62) | 0x0014_112d | if b { 1 << 1 } else { 0 }
+};
 
 pub(crate) mod addr {
     pub(crate) const FFLAGS: u16 = 0x001;

@@ -46,8 +46,9 @@ impl Core {
                 Flow::Jumped
             }
             Kind::Wfi => {
-                // With TW, WFI below M traps; in U-mode it is never allowed
-                // (section 3.3.3 permits both).
+                // With TW, WFI below M traps at once (the bound on its wait may
+                // be 0). In U-mode it always does, since S-mode is there and a
+                // wait has no bound (Privileged Architecture, section 3.3.3).
                 if hart.mode == Mode::User || (hart.mode == Mode::Supervisor && set(status::TW)) {
                     return illegal;
                 }

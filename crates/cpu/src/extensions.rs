@@ -27,3 +27,22 @@ pub const EXTENSIONS: &[&str] = &[
 
 /// Bytes of a cache block, as cbo instructions see it (Zicbom, Zicboz).
 pub const CACHE_BLOCK_BYTES: u64 = 64;
+
+/// True if `name` is in [`EXTENSIONS`].
+pub(crate) const fn implements(name: &str) -> bool {
+    let mut n = 0;
+    while n < EXTENSIONS.len() {
+        let (one, other) = (EXTENSIONS[n].as_bytes(), name.as_bytes());
+        let mut same = one.len() == other.len();
+        let mut at = 0;
+        while same && at < one.len() {
+            same = one[at] == other[at];
+            at += 1;
+        }
+        if same {
+            return true;
+        }
+        n += 1;
+    }
+    false
+}

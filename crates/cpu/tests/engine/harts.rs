@@ -315,4 +315,76 @@ fn spaces_of_two_harts_stay_apart() {
     });
 }
 
+#[test]
+fn memory_protection_and_translation_modes_of_two_harts_stay_apart() {
+    use crate::tables::*;
+    // Hart 0: Sv39, all open. Hart 1: Sv48 with a PMP that closes the page's second
+    // half for stores; its handler counts and goes on.
+    let mut world = World::new(|a| {
+        a.li(8, page(0)).li(9, 10);
+        a.ops(&[ld(5, 8, 0), add(6, 6, 5), PAUSE, sd(9, 8, 16)]);
+        a.li(7, 0x7f0).op(add(7, 8, 7));
+        a.ops(&[sd(9, 7, 16), addi(9, 9, -1)]);
+        a.op(branch(1, 9, 0, -32)).op(WFI);
+    });
+    world.code(M_HANDLER, |a| {
+        a.ops(&[csrr(28, 0x341), addi(28, 28, 4), csrw(0x341, 28)]);
+        a.ops(&[csrr(29, 0x342), add(30, 30, 29), MRET]);
+    });
+    world.paged(twinvm_cpu::Mode::Supervisor);
+    world.map(0, data_page(1), DATA_PAGE);
+    world.word(slot(RAM_ROOT, 0), pte(ROOT, V));
+    let mut crew = Crew::new(world, 64);
+    let mut set = |name: &str, value: u64| {
+        let at = twinvm_cpu::CSR_NAMES.iter().position(|n| *n == name);
+        crew.harts[1].csrs[at.expect("a name")] = value;
+    };
+    set("satp", 9 << 60 | RAM_ROOT >> 12);
+    set("pmpcfg0", 0x1f_19);
+    set("pmpaddr0", (data_page(1) + 0x800) >> 2 | 0xff);
+    set("pmpaddr1", !0 >> 10);
+    crew.check(500, |end| {
+        assert_eq!([end.x(0, 6), end.x(1, 6)], [0x101 * 10; 2]);
+        assert_eq!([end.x(0, 30), end.x(1, 30)], [0, 7 * 10]);
+        assert_eq!(end.memory.load_u64(data_page(1) + 16), Ok(1));
+        assert_eq!(end.memory.load_u64(data_page(1) + 0x800), Ok(1));
+        assert_eq!(end.csr(1, "mtval"), page(0) + 0x800);
+    });
+}
+
+#[test]
+fn a_hart_started_again_keeps_its_counters() {
+    let mut world = World::new(|a| {
+        a.ops(&[NOP, csrrwi(0, 0x320, 4), ECALL]);
+    });
+    world.set_csr("mie", 0xaaa).set_csr("satp", 9 << 60 | 5);
+    let mut memory = Memory::new(RAM_BYTES).expect("a RAM size");
+    for (at, bytes) in &world.ram {
+        memory.store(*at, bytes).expect("the address is RAM");
+    }
+    let mut hart = Hart::restore(&world.hart).expect("a hart state");
+    let mut env = Env {
+        mem: &mut memory,
+        bus: &mut world.device,
+        clock: world.clock,
+        icount: 0,
+        builtin_sbi: false,
+    };
+    let mut engine = Engine::new();
+    assert_eq!(engine.run(&mut hart, &mut env, 5), Exit::Limit);
+    let before = hart.save();
+    assert_eq!(before.traps, 1);
+    hart.enter_supervisor(CODE + 0x41, 0x1234);
+    let after = hart.save();
+    assert_eq!((after.traps, after.foreign_steps), (1, 0));
+    let inhibited = |state: &HartState| csr(state, "mcountinhibit");
+    assert_eq!((inhibited(&before), inhibited(&after)), (4, 4));
+    assert_eq!([csr(&after, "mie"), csr(&after, "satp")], [0, 0]);
+    assert_eq!(
+        (hart.pc(), hart.x(10), hart.x(11)),
+        (CODE + 0x40, 0, 0x1234)
+    );
+    assert_eq!(Hart::restore(&after).map(|hart| hart.save()), Ok(after));
+}
+
 const RAM_ROOT: u64 = CODE + 0x5_0000;

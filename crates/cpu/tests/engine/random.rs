@@ -10,17 +10,17 @@ use crate::world::*;
 use twinvm_cpu::{Clock, Mode};
 use twinvm_mem::RAM_BASE;
 
-const CSRS: [u32; 40] = [
+const CSRS: [u32; 43] = [
     0x001, 0x002, 0x003, 0x100, 0x104, 0x106, 0x140, 0x141, 0x142, 0x143, 0x144, 0x14d, 0x180,
     0x300, 0x300, 0x301, 0x302, 0x303, 0x304, 0x304, 0x306, 0x30a, 0x320, 0x340, 0x341, 0x342,
     0x343, 0x344, 0x344, 0xb00, 0xb02, 0xc00, 0xc01, 0xc02, 0xf14, 0xc83, 0x7c0, 0x100, 0x144,
-    0x14d,
+    0x14d, 0x3b0, 0x3b1, 0x3a1,
 ];
 
 const PROFILE: Profile = Profile {
     csrs: &CSRS,
     system: &[
-        ECALL, ECALL, EBREAK, MRET, SRET, WFI, FENCE, FENCE_I, SFENCE, SFENCE,
+        ECALL, ECALL, EBREAK, MRET, SRET, WFI, FENCE, FENCE_I, SFENCE, SFENCE, SINVAL, PAUSE,
     ],
     rewrites: true,
     aligned_atomics: false,
@@ -29,6 +29,10 @@ const PROFILE: Profile = Profile {
 /// RAM once more for U-mode.
 const USER: u64 = 0xc000_0000;
 const ENTRIES_PAGE: u64 = RAM_BASE + 0x5_0000;
+/// The root of Sv48.
+const TOP: u64 = RAM_BASE + 0x5_1000;
+const SINVAL: u32 = 0x1600_0073;
+const PAUSE: u32 = 0x0100_000f;
 const PROGRAM_OPS: usize = 500;
 const STEPS: u64 = 3000;
 
@@ -44,7 +48,8 @@ fn random_entry(rng: &mut Rng) -> u64 {
         0..3 => data_page(rng.below(16)),
         3..5 => CODE + (rng.below(3) << 12),
         5 => rng.pick(&[ROOT, MID, LEAF, LEAF2]),
-        6 => RAM_BASE,
+        6 if rng.chance(2) => RAM_BASE,
+        6 => return 1 << 63 | pte(DATA | 0x8000, flags),
         _ => return rng.pick(&[0, pte(LEAF, V), pte(LEAF2, V), pte(MID, V)]),
     };
     pte(page, flags)
@@ -58,8 +63,16 @@ fn world(seed: u64) -> World {
     world.code(S_HANDLER, |a| handler(a, 0x100, false));
     world.paged(rng.pick(&[Mode::Machine, Mode::Supervisor, Mode::User]));
     world.word(slot(ROOT, 3), pte(RAM_BASE, V | R | W | X | U | A | D));
+    if rng.chance(3) {
+        // The root of Sv39 as the first table of Sv48.
+        world.word(TOP, pte(ROOT, V));
+        world.set_csr("satp", 9 << 60 | TOP >> 12);
+    }
     if rng.chance(8) {
         world.set_csr("satp", 0);
+    }
+    if rng.chance(2) {
+        holes(rng, &mut world);
     }
     for n in 0..16 {
         let user = rng.pick(&[0, U]);
@@ -116,6 +129,28 @@ fn world(seed: u64) -> World {
     world.clock = clock(rng, 0, 0);
     events(rng, &mut world);
     world
+}
+
+/// A PMP with holes of a word in pages of data, code and tables, and of a few
+/// words in data; all else is open. Programs move the first two.
+fn holes(rng: &mut Rng, world: &mut World) {
+    let mut cfg = [0u64; 2];
+    for n in 0..8u64 {
+        let page = match rng.below(8) {
+            0 => CODE + (rng.below(3) << 12),
+            1 => rng.pick(&[LEAF, LEAF2, MID]),
+            _ => data_page(rng.below(16)),
+        };
+        let word = (page >> 2) + rng.below(1024);
+        let addr = if rng.chance(3) { word | 7 } else { word };
+        world.set_csr(&format!("pmpaddr{n}"), addr);
+        let lock = if rng.chance(6) { 0x80 } else { 0 };
+        let shape = if n > 1 && addr & 7 == 7 { 0x18 } else { 0x10 };
+        cfg[0] |= (lock | shape | rng.pick(&[0, 1, 3, 4, 5, 7])) << (8 * n);
+    }
+    cfg[1] = 0x1f << 56;
+    world.set_csr("pmpaddr15", !0 >> 10);
+    world.set_csr("pmpcfg0", cfg[0]).set_csr("pmpcfg2", cfg[1]);
 }
 
 fn clock(rng: &mut Rng, icount: u64, mtime: u64) -> Clock {

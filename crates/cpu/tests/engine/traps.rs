@@ -8,6 +8,10 @@ const MPP: u64 = 3 << 11;
 const TVM: u64 = 1 << 20;
 const TW: u64 = 1 << 21;
 const TSR: u64 = 1 << 22;
+/// With registers: rs1 = x5, rs2 = x6.
+const SINVAL_VMA: u32 = 0x1662_8073;
+const SFENCE_W_INVAL: u32 = 0x1800_0073;
+const SFENCE_INVAL_IR: u32 = 0x1810_0073;
 
 fn one(op: u32) -> World {
     World::new(|a| {
@@ -176,6 +180,10 @@ fn privileged_instructions_by_mode() {
         (WFI, TW, [false, false, true]),
         (SFENCE, 0, [false, true, true]),
         (SFENCE, TVM, [false, false, true]),
+        (SINVAL_VMA, 0, [false, true, true]),
+        (SINVAL_VMA, TVM, [false, false, true]),
+        (SFENCE_W_INVAL, TVM, [false, true, true]),
+        (SFENCE_INVAL_IR, TVM, [false, true, true]),
         (csrr(1, 0x180), 0, [false, true, true]),
         (csrr(1, 0x180), TVM, [false, false, true]),
         (csrw(0x180, 0), TVM, [false, false, true]),
