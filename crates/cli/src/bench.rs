@@ -6,6 +6,7 @@
 //! spread. All samples go into a JSON file, from which the tables can be made again.
 
 mod boot;
+mod clock;
 mod guests;
 mod idle;
 mod machine;
@@ -46,6 +47,7 @@ const QEMU: &str = "qemu-system-riscv64";
 Example:
   twinvm bench
   twinvm bench boot --runs 10
+  twinvm bench clock --clock-for 600
   twinvm bench --from target/bench/bench.json --markdown
 
 Progress goes to standard error, the tables to standard output, every sample into the JSON file.
@@ -64,6 +66,10 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 5,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RUNS)))]
     runs: u32,
+    /// How long the guest's clock is watched, once idle and once busy
+    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    clock_for: u64,
     /// Where the samples go [default: bench.json in --dir]
     #[arg(long, value_name = "FILE.json")]
     out: Option<PathBuf>,
@@ -74,7 +80,7 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     markdown: bool,
     /// Measure nothing: print the samples of an earlier run
-    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["what", "runs", "out"])]
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["what", "runs", "out", "clock_for"])]
     from: Option<PathBuf>,
     /// Where the guests' files and logs go
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
@@ -92,6 +98,8 @@ enum What {
     Idle,
     /// Round trips to the guest's Redis
     Redis,
+    /// How far the guest's clock goes off, idle and busy
+    Clock,
     /// All of these
     All,
 }
@@ -137,14 +145,16 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
         // to stop.
         interrupted: watch_signals()?,
         runs: args.runs,
+        clock_for: Duration::from_secs(args.clock_for),
     };
     let mut report = Report::new(machine::look(&bench)?);
     say(&format!("machine    {}", report.machine));
     type Measure = fn(&Bench) -> Result<Section, DemoError>;
-    let all: [(What, Measure); 3] = [
+    let all: [(What, Measure); 4] = [
         (What::Boot, boot::measure),
         (What::Idle, idle::measure),
         (What::Redis, redis::measure),
+        (What::Clock, clock::measure),
     ];
     for (what, measure) in all {
         if args.what != What::All && args.what != what {
@@ -167,6 +177,7 @@ struct Bench {
     qemu: PathBuf,
     interrupted: Arc<AtomicBool>,
     runs: u32,
+    clock_for: Duration,
 }
 
 impl Bench {

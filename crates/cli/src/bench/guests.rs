@@ -1,10 +1,10 @@
 //! Single guests, ours and QEMU's, started the same way and watched the same way.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -63,6 +63,8 @@ pub(crate) struct Guest {
     kind: Kind,
     /// Ends before the switch it is plugged into.
     process: Process,
+    /// What is written here is typed on the guest's console.
+    stdin: Option<ChildStdin>,
     lan: Option<Process>,
     address: SocketAddr,
     began: Instant,
@@ -179,6 +181,7 @@ impl Guest {
         let began = Instant::now();
         Ok(Self {
             kind: Kind::Qemu,
+            stdin: None,
             process: Process::start("QEMU", &mut command, &files.path("process.log"))?,
             lan: None,
             address,
@@ -199,9 +202,12 @@ impl Guest {
             command.arg("--record").arg(files.recording());
         }
         let began = Instant::now();
+        let log = files.path("console.log");
+        let mut process = Process::start_reading(kind.name(), &mut command, &log, Stdio::piped())?;
         Ok(Self {
             kind,
-            process: Process::start(kind.name(), &mut command, &files.path("console.log"))?,
+            stdin: process.take_stdin(),
+            process,
             lan: Some(lan),
             address,
             began,
@@ -230,6 +236,17 @@ impl Guest {
     /// Processor time so far, without the switch's.
     pub(crate) fn cpu_s(&self) -> Result<f64, DemoError> {
         cpu_s(self.process.pid())
+    }
+
+    /// Types a line on the console of one of our own guests.
+    pub(crate) fn type_line(&mut self, line: &str) -> Result<(), DemoError> {
+        let Some(stdin) = &mut self.stdin else {
+            return Err(DemoError::failed("this guest has no console to type on"));
+        };
+        stdin
+            .write_all(line.as_bytes())
+            .and_then(|()| stdin.flush())
+            .map_err(|error| DemoError::failed(format!("the guest's console: {error}")))
     }
 
     /// Where its Redis answers.

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,13 +30,23 @@ impl Process {
         command: &mut Command,
         log: &Path,
     ) -> Result<Self, DemoError> {
+        Self::start_reading(what, command, log, Stdio::null())
+    }
+
+    /// Like [`Self::start`], and the process reads `stdin`.
+    pub(crate) fn start_reading(
+        what: impl Into<String>,
+        command: &mut Command,
+        log: &Path,
+        stdin: Stdio,
+    ) -> Result<Self, DemoError> {
         let what = what.into();
         let mut options = OpenOptions::new();
         let file = options.create(true).append(true).open(log);
         let file = file.map_err(DemoError::io(log))?;
         let second = file.try_clone().map_err(DemoError::io(log))?;
         let child = command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(file)
             .stderr(second)
             // Ctrl-C on the terminal is for us; we end the others in good order.
@@ -52,6 +62,11 @@ impl Process {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The other end of a piped standard input; once.
+    pub(crate) fn take_stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
     }
 
     pub(crate) fn log(&self) -> &Path {
