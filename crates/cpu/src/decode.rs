@@ -1,5 +1,6 @@
 //! Decoder of 32-bit instructions (RISC-V Unprivileged ISA, RV64IMAFD with
-//! Zicsr and Zifencei; Privileged Architecture for the SYSTEM opcodes).
+//! Zicsr, Zifencei, Zba, Zbb, Zbs, Zicond, Zicbom, Zicboz and Zawrs; Privileged
+//! Architecture for the other SYSTEM opcodes).
 
 use crate::hart::SINK;
 use crate::op::{Kind, Op};
@@ -127,13 +128,7 @@ fn decode_long(raw: u32) -> Op {
             _ => illegal(),
         },
         0x13 => decode_op_imm(raw, rd, f3, rs1),
-        0x1b => match (f3, raw >> 25) {
-            (0, _) => op(Addiw, rd, rs1, 0, imm_i(raw)),
-            (1, 0) => op(Slliw, rd, rs1, 0, rs2 as i32),
-            (5, 0) => op(Srliw, rd, rs1, 0, rs2 as i32),
-            (5, 0x20) => op(Sraiw, rd, rs1, 0, rs2 as i32),
-            _ => illegal(),
-        },
+        0x1b => decode_op_imm_32(raw, rd, f3, rs1, rs2),
         0x33 => decode_op(raw, rd, f3, rs1, rs2),
         0x3b => decode_op_32(raw, rd, f3, rs1, rs2),
         0x2f => decode_amo(raw, rd, f3, rs1, rs2),
@@ -141,6 +136,13 @@ fn decode_long(raw: u32) -> Op {
             0 if raw == 0x0100_000f => op(Pause, 0, 0, 0, 0),
             0 => op(Fence, 0, 0, 0, 0),
             1 => op(FenceI, 0, 0, 0, 0),
+            2 if rd == 0 => match raw >> 20 {
+                0 => op(CboInval, 0, rs1, 0, 0),
+                1 => op(CboClean, 0, rs1, 0, 0),
+                2 => op(CboFlush, 0, rs1, 0, 0),
+                4 => op(CboZero, 0, rs1, 0, 0),
+                _ => illegal(),
+            },
             _ => illegal(),
         },
         0x73 => decode_system(raw, rd, f3, rs1, rs2),
@@ -162,13 +164,48 @@ fn decode_op_imm(raw: u32, rd: u32, f3: u32, rs1: u32) -> Op {
         (0, _) if rs1 == 0 => op(Li, rd, 0, 0, imm),
         (0, _) => op(Addi, rd, rs1, 0, imm),
         (1, 0) => op(Slli, rd, rs1, 0, shift),
+        (1, 0x0a) => op(Bseti, rd, rs1, 0, shift),
+        (1, 0x12) => op(Bclri, rd, rs1, 0, shift),
+        (1, 0x1a) => op(Binvi, rd, rs1, 0, shift),
+        (1, 0x18) => match shift {
+            0 => op(Clz, rd, rs1, 0, 0),
+            1 => op(Ctz, rd, rs1, 0, 0),
+            2 => op(Cpop, rd, rs1, 0, 0),
+            4 => op(SextB, rd, rs1, 0, 0),
+            5 => op(SextH, rd, rs1, 0, 0),
+            _ => illegal(),
+        },
         (2, _) => op(Slti, rd, rs1, 0, imm),
         (3, _) => op(Sltiu, rd, rs1, 0, imm),
         (4, _) => op(Xori, rd, rs1, 0, imm),
         (5, 0) => op(Srli, rd, rs1, 0, shift),
         (5, 0x10) => op(Srai, rd, rs1, 0, shift),
+        (5, 0x12) => op(Bexti, rd, rs1, 0, shift),
+        (5, 0x18) => op(Rori, rd, rs1, 0, shift),
+        (5, 0x0a) if shift == 7 => op(OrcB, rd, rs1, 0, 0),
+        (5, 0x1a) if shift == 0x38 => op(Rev8, rd, rs1, 0, 0),
         (6, _) => op(Ori, rd, rs1, 0, imm),
         (7, _) => op(Andi, rd, rs1, 0, imm),
+        _ => illegal(),
+    }
+}
+
+fn decode_op_imm_32(raw: u32, rd: u32, f3: u32, rs1: u32, rs2: u32) -> Op {
+    use Kind::*;
+    let shift = bits(raw, 25, 20) as i32;
+    match (f3, raw >> 25) {
+        (0, _) => op(Addiw, rd, rs1, 0, imm_i(raw)),
+        (1, 0) => op(Slliw, rd, rs1, 0, shift),
+        (1, 4 | 5) => op(SlliUw, rd, rs1, 0, shift),
+        (1, 0x30) => match rs2 {
+            0 => op(Clzw, rd, rs1, 0, 0),
+            1 => op(Ctzw, rd, rs1, 0, 0),
+            2 => op(Cpopw, rd, rs1, 0, 0),
+            _ => illegal(),
+        },
+        (5, 0) => op(Srliw, rd, rs1, 0, shift),
+        (5, 0x20) => op(Sraiw, rd, rs1, 0, shift),
+        (5, 0x30) => op(Roriw, rd, rs1, 0, shift),
         _ => illegal(),
     }
 }
@@ -194,6 +231,24 @@ fn decode_op(raw: u32, rd: u32, f3: u32, rs1: u32, rs2: u32) -> Op {
         (1, 5) => Divu,
         (1, 6) => Rem,
         (1, 7) => Remu,
+        (0x10, 2) => Sh1add,
+        (0x10, 4) => Sh2add,
+        (0x10, 6) => Sh3add,
+        (0x20, 4) => Xnor,
+        (0x20, 6) => Orn,
+        (0x20, 7) => Andn,
+        (5, 4) => Min,
+        (5, 5) => Minu,
+        (5, 6) => Max,
+        (5, 7) => Maxu,
+        (0x30, 1) => Rol,
+        (0x30, 5) => Ror,
+        (0x14, 1) => Bset,
+        (0x24, 1) => Bclr,
+        (0x24, 5) => Bext,
+        (0x34, 1) => Binv,
+        (7, 5) => CzeroEqz,
+        (7, 7) => CzeroNez,
         _ => return illegal(),
     };
     op(kind, rd, rs1, rs2, 0)
@@ -212,6 +267,13 @@ fn decode_op_32(raw: u32, rd: u32, f3: u32, rs1: u32, rs2: u32) -> Op {
         (1, 5) => Divuw,
         (1, 6) => Remw,
         (1, 7) => Remuw,
+        (4, 0) => AddUw,
+        (4, 4) if rs2 == 0 => ZextH,
+        (0x10, 2) => Sh1addUw,
+        (0x10, 4) => Sh2addUw,
+        (0x10, 6) => Sh3addUw,
+        (0x30, 1) => Rolw,
+        (0x30, 5) => Rorw,
         _ => return illegal(),
     };
     op(kind, rd, rs1, rs2, 0)

@@ -312,6 +312,54 @@ impl Core {
                             let (a, b) = (x!(rs1) as u32, x!(rs2) as u32);
                             set!(sext32!(a.checked_rem(b).unwrap_or(a)));
                         }
+                        Kind::AddUw => set!(x!(rs2).wrapping_add(zext32(x!(rs1)))),
+                        Kind::Sh1add => set!(x!(rs2).wrapping_add(x!(rs1) << 1)),
+                        Kind::Sh2add => set!(x!(rs2).wrapping_add(x!(rs1) << 2)),
+                        Kind::Sh3add => set!(x!(rs2).wrapping_add(x!(rs1) << 3)),
+                        Kind::Sh1addUw => set!(x!(rs2).wrapping_add(zext32(x!(rs1)) << 1)),
+                        Kind::Sh2addUw => set!(x!(rs2).wrapping_add(zext32(x!(rs1)) << 2)),
+                        Kind::Sh3addUw => set!(x!(rs2).wrapping_add(zext32(x!(rs1)) << 3)),
+                        Kind::SlliUw => set!(zext32(x!(rs1)) << (op.imm & 63)),
+                        Kind::Andn => set!(x!(rs1) & !x!(rs2)),
+                        Kind::Orn => set!(x!(rs1) | !x!(rs2)),
+                        Kind::Xnor => set!(!(x!(rs1) ^ x!(rs2))),
+                        Kind::Clz => set!(u64::from(x!(rs1).leading_zeros())),
+                        Kind::Ctz => set!(u64::from(x!(rs1).trailing_zeros())),
+                        Kind::Cpop => set!(u64::from(x!(rs1).count_ones())),
+                        Kind::Clzw => set!(u64::from((x!(rs1) as u32).leading_zeros())),
+                        Kind::Ctzw => set!(u64::from((x!(rs1) as u32).trailing_zeros())),
+                        Kind::Cpopw => set!(u64::from((x!(rs1) as u32).count_ones())),
+                        Kind::Max => set!((x!(rs1) as i64).max(x!(rs2) as i64) as u64),
+                        Kind::Maxu => set!(x!(rs1).max(x!(rs2))),
+                        Kind::Min => set!((x!(rs1) as i64).min(x!(rs2) as i64) as u64),
+                        Kind::Minu => set!(x!(rs1).min(x!(rs2))),
+                        Kind::SextB => set!(x!(rs1) as i8 as i64 as u64),
+                        Kind::SextH => set!(x!(rs1) as i16 as i64 as u64),
+                        Kind::ZextH => set!(u64::from(x!(rs1) as u16)),
+                        Kind::Rol => set!(x!(rs1).rotate_left(x!(rs2) as u32 & 63)),
+                        Kind::Ror => set!(x!(rs1).rotate_right(x!(rs2) as u32 & 63)),
+                        Kind::Rori => set!(x!(rs1).rotate_right(op.imm as u32 & 63)),
+                        Kind::Rolw => {
+                            set!(sext32!((x!(rs1) as u32).rotate_left(x!(rs2) as u32 & 31)));
+                        }
+                        Kind::Rorw => {
+                            set!(sext32!((x!(rs1) as u32).rotate_right(x!(rs2) as u32 & 31)));
+                        }
+                        Kind::Roriw => {
+                            set!(sext32!((x!(rs1) as u32).rotate_right(op.imm as u32 & 31)));
+                        }
+                        Kind::OrcB => set!(orc_b(x!(rs1))),
+                        Kind::Rev8 => set!(x!(rs1).swap_bytes()),
+                        Kind::Bclr => set!(x!(rs1) & !(1 << (x!(rs2) & 63))),
+                        Kind::Bclri => set!(x!(rs1) & !(1 << (op.imm & 63))),
+                        Kind::Bext => set!(x!(rs1) >> (x!(rs2) & 63) & 1),
+                        Kind::Bexti => set!(x!(rs1) >> (op.imm & 63) & 1),
+                        Kind::Binv => set!(x!(rs1) ^ 1 << (x!(rs2) & 63)),
+                        Kind::Binvi => set!(x!(rs1) ^ 1 << (op.imm & 63)),
+                        Kind::Bset => set!(x!(rs1) | 1 << (x!(rs2) & 63)),
+                        Kind::Bseti => set!(x!(rs1) | 1 << (op.imm & 63)),
+                        Kind::CzeroEqz => set!(if x!(rs2) == 0 { 0 } else { x!(rs1) }),
+                        Kind::CzeroNez => set!(if x!(rs2) != 0 { 0 } else { x!(rs1) }),
                         Kind::Lb => load!(i8, 1, i64),
                         Kind::Lh => load!(i16, 2, i64),
                         Kind::Lw => load!(i32, 4, i64),
@@ -384,7 +432,7 @@ impl Core {
         }
     }
 
-    /// Atomics, system and floating-point instructions.
+    /// Atomics, cache-block, system and floating-point instructions.
     #[inline(never)]
     fn rare(&mut self, hart: &mut Hart, env: &mut Env, op: &Op, k: usize, pc: u64) -> Flow {
         let kind = op.kind as u8;
@@ -395,7 +443,12 @@ impl Core {
         } else if kind >= Kind::FenceI as u8 {
             self.system(hart, env, op, k, pc)
         } else {
-            match self.atomic(hart, env, op) {
+            let done = if kind >= Kind::CboInval as u8 {
+                self.cache_block(hart, env, op)
+            } else {
+                self.atomic(hart, env, op)
+            };
+            match done {
                 Ok(()) if self.must_look(env) => Flow::Look,
                 Ok(()) => Flow::Next,
                 Err(exception) => Flow::Trap(exception),
@@ -406,6 +459,18 @@ impl Core {
 
 fn div(a: i64, b: i64) -> i64 {
     if b == 0 { -1 } else { a.wrapping_div(b) }
+}
+
+fn zext32(value: u64) -> u64 {
+    u64::from(value as u32)
+}
+
+/// Each byte that isn't 0 becomes 0xff.
+fn orc_b(value: u64) -> u64 {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    // The top bit of each byte: set if any bit of the byte is.
+    let any = ((value & LOW) + LOW | value) & !LOW;
+    (any >> 7) * 0xff
 }
 
 fn rem(a: i64, b: i64) -> i64 {

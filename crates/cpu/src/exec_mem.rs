@@ -26,7 +26,7 @@ fn crosses_page(va: u64, size: usize) -> bool {
 
 impl Core {
     /// Physical address of `len` bytes at `va`, which are within one page.
-    fn translate(
+    pub(crate) fn translate(
         &mut self,
         env: &mut Env,
         va: u64,
@@ -123,7 +123,7 @@ impl Core {
     }
 
     /// Stores to RAM through the page states; `va` has just been translated.
-    fn store_ram(&mut self, env: &mut Env, va: u64, pa: u64, bytes: &[u8]) {
+    pub(crate) fn store_ram(&mut self, env: &mut Env, va: u64, pa: u64, bytes: &[u8]) {
         let page = (pa.wrapping_sub(RAM_BASE) >> PAGE_SHIFT) as usize;
         let stored = env.mem.store(pa, bytes);
         debug_assert!(stored.is_ok(), "the caller checked that it is RAM");

@@ -17,6 +17,7 @@ mod csr;
 mod decode;
 mod engine;
 mod exec;
+mod exec_cbo;
 mod exec_fp;
 mod exec_mem;
 mod exec_system;

@@ -10,12 +10,18 @@ pub(crate) enum Kind {
     Addi, Slti, Sltiu, Xori, Ori, Andi, Slli, Srli, Srai, Addiw, Slliw, Srliw, Sraiw,
     Add, Sub, Sll, Slt, Sltu, Xor, Srl, Sra, Or, And, Addw, Subw, Sllw, Srlw, Sraw,
     Mul, Mulh, Mulhsu, Mulhu, Div, Divu, Rem, Remu, Mulw, Divw, Divuw, Remw, Remuw,
+    // Zba, Zbb, Zbs, Zicond.
+    AddUw, Sh1add, Sh2add, Sh3add, Sh1addUw, Sh2addUw, Sh3addUw, SlliUw,
+    Andn, Orn, Xnor, Clz, Ctz, Cpop, Clzw, Ctzw, Cpopw, Max, Maxu, Min, Minu, SextB, SextH, ZextH,
+    Rol, Ror, Rori, Rolw, Rorw, Roriw, OrcB, Rev8,
+    Bclr, Bclri, Bext, Bexti, Binv, Binvi, Bset, Bseti, CzeroEqz, CzeroNez,
     Lb, Lh, Lw, Ld, Lbu, Lhu, Lwu, Sb, Sh, Sw, Sd, Flw, Fld, Fsw, Fsd,
     Beq, Bne, Blt, Bge, Bltu, Bgeu, Jal, Jalr,
     // From here on: out of line.
     LrW, LrD, ScW, ScD,
     AmoSwapW, AmoAddW, AmoXorW, AmoAndW, AmoOrW, AmoMinW, AmoMaxW, AmoMinuW, AmoMaxuW,
     AmoSwapD, AmoAddD, AmoXorD, AmoAndD, AmoOrD, AmoMinD, AmoMaxD, AmoMinuD, AmoMaxuD,
+    CboInval, CboClean, CboFlush, CboZero,
     Fence, FenceI, Ecall, Ebreak, Sret, Mret, Wfi, SfenceVma,
     SinvalVma, SfenceWInval, SfenceInvalIr, Pause, WrsNto, WrsSto,
     Csrrw, Csrrs, Csrrc, Csrrwi, Csrrsi, Csrrci,
