@@ -104,6 +104,11 @@ pub(crate) fn amo(f5: u32, double: bool, rd: u32, rs1: u32, rs2: u32) -> u32 {
     r(f5 << 2, rs2, rs1, 2 + u32::from(double), rd, 0x2f)
 }
 
+/// Cache-block operations: 0 inval, 1 clean, 2 flush, 4 zero.
+pub(crate) fn cbo(which: i32, rs1: u32) -> u32 {
+    i(which, rs1, 2, 0, 0x0f)
+}
+
 pub(crate) fn csrrw(rd: u32, csr: u32, rs1: u32) -> u32 {
     csr << 20 | rs1 << 15 | 1 << 12 | rd << 7 | 0x73
 }

@@ -3,7 +3,7 @@
 use crate::asm::*;
 use crate::world::*;
 
-const EDGES: [u64; 14] = [
+pub(crate) const EDGES: [u64; 14] = [
     0,
     1,
     2,
@@ -20,7 +20,7 @@ const EDGES: [u64; 14] = [
     0xdead_beef_cafe_f00d,
 ];
 
-fn word(v: u64) -> u64 {
+pub(crate) fn word(v: u64) -> u64 {
     v as i32 as i64 as u64
 }
 
@@ -42,7 +42,7 @@ fn divide(a: i128, b: i128, bits: u32) -> (u64, u64) {
     ((a / b) as u64, (a % b) as u64)
 }
 
-type Binary = (u32, u32, u32, fn(u64, u64) -> u64);
+pub(crate) type Binary = (u32, u32, u32, fn(u64, u64) -> u64);
 
 /// funct7, funct3, opcode, meaning.
 const BINARY: [Binary; 28] = [
@@ -98,7 +98,12 @@ const BINARY: [Binary; 28] = [
 
 #[test]
 fn register_operations_on_edge_values() {
-    for (f7, f3, opcode, meaning) in BINARY {
+    on_edge_values(&BINARY);
+}
+
+/// Runs each instruction on all pairs of [`EDGES`], also with rd = rs1 and rd = x0.
+pub(crate) fn on_edge_values(table: &[Binary]) {
+    for (f7, f3, opcode, meaning) in table.iter().copied() {
         let mut want = Vec::new();
         let mut world = World::new(|a| {
             // x3 walks the operands, x4 the results.
@@ -142,7 +147,6 @@ fn register_operations_on_edge_values() {
 
 #[test]
 fn immediate_operations() {
-    type Unary = (u32, fn(u64) -> u64);
     let table: [Unary; 22] = [
         (addi(5, 1, -2048), |a| a.wrapping_sub(2048)),
         (addi(5, 1, 2047), |a| a.wrapping_add(2047)),
@@ -169,7 +173,14 @@ fn immediate_operations() {
         (lui(5, 0x7ffff), |_| 0x7fff_f000),
         (auipc(5, 0xfffff), |_| CODE + 4 - 0x1000),
     ];
-    for (op, meaning) in table {
+    on_edges(&table);
+}
+
+/// An instruction from x1 to x5, and its meaning.
+pub(crate) type Unary = (u32, fn(u64) -> u64);
+
+pub(crate) fn on_edges(table: &[Unary]) {
+    for (op, meaning) in table.iter().copied() {
         for x in EDGES {
             let mut world = World::new(|a| {
                 a.ops(&[NOP, op]);
@@ -184,7 +195,7 @@ fn immediate_operations() {
 
 #[test]
 fn reserved_encodings_are_illegal() {
-    for op in [
+    all_illegal(&[
         i(0x800, 1, 1, 5, 0x13),
         i(0x200, 1, 5, 5, 0x13),
         i(32, 1, 1, 5, 0x1b),
@@ -206,7 +217,12 @@ fn reserved_encodings_are_illegal() {
         0x0000_505b,
         0x0000_007f,
         ILLEGAL,
-    ] {
+    ]);
+}
+
+/// Each of the words traps as an illegal instruction and does nothing else.
+pub(crate) fn all_illegal(words: &[u32]) {
+    for op in words.iter().copied() {
         let mut world = World::new(|a| {
             a.ops(&[addi(5, 0, 7), op]);
         });

@@ -4,6 +4,8 @@
 
 mod asm;
 mod atomics;
+mod bits;
+mod cbo;
 mod code;
 mod coherence;
 mod compressed;

@@ -50,7 +50,15 @@ fn offset(rng: &mut Rng) -> i32 {
 fn arithmetic(rng: &mut Rng) -> u32 {
     let (rd, a, b) = (rd(rng), rs(rng), rs(rng));
     let f3 = rng.below(8) as u32;
-    match rng.below(6) {
+    match rng.below(8) {
+        6 => bits(rng),
+        7 => i(
+            rng.pick(&UNARY),
+            a,
+            1 | (f3 & 4),
+            rd,
+            rng.pick(&[0x13, 0x1b]),
+        ),
         0 => {
             let f7 = rng.pick(&[0, 0, 0x20]);
             r(f7, b, a, f3, rd, 0x33)
@@ -75,6 +83,20 @@ fn arithmetic(rng: &mut Rng) -> u32 {
         },
         _ => (rng.next() as u32) << 12 | rd << 7 | rng.pick(&[0x37, 0x17]),
     }
+}
+
+/// Immediates of Zba, Zbb and Zbs; some are reserved with some opcodes.
+const UNARY: [i32; 17] = [
+    0x600, 0x601, 0x602, 0x604, 0x605, 0x287, 0x6b8, 0x603, 0x080, 0x09f, 0x280, 0x2bf, 0x481,
+    0x4bf, 0x687, 0x61f, 0x63f,
+];
+
+/// Zba, Zbb, Zbs and Zicond on registers; some are reserved.
+fn bits(rng: &mut Rng) -> u32 {
+    let f7 = rng.pick(&[0x10, 0x20, 4, 5, 5, 0x30, 0x14, 0x24, 0x34, 7]);
+    let b = if f7 == 4 && rng.chance(2) { 0 } else { rs(rng) };
+    let f3 = rng.below(8) as u32;
+    r(f7, b, rs(rng), f3, rd(rng), rng.pick(&[0x33, 0x33, 0x3b]))
 }
 
 fn float(rng: &mut Rng) -> u32 {
@@ -219,6 +241,13 @@ fn rewrite<'a>(asm: &'a mut Asm, rng: &mut Rng) -> &'a mut Asm {
     let to = 8 * rng.below(32) as i32;
     match rng.below(6) {
         0 => asm.op(store(rng.below(4) as u32, rs(rng), CODE_BASE, offset(rng))),
+        // Zeros over data, now and then over code or tables.
+        5 => {
+            let at = rng.pick(&[2, 8, 9, 8, 9, CODE_BASE, TABLES]);
+            let far = if at == CODE_BASE { 0x600 } else { 0 };
+            asm.op(addi(5, at, far + 64 * rng.below(8) as i32))
+                .op(cbo(rng.pick(&[0, 1, 2, 4, 4, 4]), 5))
+        }
         // Copy code over code.
         1 => asm
             .op(lw(5, CODE_BASE, offset(rng)))
