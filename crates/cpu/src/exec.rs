@@ -469,7 +469,7 @@ fn zext32(value: u64) -> u64 {
 fn orc_b(value: u64) -> u64 {
     const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
     // The top bit of each byte: set if any bit of the byte is.
-    let any = ((value & LOW) + LOW | value) & !LOW;
+    let any = (((value & LOW) + LOW) | value) & !LOW;
     (any >> 7) * 0xff
 }
 
