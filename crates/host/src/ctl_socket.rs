@@ -6,6 +6,8 @@
 //! {"ok":{...}}            or            {"error":"one sentence"}
 //! ```
 //!
+//! Long work may say how far it is before that, in lines of `{"progress":{...}}`.
+//!
 //! The server only carries: each request goes to the node's loop as a [`CtlCall`], which
 //! answers when it can. A client that is slow, talks nonsense or says too much costs one
 //! thread for a bounded time.
@@ -33,7 +35,7 @@ pub const MAX_ANSWER_BYTES: usize = 1 << 20;
 pub const MAX_CLIENTS: usize = 8;
 /// A request that has not come by then is not waited for.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-/// The node's loop answers within this time; a snapshot of a large guest takes the longest.
+/// The node answers, or says how far it is, within this time.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Pause after an error of the host, such as no free descriptors.
@@ -55,9 +57,12 @@ pub enum CtlRequest {
     Detach {},
     /// Write a snapshot of the VM.
     Snapshot {
-        /// The folder to write it to; none means the node's own choice.
+        /// The file to write it to; none means one in the node's folder.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<PathBuf>,
+        /// Whether a file of that name may be replaced.
+        #[serde(default)]
+        force: bool,
     },
     /// The digest of the guest's state, and at which instruction count.
     Digest {},
@@ -70,6 +75,7 @@ pub type CtlAnswer = Result<Value, String>;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum AnswerLine {
+    Progress(Value),
     Ok(Value),
     Error(String),
 }
@@ -85,13 +91,28 @@ pub struct CtlCall {
 
 /// Answers one request. Dropped without an answer, it tells the client that the node ended.
 #[derive(Debug)]
-pub struct CtlReply(Sender<CtlAnswer>);
+pub struct CtlReply(Sender<AnswerLine>);
 
 impl CtlReply {
+    /// Says how far the work is, if the client keeps up with hearing it; false if it has
+    /// gone. Never blocks.
+    pub fn progress(&self, value: Value) -> bool {
+        // The answer's place is kept free.
+        if !self.0.is_empty() {
+            return true;
+        }
+        let told = self.0.try_send(AnswerLine::Progress(value));
+        !matches!(told, Err(TrySendError::Disconnected(_)))
+    }
+
     /// Answers; never blocks. A client that has gone is no error.
     pub fn send(self, answer: CtlAnswer) {
+        let line = match answer {
+            Ok(value) => AnswerLine::Ok(value),
+            Err(error) => AnswerLine::Error(error),
+        };
         // There is room for the only answer.
-        let _ = self.0.try_send(answer);
+        let _ = self.0.try_send(line);
     }
 }
 
@@ -216,78 +237,113 @@ fn accept(socket: &UnixListener, ended: &AtomicBool, calls: &Sender<CtlCall>) {
 }
 
 fn serve(stream: &UnixStream, calls: &Sender<CtlCall>) {
-    let result = read_line(stream, MAX_REQUEST_BYTES, REQUEST_TIMEOUT)
+    let result = Lines::of(stream)
+        .next(MAX_REQUEST_BYTES, REQUEST_TIMEOUT)
         .map_err(|error| error.to_string())
         .and_then(|line| {
             serde_json::from_slice(&line).map_err(|error| format!("not a request: {error}"))
         })
-        .and_then(|request| call(request, calls));
+        .and_then(|request| call(stream, request, calls));
     answer(stream, result);
 }
 
 /// The way to the node's loop and back.
-fn call(request: CtlRequest, calls: &Sender<CtlCall>) -> CtlAnswer {
-    let (sender, answer) = bounded(1);
+fn call(stream: &UnixStream, request: CtlRequest, calls: &Sender<CtlCall>) -> CtlAnswer {
+    // One piece of progress and the answer.
+    let (sender, lines) = bounded(2);
     let reply = CtlReply(sender);
     match calls.try_send(CtlCall { request, reply }) {
         Ok(()) => {}
         Err(TrySendError::Full(_)) => return Err("the node is busy: try again".to_owned()),
         Err(TrySendError::Disconnected(_)) => return Err("the node is ending".to_owned()),
     }
-    match answer.recv_timeout(ANSWER_TIMEOUT) {
-        Ok(answer) => answer,
-        Err(RecvTimeoutError::Timeout) => Err(format!(
-            "the node did not answer within {} s",
-            ANSWER_TIMEOUT.as_secs()
-        )),
-        Err(RecvTimeoutError::Disconnected) => Err("the node ended before it answered".to_owned()),
+    loop {
+        match lines.recv_timeout(ANSWER_TIMEOUT) {
+            Ok(AnswerLine::Ok(value)) => return Ok(value),
+            Ok(AnswerLine::Error(error)) => return Err(error),
+            Ok(progress) => {
+                if write_line(stream, &progress).is_err() {
+                    // Nobody listens: what is being done hears of it by the dropped end.
+                    return Err("the client has gone".to_owned());
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(format!(
+                    "the node did not answer within {} s",
+                    ANSWER_TIMEOUT.as_secs()
+                ));
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err("the node ended before it answered".to_owned());
+            }
+        }
     }
 }
 
-fn answer(mut stream: &UnixStream, answer: CtlAnswer) {
+fn answer(stream: &UnixStream, answer: CtlAnswer) {
     let line = match answer {
         Ok(value) => AnswerLine::Ok(value),
         Err(error) => AnswerLine::Error(error),
     };
-    if let Ok(mut text) = serde_json::to_vec(&line) {
-        text.push(b'\n');
-        // A client that doesn't read or has gone is not waited for.
-        let _ = stream.set_write_timeout(Some(REQUEST_TIMEOUT));
-        let _ = stream.write_all(&text);
-    }
+    let _ = write_line(stream, &line);
 }
 
-/// Reads up to a line end, which is not part of the result. An end of the stream ends the
-/// line too.
-fn read_line(mut stream: &UnixStream, max: usize, timeout: Duration) -> io::Result<Vec<u8>> {
-    let deadline = Instant::now() + timeout;
-    let mut line = Vec::new();
-    let mut piece = [0; 4096];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "no whole line came in time",
-            ));
+/// A client that doesn't read or has gone is not waited for.
+fn write_line(mut stream: &UnixStream, line: &AnswerLine) -> io::Result<()> {
+    let mut text = serde_json::to_vec(line)?;
+    text.push(b'\n');
+    stream.set_write_timeout(Some(REQUEST_TIMEOUT))?;
+    stream.write_all(&text)
+}
+
+/// Reads line by line.
+struct Lines<'a> {
+    stream: &'a UnixStream,
+    /// Read, but not yet handed out.
+    rest: Vec<u8>,
+}
+
+impl<'a> Lines<'a> {
+    fn of(stream: &'a UnixStream) -> Self {
+        Self {
+            stream,
+            rest: Vec::new(),
         }
-        stream.set_read_timeout(Some(left))?;
-        let count = match stream.read(&mut piece) {
-            Ok(0) => return Ok(line),
-            Ok(count) => count,
-            Err(error) => match error.kind() {
-                io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => continue,
-                _ => return Err(error),
-            },
-        };
-        let end = piece[..count].iter().position(|byte| *byte == b'\n');
-        line.extend_from_slice(&piece[..end.unwrap_or(count)]);
-        if line.len() > max {
-            let text = format!("a line of more than {max} bytes");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-        }
-        if end.is_some() {
-            return Ok(line);
+    }
+
+    /// The bytes up to a line end, which is not part of the result. An end of the stream
+    /// ends the line too.
+    fn next(&mut self, max: usize, timeout: Duration) -> io::Result<Vec<u8>> {
+        let deadline = Instant::now() + timeout;
+        let mut piece = [0; 4096];
+        loop {
+            let end = self.rest.iter().position(|byte| *byte == b'\n');
+            if end.unwrap_or(self.rest.len()) > max {
+                let text = format!("a line of more than {max} bytes");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+            if let Some(end) = end {
+                let behind = self.rest.split_off(end + 1);
+                let mut line = std::mem::replace(&mut self.rest, behind);
+                line.pop();
+                return Ok(line);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "no whole line came in time",
+                ));
+            }
+            self.stream.set_read_timeout(Some(left))?;
+            match self.stream.read(&mut piece) {
+                Ok(0) => return Ok(std::mem::take(&mut self.rest)),
+                Ok(count) => self.rest.extend_from_slice(&piece[..count]),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => {}
+                    _ => return Err(error),
+                },
+            }
         }
     }
 }
@@ -325,13 +381,21 @@ pub enum CtlError {
 
 /// Asks the node whose socket is at `path`, `STATE_DIR/NAME/ctl.sock`.
 pub fn request(path: &Path, request: &CtlRequest) -> Result<Value, CtlError> {
+    request_with(path, request, &mut |_| {})
+}
+
+/// The same; `progress` hears how far long work is.
+pub fn request_with(
+    path: &Path,
+    request: &CtlRequest,
+    progress: &mut dyn FnMut(&Value),
+) -> Result<Value, CtlError> {
     let name = || {
         let folder = path.parent().and_then(Path::file_name);
         folder.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     };
-    match converse(path, request) {
-        Ok(AnswerLine::Ok(value)) => Ok(value),
-        Ok(AnswerLine::Error(text)) => Err(CtlError::Refused { name: name(), text }),
+    match converse(path, request, progress) {
+        Ok(answer) => answer.map_err(|text| CtlError::Refused { name: name(), text }),
         Err(error) => Err(match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => CtlError::NotRunning {
                 name: name(),
@@ -346,7 +410,11 @@ pub fn request(path: &Path, request: &CtlRequest) -> Result<Value, CtlError> {
     }
 }
 
-fn converse(path: &Path, request: &CtlRequest) -> io::Result<AnswerLine> {
+fn converse(
+    path: &Path,
+    request: &CtlRequest,
+    progress: &mut dyn FnMut(&Value),
+) -> io::Result<CtlAnswer> {
     let mut stream = UnixStream::connect(path)?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
@@ -355,13 +423,19 @@ fn converse(path: &Path, request: &CtlRequest) -> io::Result<AnswerLine> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         result => result?,
     }
-    let timeout = ANSWER_TIMEOUT + REQUEST_TIMEOUT;
-    let answer = read_line(&stream, MAX_ANSWER_BYTES, timeout)?;
-    if answer.is_empty() {
-        let text = "the node ended before it answered";
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+    let mut lines = Lines::of(&stream);
+    loop {
+        let line = lines.next(MAX_ANSWER_BYTES, ANSWER_TIMEOUT + REQUEST_TIMEOUT)?;
+        if line.is_empty() {
+            let text = "the node ended before it answered";
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+        }
+        match serde_json::from_slice(&line)? {
+            AnswerLine::Progress(value) => progress(&value),
+            AnswerLine::Ok(value) => return Ok(Ok(value)),
+            AnswerLine::Error(error) => return Ok(Err(error)),
+        }
     }
-    Ok(serde_json::from_slice(&answer)?)
 }
 
 #[cfg(test)]

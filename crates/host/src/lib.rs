@@ -12,6 +12,7 @@
 //! - [`lan_port`]: the connection to the user-mode switch.
 //! - [`disk`]: a disk's file and the threads that read and write it.
 //! - [`ctl_socket`]: a person's requests to a running node.
+//! - [`snapshot_file`]: a machine's snapshot as a durable file.
 //! - [`node`]: the loop that joins all of them with the replica.
 //! - [`console`], [`signals`], [`time`], [`random`]: terminal, signals, clocks, dice.
 #![warn(missing_docs)]
@@ -26,6 +27,7 @@ pub mod lan_port;
 pub mod node;
 pub mod random;
 pub mod signals;
+pub mod snapshot_file;
 pub mod store;
 pub mod time;
 

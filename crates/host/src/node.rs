@@ -33,6 +33,7 @@ use crate::store::{NodeStore, StoreError};
 use console::Console;
 use env::HostEnv;
 use journal::Journal;
+use snapshots::FileSnapshot;
 use status::Meter;
 use takeover::Watch;
 
@@ -160,6 +161,7 @@ struct NodeLoop {
     console: Console,
     meter: Meter,
     watch: Watch,
+    file_snapshot: FileSnapshot,
     last_tick_ns: u64,
     ended: Option<Result<ExitReason, NodeError>>,
 }
@@ -245,6 +247,7 @@ impl NodeLoop {
             console: Console::new(store.folder().join("console.log")),
             meter: Meter::default(),
             watch: Watch::default(),
+            file_snapshot: FileSnapshot::default(),
             waiting_frames: vec![None; host.inputs.wires.len()],
             inputs: host.inputs,
             arbiter_replies: host.arbiter_replies,
@@ -475,11 +478,7 @@ impl NodeLoop {
                 };
                 return reply.send(answer);
             }
-            CtlRequest::Snapshot { .. } => {
-                return reply.send(Err(
-                    "snapshots of a running node are not supported by this version".to_owned(),
-                ));
-            }
+            CtlRequest::Snapshot { to, force } => return self.on_snapshot(to, force, reply),
             CtlRequest::Stop {} => Ctl::Stop,
             CtlRequest::Takeover {} => Ctl::Takeover,
             CtlRequest::Detach {} => Ctl::Detach,

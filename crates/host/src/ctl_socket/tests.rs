@@ -44,9 +44,13 @@ fn requests_reach_the_loop_and_answers_the_client() {
         CtlRequest::Stop {},
         CtlRequest::Takeover {},
         CtlRequest::Detach {},
-        CtlRequest::Snapshot { to: None },
+        CtlRequest::Snapshot {
+            to: None,
+            force: false,
+        },
         CtlRequest::Snapshot {
             to: Some(PathBuf::from("/tmp/x")),
+            force: true,
         },
         CtlRequest::Digest {},
     ];
@@ -71,6 +75,37 @@ fn requests_reach_the_loop_and_answers_the_client() {
         }
     }
     node.join().unwrap();
+}
+
+#[test]
+fn long_work_says_how_far_it_is_and_hears_that_nobody_listens() {
+    let s = served(8);
+    let path = s.path.clone();
+    let client = thread::spawn(move || {
+        let mut heard = Vec::new();
+        let answer = request_with(&path, &CtlRequest::Digest {}, &mut |value| {
+            heard.push(value.clone());
+        });
+        (heard, answer.unwrap())
+    });
+    let call = s.calls.recv_timeout(PATIENCE).unwrap();
+    assert!(call.reply.progress(json!(1)));
+    // Never more than one waits, and the answer always finds room.
+    for _ in 0..1000 {
+        assert!(call.reply.progress(json!(2)));
+    }
+    call.reply.send(Ok(json!("done")));
+    let (heard, answer) = client.join().unwrap();
+    assert_eq!(heard[0], json!(1));
+    assert_eq!(answer, json!("done"));
+
+    let mut gone = UnixStream::connect(&s.path).unwrap();
+    gone.write_all(b"{\"op\":\"snapshot\"}\n").unwrap();
+    let call = s.calls.recv_timeout(PATIENCE).unwrap();
+    drop(gone);
+    while call.reply.progress(json!(1)) {
+        thread::yield_now();
+    }
 }
 
 #[test]
