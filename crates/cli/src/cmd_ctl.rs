@@ -1,11 +1,12 @@
 //! `twinvm ctl`: ask a running node.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use twinvm_host::ctl_socket::{CtlRequest, request};
+use twinvm_host::ctl_socket::{CtlRequest, request, request_with};
 use twinvm_host::store::ctl_path;
 
 use crate::vmtoml::VmConfig;
@@ -21,6 +22,8 @@ const STOP_TURN: Duration = Duration::from_millis(50);
   twinvm ctl VM.toml --name a status          who is live, is the VM protected
   twinvm ctl VM.toml --name a status --json   the same for programs
   twinvm ctl VM.toml --name a stop            power the VM off, on both hosts
+  twinvm ctl VM.toml --name a snapshot --out redis.snap
+  twinvm run --from redis.snap                go on from there, alone on any host
 
 Exit codes:
   0    answered; for stop: the VM is off
@@ -40,7 +43,7 @@ pub(crate) struct CtlArgs {
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, clap::Subcommand)]
+#[derive(Debug, Clone, clap::Subcommand)]
 enum What {
     /// Who is live, whether the VM is protected, and how fast all is.
     Status,
@@ -52,6 +55,19 @@ enum What {
     Stop,
     /// The digest of the guest's whole state, and its step count.
     Digest,
+    /// Write the machine's whole state to a file, for `twinvm run --from`. The guest goes on
+    /// meanwhile: it waits only for registers and devices, well below 5 ms. Any node that
+    /// has the machine can: the live one's snapshot is of this moment, a backup's of the step
+    /// that it has replayed. Ending this command gives the snapshot up.
+    Snapshot {
+        /// The file: it appears when it is complete and durable [default: snapshot-STEP in
+        /// the node's folder].
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Replace a file of that name.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 /// Asks; the exit code, or what to say and the exit code.
@@ -65,16 +81,27 @@ pub(crate) fn run(args: CtlArgs) -> Result<u8, (u8, String)> {
         What::Detach => CtlRequest::Detach {},
         What::Stop => CtlRequest::Stop {},
         What::Digest => CtlRequest::Digest {},
+        What::Snapshot { ref out, force } => CtlRequest::Snapshot {
+            // The node may run in another folder.
+            to: match out {
+                Some(path) => Some(std::path::absolute(path).map_err(|e| bad(&e))?),
+                None => None,
+            },
+            force,
+        },
     };
     let socket = ctl_path(&vm.state_dir, &args.name);
-    let answer = request(&socket, &what).map_err(|e| bad(&e))?;
+    let mut shown = Shown::default();
+    let answer = request_with(&socket, &what, &mut |value| shown.progress(value));
+    shown.clear();
+    let answer = answer.map_err(|e| bad(&e))?;
     if matches!(args.what, What::Stop) {
         wait_for_end(&socket)?;
     }
     if args.json {
         println!("{answer}");
     } else {
-        print(args.what, &answer);
+        print(&args.what, &answer);
     }
     Ok(0)
 }
@@ -94,7 +121,7 @@ fn wait_for_end(socket: &Path) -> Result<(), (u8, String)> {
     }
 }
 
-fn print(what: What, answer: &Value) {
+fn print(what: &What, answer: &Value) {
     match what {
         What::Status => print_status(answer),
         What::Digest => println!(
@@ -104,6 +131,34 @@ fn print(what: What, answer: &Value) {
         ),
         What::Takeover | What::Detach => println!("begun"),
         What::Stop => println!("the VM is off"),
+        What::Snapshot { .. } => println!(
+            "{}: step {}, {} bytes; the guest waited {} µs",
+            answer["path"].as_str().unwrap_or_default(),
+            answer["icount"],
+            answer["bytes"],
+            answer["pause_us"]
+        ),
+    }
+}
+
+/// Progress on a person's terminal.
+#[derive(Default)]
+struct Shown(bool);
+
+impl Shown {
+    fn progress(&mut self, value: &Value) {
+        if std::io::stderr().is_terminal()
+            && let Some(bytes) = value["bytes"].as_u64()
+        {
+            eprint!("\r{} MiB written", bytes >> 20);
+            self.0 = true;
+        }
+    }
+
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.0) {
+            eprint!("\r{:30}\r", "");
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod console;
 mod disks;
 mod drive;
 mod end;
+mod from;
 mod recorder;
 mod report;
 mod signature;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use crossbeam_channel::bounded;
 use twinvm_host::console::{RawTerminal, read_stdin};
+use twinvm_host::disk::DiskFile;
 use twinvm_host::lan_port::LanPort;
 use twinvm_host::random::fill_random;
 use twinvm_host::signals::SignalWatch;
@@ -49,6 +51,8 @@ Example:
   twinvm run --kernel vmlinux --initrd initrd.cpio --cmdline console=ttyS0 --memory 256M
   twinvm run VM.toml --disk disk.img
   twinvm run VM.toml --record rec && twinvm replay rec
+  twinvm run --from redis.snap
+  twinvm run VM.toml --from redis.snap --record rec
   twinvm run --firmware fw_dynamic.bin --kernel vmlinux --cmdline console=ttyS0
   twinvm run --firmware test.elf --memory 16M --max-instructions 1000000 --signature test.sig
 
@@ -60,6 +64,12 @@ Exit codes:
   124    the limit of --max-instructions was reached
   125    a fault of our own, or the recording or report could not be written
   130    ended from outside: Ctrl-], SIGINT, SIGTERM or SIGHUP
+
+A run --from a snapshot is that machine with its own memory, files and command line; VM.toml is
+needed only for its network, whose cards are unplugged without it. What VM.toml or options say of
+the machine must be what the snapshot says. The guest doesn't notice the time in between: its
+clocks go on from the snapshot's moment and lag behind the world's by that much, until something
+in the guest sets them (NTP). Connections of that moment have most likely ended at the other end.
 
 The report is JSON: icount (steps since power-on), host_s, cpu_s, mips (million steps per second
 of processor time), peak_rss_bytes, digest (of the guest's final state), exit{reason, code} with
@@ -100,10 +110,13 @@ pub(crate) struct RunArgs {
     /// Write a report of the run there, as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Record the run from power-on in this folder, for `twinvm replay`
+    /// Go on from this snapshot (of `twinvm ctl snapshot`) instead of a power-on
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with = "signature")]
+    from: Option<PathBuf>,
+    /// Record the run from its beginning in this folder, for `twinvm replay`
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
-    /// End after exactly this many steps
+    /// End after exactly this many steps since power-on
     #[arg(long, value_name = "N")]
     max_instructions: Option<u64>,
     /// At the end, write the memory from begin_signature to end_signature there (symbols of the
@@ -136,16 +149,13 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
         check_output("--report", path).map_err(|why| (BAD_INPUT, why))?;
     }
     let files = open_disks(&vm).map_err(|error| bad(&error))?;
-    let config = machine_config(&vm, &files).map_err(|error| bad(&error))?;
-    let signature = match &args.signature {
-        Some(path) => {
-            check_output("--signature", path).map_err(|why| (BAD_INPUT, why))?;
-            Some(Signature::find(path, &vm, &config).map_err(|error| bad(&error))?)
-        }
-        None => None,
+    let (mut machine, signature) = match &args.from {
+        Some(path) => (
+            from::machine(path, &args, &vm, &files).map_err(|error| bad(&error))?,
+            None,
+        ),
+        None => power_on(&args, &vm, &files)?,
     };
-    let mut machine = Machine::new(config, power_on().map_err(|error| fault(&error))?)
-        .map_err(|error| bad(&blame(&vm, error)))?;
     let wires = plug(&vm).map_err(|error| bad(&error))?;
     let disks = Disks::start(first_disk_slot(&vm), files).map_err(|error| fault(&error))?;
     let recording = match &args.record {
@@ -160,7 +170,7 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
     let terminal = RawTerminal::enter().map_err(|error| fault(&error))?;
     read_stdin(typed_in).map_err(|error| fault(&error))?;
 
-    let meter = Meter::start();
+    let meter = Meter::start(machine.icount());
     let mut drive = Drive::new(machine, console, signals, wires, disks, recording)
         .map_err(|error| fault(&error))?;
     let result = drive.run(args.max_instructions);
@@ -254,8 +264,28 @@ fn check_output(option: &str, path: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// The machine at its first step, and where it will leave its signature.
+fn power_on(
+    args: &RunArgs,
+    vm: &VmConfig,
+    disks: &[DiskFile],
+) -> Result<(Machine, Option<Signature>), (u8, String)> {
+    let bad = |error: &dyn std::fmt::Display| (BAD_INPUT, error.to_string());
+    let config = machine_config(vm, disks).map_err(|error| bad(&error))?;
+    let signature = match &args.signature {
+        Some(path) => {
+            check_output("--signature", path).map_err(|why| (BAD_INPUT, why))?;
+            Some(Signature::find(path, vm, &config).map_err(|error| bad(&error))?)
+        }
+        None => None,
+    };
+    let drawn = draw().map_err(|error| (FAULT, error.to_string()))?;
+    let machine = Machine::new(config, drawn).map_err(|error| bad(&blame(vm, error)))?;
+    Ok((machine, signature))
+}
+
 /// What is drawn anew at each power-on.
-fn power_on() -> std::io::Result<PowerOn> {
+fn draw() -> std::io::Result<PowerOn> {
     let mut rng_seed = [0; 32];
     fill_random(&mut rng_seed)?;
     Ok(PowerOn {

@@ -101,12 +101,7 @@ pub(crate) fn machine_config(
             disks: disks.len(),
         });
     }
-    let mut images = Images::default();
-    for kind in ImageKind::ALL {
-        if let Some(path) = file(vm, kind) {
-            images = images.with(kind, read(kind, path, vm.memory_bytes)?);
-        }
-    }
+    let images = add_files(Images::default(), vm)?;
     let cards = vm.nets.iter().map(|net| SlotConfig::Net { mac: net.mac.0 });
     let disks = (0..).zip(disks).map(|(number, disk)| {
         SlotConfig::Disk(DiskConfig {
@@ -126,6 +121,16 @@ pub(crate) fn machine_config(
             vmtoml::OnReset::Exit => OnReset::Exit,
         },
     })
+}
+
+/// Reads the files that the VM's description names.
+pub(crate) fn add_files(mut images: Images, vm: &VmConfig) -> Result<Images, GuestError> {
+    for kind in ImageKind::ALL {
+        if let Some(path) = file(vm, kind) {
+            images = images.with(kind, read(kind, path, vm.memory_bytes)?);
+        }
+    }
+    Ok(images)
 }
 
 /// Names the file that a machine could not be made of.

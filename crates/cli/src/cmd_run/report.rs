@@ -10,15 +10,18 @@ use twinvm_host::time::{mono_ns, peak_rss_bytes, process_cpu_ns};
 use super::drive::Ended;
 use super::end::End;
 
-/// Measures from power-on on.
+/// Measures from the run's beginning on.
 pub(crate) struct Meter {
+    icount: u64,
     host_ns: u64,
     cpu_ns: u64,
 }
 
 impl Meter {
-    pub(crate) fn start() -> Self {
+    /// From this step on.
+    pub(crate) fn start(icount: u64) -> Self {
         Self {
+            icount,
             host_ns: mono_ns(),
             cpu_ns: process_cpu_ns(),
         }
@@ -56,7 +59,7 @@ impl Report {
             icount: ended.icount,
             host_s: seconds(meter.host_ns, ended.host_ns),
             cpu_s,
-            mips: ended.icount as f64 / 1e6 / cpu_s.max(1e-9),
+            mips: ended.icount.saturating_sub(meter.icount) as f64 / 1e6 / cpu_s.max(1e-9),
             peak_rss_bytes: peak_rss_bytes(),
             digest: format!("{:032x}", ended.digest),
             exit: Exit {

@@ -1,0 +1,126 @@
+//! Going on from a snapshot's file: the machine is the snapshot's own, and what else is said
+//! of it must agree.
+
+use std::path::{Path, PathBuf};
+
+use twinvm_host::disk::DiskFile;
+use twinvm_host::snapshot_file::{self, SnapshotFileError};
+use twinvm_machine::{Machine, MachineConfig, OnReset, SlotConfig};
+
+use super::{ResetArg, RunArgs};
+use crate::guest::{GuestError, add_files, machine_config};
+use crate::vmtoml::VmConfig;
+
+/// Why a run can't go on from a snapshot.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FromError {
+    /// The file.
+    #[error("--from {0}")]
+    File(#[from] SnapshotFileError),
+    /// The VM's description, which is compared.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    /// The snapshot is of another machine than described.
+    #[error(
+        "--from {}: {field} is {theirs:?} in the snapshot, {ours:?} {here}: a snapshot goes on as \
+         the machine that it is",
+        path.display()
+    )]
+    Field {
+        /// The snapshot.
+        path: PathBuf,
+        /// The first field that differs.
+        field: String,
+        /// Its value in the snapshot.
+        theirs: String,
+        /// Its value as described.
+        ours: String,
+        /// Where that stands.
+        here: String,
+    },
+    /// Disks are plugged in by a VM's file.
+    #[error(
+        "--from {}: a machine with disks needs the VM's file that names all of them: give VM.toml",
+        .0.display()
+    )]
+    Disks(PathBuf),
+    /// It is over before it begins.
+    #[error(
+        "--max-instructions {limit}: the snapshot is of step {icount} already, and steps are \
+         counted since power-on"
+    )]
+    Limit {
+        /// The limit.
+        limit: u64,
+        /// The snapshot's step.
+        icount: u64,
+    },
+}
+
+/// The machine of the snapshot at `path`, if nothing that is said of it contradicts.
+pub(crate) fn machine(
+    path: &Path,
+    args: &RunArgs,
+    vm: &VmConfig,
+    disks: &[DiskFile],
+) -> Result<Machine, FromError> {
+    let machine = snapshot_file::restore(path)?;
+    let is_disk = |slot: &SlotConfig| matches!(slot, SlotConfig::Disk(_));
+    let has_disks = !disks.is_empty() || machine.config().slots.iter().any(is_disk);
+    if has_disks && args.file.is_none() {
+        return Err(FromError::Disks(path.to_owned()));
+    }
+    let described = described(args, vm, disks, machine.config())?;
+    let missing = (String::new(), "missing".to_owned());
+    let (theirs, ours) = (machine.config().fields(), described.fields());
+    for n in 0..theirs.len().max(ours.len()) {
+        let their = theirs.get(n).unwrap_or(&missing);
+        let our = ours.get(n).unwrap_or(&missing);
+        if their != our {
+            return Err(FromError::Field {
+                path: path.to_owned(),
+                field: if n < theirs.len() { &their.0 } else { &our.0 }.clone(),
+                theirs: their.1.clone(),
+                ours: our.1.clone(),
+                here: match &args.file {
+                    Some(file) => format!("by {} and options", file.display()),
+                    None => "by the options".to_owned(),
+                },
+            });
+        }
+    }
+    let icount = machine.icount();
+    match args.max_instructions {
+        Some(limit) if limit <= icount => Err(FromError::Limit { limit, icount }),
+        _ => Ok(machine),
+    }
+}
+
+/// What file and options say; where they say nothing, the snapshot's own.
+fn described(
+    args: &RunArgs,
+    vm: &VmConfig,
+    disks: &[DiskFile],
+    own: &MachineConfig,
+) -> Result<MachineConfig, GuestError> {
+    if args.file.is_some() {
+        return machine_config(vm, disks);
+    }
+    let mut config = own.clone();
+    config.images = add_files(config.images, vm)?;
+    if args.memory.is_some() {
+        config.ram_bytes = vm.memory_bytes;
+    }
+    if let Some(harts) = args.harts {
+        config.harts = harts;
+    }
+    if let Some(cmdline) = &args.cmdline {
+        config.cmdline.clone_from(cmdline);
+    }
+    match args.on_reset {
+        Some(ResetArg::Restart) => config.on_reset = OnReset::Restart,
+        Some(ResetArg::Exit) => config.on_reset = OnReset::Exit,
+        None => {}
+    }
+    Ok(config)
+}
