@@ -8,4 +8,5 @@ mod cluster;
 mod input;
 mod redis;
 mod rights;
+mod snapshot;
 mod stop;
