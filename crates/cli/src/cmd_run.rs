@@ -98,7 +98,7 @@ pub(crate) struct RunArgs {
     /// Size of RAM, such as 256M [default: the file's, else 512M]
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
-    /// Number of harts; this version runs 1
+    /// Number of harts, 1 to 8 [default: the file's, else 1]. They run in turn, on one host thread
     #[arg(long, value_name = "N")]
     harts: Option<u32>,
     /// What a reset of the guest does [default: the file's, else restart]

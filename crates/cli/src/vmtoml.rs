@@ -13,6 +13,8 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use twinvm_machine::MAX_HARTS;
+
 pub(crate) use error::{Problem, VmTomlError};
 use table::{Document, Table};
 pub(crate) use values::{Channel, MEMORY_EXPECTED, MacAddr, memory};
@@ -48,7 +50,6 @@ const PROTECT_KEYS: &[&str] = &["heartbeat_ms", "suspect_ms", "stall_ms", "cold_
 /// The longest time a limit in `[protect]` may be: an hour.
 const MAX_LIMIT_MS: u64 = 3_600_000;
 const MAX_COLD_DELAY_MS: u64 = 30 * 24 * 3_600_000;
-const MAX_HARTS: u64 = 32;
 
 /// A whole VM.toml.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,10 +215,7 @@ impl VmConfig {
             .ok_or_else(|| root.missing("name"))?
             .value;
         let memory_bytes = root.memory("memory")?.unwrap_or(DEFAULT_MEMORY_BYTES);
-        let harts = root.integer("harts", 1, MAX_HARTS)?;
-        if let Some(harts) = harts.as_ref().filter(|harts| harts.value > 1) {
-            unsupported.push((harts.line, format!("harts = {}", harts.value)));
-        }
+        let harts = root.integer("harts", 1, MAX_HARTS as u64)?;
         let on_reset = match root.string("on_reset")? {
             None => OnReset::Restart,
             Some(text) => match text.value {

@@ -102,11 +102,13 @@ fn numbers() {
         &["--kernel", &kernel, "--memory", "12X"],
         "--memory 12X: expected whole pages of 4096 bytes, from \"1M\" to \"64G\"",
     );
-    run_refuses(
-        &folder,
-        &["--kernel", &kernel, "--harts", "2"],
-        "harts = 2: this version runs exactly 1 hart",
-    );
+    for harts in ["0", "9"] {
+        run_refuses(
+            &folder,
+            &["--kernel", &kernel, "--harts", harts],
+            &format!("harts = {harts}: expected 1 to 8"),
+        );
+    }
     let long = "x".repeat(2000);
     run_refuses(
         &folder,

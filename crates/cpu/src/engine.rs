@@ -102,22 +102,22 @@ impl Engine {
         }
     }
 
-    /// Steps of virtual time's clock, in ticks, at which the next timer of an
-    /// idle hart is due: for the sleep of the host. `None` if no timer is set.
+    /// Virtual time, in ticks, at which the next timer of an idle hart is due: for
+    /// the sleep of the host. `None` if no timer is set.
     pub fn next_timer(&self, hart: &Hart, env: &Env) -> Option<u64> {
         let lines = env.bus.lines(hart.id);
-        let view = CsrView {
-            clock: &env.clock,
-            icount: env.icount,
-            lines: line_bits(&lines),
-            mtimecmp: lines.mtimecmp,
-        };
-        let alarm = Some(lines.alarm).filter(|alarm| *alarm != u64::MAX);
-        hart.compares(&view)
+        hart.compares(&view(env, &lines))
             .into_iter()
-            .chain([alarm])
+            .chain([Some(lines.alarm)])
             .flatten()
+            .filter(|at| *at != u64::MAX)
             .min()
+    }
+
+    /// Whether the hart would make a step now: it doesn't wait, or what it waits
+    /// for is there.
+    pub fn can_step(&self, hart: &Hart, env: &Env) -> bool {
+        !hart.waiting || hart.wakes(&view(env, &env.bus.lines(hart.id)))
     }
 
     fn refresh_lines(&mut self, hart: &Hart, env: &Env) {
@@ -347,6 +347,15 @@ enum Found {
     /// An instruction on two pages, outside RAM, or where the PMP has a bound:
     /// decoded each time.
     Single(Op),
+}
+
+fn view<'a>(env: &'a Env, lines: &Lines) -> CsrView<'a> {
+    CsrView {
+        clock: &env.clock,
+        icount: env.icount,
+        lines: line_bits(lines),
+        mtimecmp: lines.mtimecmp,
+    }
 }
 
 fn line_bits(lines: &Lines) -> u64 {

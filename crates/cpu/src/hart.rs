@@ -302,6 +302,23 @@ impl Hart {
         }
     }
 
+    /// Whether the supervisor software interrupt is set.
+    pub fn ssip(&self) -> bool {
+        self.mip & irq::SSI != 0
+    }
+
+    /// Sets the hart up to go on at `entry` when it wakes, as SBI's non-retentive
+    /// suspend does (SBI 2.0, section 9.4): S-mode without translation, interrupts
+    /// off, a0 = hart id and a1 = `opaque`. What wakes it stays as it is.
+    pub fn resume_at(&mut self, entry: u64, opaque: u64) {
+        self.mode = Mode::Supervisor;
+        self.set_pc(entry);
+        self.x.0[10] = self.id;
+        self.x.0[11] = opaque;
+        self.satp = 0;
+        self.mstatus &= !status::SIE;
+    }
+
     /// Waits for an interrupt, as WFI does (SBI retentive suspend).
     pub fn wait(&mut self) {
         self.waiting = true;

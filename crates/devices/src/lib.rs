@@ -36,4 +36,4 @@ pub use rtc::{Rtc, RtcState};
 pub use uart::{INPUT_QUEUE_BYTES, Uart16550, UartState};
 
 /// Most harts that one board can have: bounds what a hostile saved state can make us allocate.
-pub const MAX_HARTS: usize = 32;
+pub const MAX_HARTS: usize = 8;

@@ -7,6 +7,7 @@
 
 use crate::config::{ImageKind, MachineConfig, PowerOn};
 use crate::fdt;
+use crate::harts::{HartStatus, Harts};
 use crate::loader::{self, LoadPlan};
 use crate::machine::MachineError;
 use twinvm_cpu::Hart;
@@ -26,7 +27,8 @@ const INFO_BOOT_HART: u64 = 0;
 /// What the reset ROM executes; the words behind it are `entry`, the tree's address and the info.
 const ROM_CODE: [u32; 6] = [
     0x0000_0297, // auipc t0, 0
-    0x0282_8613, // addi a2, t0, INFO_OFFSET
+    // addi a2, t0, INFO_OFFSET
+    (INFO_OFFSET as u32) << 20 | 0x0002_8613,
     0xf140_2573, // csrr a0, mhartid
     0x0202_b583, // ld a1, 32(t0)
     0x0182_b283, // ld t0, 24(t0)
@@ -102,17 +104,21 @@ impl Boot {
             .map_err(does_not_fit)
     }
 
-    /// The hart as it starts.
-    pub(crate) fn hart(&self, id: u64) -> Hart {
-        let mut hart = Hart::new(id, self.plan.entry);
-        if self.firmware {
-            // As the reset ROM leaves it: the engine doesn't fetch from there.
-            hart.set_x(10, id);
-            hart.set_x(11, self.plan.fdt_addr);
-            hart.set_x(12, ROM_BASE + INFO_OFFSET);
-        } else {
+    /// The harts as they start. Without firmware the first one enters the kernel, which starts
+    /// the others through the SBI.
+    pub(crate) fn harts(&self, count: u32) -> Harts {
+        let hart = |id: u32| {
+            if self.firmware {
+                return (Hart::new(u64::from(id), ROM_BASE), HartStatus::Started);
+            }
+            let mut hart = Hart::new(u64::from(id), self.plan.entry);
+            if id > 0 {
+                return (hart, HartStatus::Stopped);
+            }
             hart.enter_supervisor(self.plan.entry, self.plan.fdt_addr);
-        }
-        hart
+            (hart, HartStatus::Started)
+        };
+        let (harts, status) = (0..count).map(hart).unzip();
+        Harts::new(harts, status)
     }
 }

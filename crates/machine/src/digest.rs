@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_128;
 pub struct Digest {
     /// Step count, anchor of virtual time, and whether the machine has ended.
     pub time: u128,
-    /// Registers and CSRs.
+    /// Registers and CSRs of all harts, and whose turn it is.
     pub hart: u128,
     /// All devices.
     pub devices: u128,
@@ -58,7 +58,7 @@ impl Machine {
     pub fn digest(&mut self) -> Digest {
         Digest {
             time: hash_of(&(self.icount, self.clock, self.halted, self.power_on)),
-            hart: hash_of(&self.hart.save()),
+            hart: hash_of(&self.harts.save()),
             devices: hash_of(&self.board.save()),
             ram: self.mem.digest().0,
         }

@@ -4,7 +4,7 @@
 //! Linux kernel's Documentation/devicetree). Virtio slots and harts come in ascending order,
 //! so a guest numbers its disks and network cards by slot.
 
-use twinvm_cpu::TICKS_PER_SECOND;
+use twinvm_cpu::{CACHE_BLOCK_BYTES, EXTENSIONS, TICKS_PER_SECOND};
 use twinvm_devices::MAX_HARTS;
 use twinvm_devices::map::{self, VIRTIO_SLOTS};
 use twinvm_mem::RAM_BASE;
@@ -15,12 +15,6 @@ pub const MAX_FDT_BYTES: u64 = 64 * 1024;
 /// The longest command line: Linux on RISC-V reads 1024 bytes with the final zero and drops
 /// the rest without a word.
 pub const MAX_CMDLINE_BYTES: usize = 1023;
-
-/// The extensions that the engines implement, in the order of `riscv,isa`. Every name here
-/// is a promise to the guest: add one only together with its instructions.
-pub const IMPLEMENTED_EXTENSIONS: &[&str] = &[
-    "i", "m", "a", "f", "d", "c", "zicntr", "zicsr", "zifencei", "zihpm", "sstc", "svadu", "svvptc",
-];
 
 const PHANDLE_PLIC: u32 = 1;
 const PHANDLE_FINISHER: u32 = 2;
@@ -85,16 +79,18 @@ impl Default for FdtConfig {
     /// One hart with what the engines implement, eight virtio slots, nothing to boot and no
     /// RAM: the caller says how much.
     fn default() -> Self {
+        let block = |name: &str| {
+            EXTENSIONS
+                .contains(&name)
+                .then_some(CACHE_BLOCK_BYTES as u32)
+        };
         Self {
             ram_bytes: 0,
             harts: 1,
-            extensions: IMPLEMENTED_EXTENSIONS
-                .iter()
-                .map(|&name| name.to_owned())
-                .collect(),
+            extensions: EXTENSIONS.iter().map(|&name| name.to_owned()).collect(),
             mmu_type: MmuType::Sv39,
-            cbom_block_bytes: None,
-            cboz_block_bytes: None,
+            cbom_block_bytes: block("zicbom"),
+            cboz_block_bytes: block("zicboz"),
             cmdline: String::new(),
             initrd: None,
             rng_seed: None,

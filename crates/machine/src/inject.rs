@@ -128,7 +128,7 @@ impl Machine {
             }
         }
         // DMA may have touched the reserved line.
-        self.hart.end_reservation();
+        self.harts.running_mut().end_reservation();
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The whole machine: a hart, RAM and the devices of the `virt` board, as one
+//! The whole machine: harts, RAM and the devices of the `virt` board, as one
 //! value that runs to an exact step, takes records, and can be saved, restored
 //! and digested.
 //!
@@ -10,6 +10,7 @@ mod boot;
 mod config;
 mod digest;
 pub mod fdt;
+mod harts;
 mod inject;
 pub mod loader;
 mod machine;
@@ -19,6 +20,7 @@ mod snapshot;
 
 pub use config::{ImageKind, Images, MachineConfig, OnReset, PowerOn};
 pub use digest::Digest;
+pub use harts::MAX_HARTS;
 pub use inject::InjectError;
 pub use machine::{Exit, Machine, MachineError};
 pub use output::{Halt, Output, OutputItem};

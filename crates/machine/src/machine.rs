@@ -2,12 +2,11 @@
 
 use crate::boot::Boot;
 use crate::config::{ImageKind, MachineConfig, OnReset, PowerOn};
+use crate::harts::{Harts, MAX_HARTS};
 use crate::loader;
 use crate::output::{Halt, Output, OutputItem};
 use crate::sbi::SbiEffect;
-use twinvm_cpu::{
-    AccessFault, Bus, Clock, Engine, EngineCounters, Env, Exit as CpuExit, Hart, Lines,
-};
+use twinvm_cpu::{AccessFault, Bus, Clock, Engine, EngineCounters, Env, Exit as CpuExit, Lines};
 use twinvm_devices::virtio::DiskRequest;
 use twinvm_devices::{Board, BoardConfig, BoardError, DeviceOutput, FinisherRequest, Now, map};
 use twinvm_mem::{MemError, Memory};
@@ -47,8 +46,8 @@ pub enum MachineError {
     /// The device tree doesn't fit.
     #[error("device tree: {0}")]
     DeviceTree(String),
-    /// More harts than this version runs.
-    #[error("harts = {0}: this version runs exactly 1 hart")]
+    /// No harts, or too many.
+    #[error("harts = {0}: expected 1 to {MAX_HARTS}")]
     Harts(u32),
 }
 
@@ -57,7 +56,7 @@ pub struct Machine {
     pub(crate) config: MachineConfig,
     pub(crate) power_on: PowerOn,
     pub(crate) mem: Memory,
-    pub(crate) hart: Hart,
+    pub(crate) harts: Harts,
     pub(crate) board: Board,
     pub(crate) clock: Clock,
     pub(crate) icount: u64,
@@ -130,7 +129,7 @@ impl Bus for BoardBus<'_> {
 impl Machine {
     /// A machine at power-on: images loaded, the hart at its first instruction.
     pub fn new(config: MachineConfig, power_on: PowerOn) -> Result<Self, MachineError> {
-        if config.harts != 1 {
+        if !(1..=MAX_HARTS).contains(&(config.harts as usize)) {
             return Err(MachineError::Harts(config.harts));
         }
         let mut mem = Memory::new(config.ram_bytes)?;
@@ -139,7 +138,7 @@ impl Machine {
         boot.load(&config, &mut mem)?;
         Ok(Self {
             mem,
-            hart: boot.hart(0),
+            harts: boot.harts(config.harts),
             board,
             clock: Clock {
                 icount: 0,
@@ -186,17 +185,25 @@ impl Machine {
                 icount: self.icount,
                 builtin_sbi,
             };
-            let exit = self.engine.run(&mut self.hart, &mut env, until);
+            let several = self.harts.are_several();
+            if several && env.icount < until && !self.harts.choose(&self.engine, &mut env) {
+                return Exit::Idle {
+                    timer: self.harts.next_timer(&self.engine, &env),
+                };
+            }
+            let limit = until.min(self.harts.turn_end());
+            let exit = self.engine.run(self.harts.running_mut(), &mut env, limit);
             let timer = match exit {
-                CpuExit::Idle => self.engine.next_timer(&self.hart, &env),
+                CpuExit::Idle if !several => self.harts.next_timer(&self.engine, &env),
                 _ => None,
             };
             self.icount = env.icount;
             match exit {
-                CpuExit::Limit => return Exit::Limit,
-                // There is no other hart.
-                CpuExit::Yield => {}
-                CpuExit::Idle => return Exit::Idle { timer },
+                CpuExit::Limit if self.icount >= until => return Exit::Limit,
+                CpuExit::Idle if !several => return Exit::Idle { timer },
+                // The turn is over.
+                CpuExit::Limit | CpuExit::Idle => {}
+                CpuExit::Yield => self.harts.yield_turn(self.icount),
                 CpuExit::Attention => {
                     if self.collect_outputs() {
                         return Exit::Reset;
@@ -204,7 +211,7 @@ impl Machine {
                 }
                 CpuExit::Sbi => match self.sbi_call() {
                     SbiEffect::None => {}
-                    SbiEffect::Suspend => self.hart.wait(),
+                    SbiEffect::Suspend | SbiEffect::SuspendTo { .. } => self.harts.suspend(),
                     SbiEffect::PowerOff => self.halt(Halt::PowerOff),
                     SbiEffect::Reset => {
                         if self.reset_request() {
@@ -258,13 +265,13 @@ impl Machine {
         self.board.reset();
         let loaded = Boot::new(&self.config, &self.power_on).and_then(|boot| {
             boot.load(&self.config, &mut self.mem)?;
-            Ok(boot.hart(0))
+            Ok(boot.harts(self.config.harts))
         });
         // The same configuration was good at power-on.
         match loaded {
-            Ok(mut hart) => {
-                hart.follow(&self.hart, self.icount);
-                self.hart = hart;
+            Ok(mut harts) => {
+                harts.follow(&self.harts, self.icount);
+                self.harts = harts;
             }
             Err(error) => unreachable!("a configuration that powered on must reset: {error}"),
         }
@@ -326,9 +333,9 @@ impl Machine {
         self.halted
     }
 
-    /// Program counter of the next instruction.
+    /// Program counter of the next instruction of the hart that has the turn.
     pub fn pc(&self) -> u64 {
-        self.hart.pc()
+        self.harts.running().pc()
     }
 
     /// Bytes of RAM at physical address `pa`; `None` if they don't all lie there.
@@ -336,9 +343,9 @@ impl Machine {
         self.mem.slice(pa, bytes).ok()
     }
 
-    /// A cheap 16-bit tell-tale over pc and registers, for anchors.
+    /// A cheap 16-bit tell-tale over pc and registers of the hart that has the turn, for anchors.
     pub fn tell_tale(&self) -> u16 {
-        self.hart.tell_tale()
+        self.harts.running().tell_tale()
     }
 
     /// Whether a frame for the device in this slot has room; if not, the host

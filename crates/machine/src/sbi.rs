@@ -1,7 +1,9 @@
 //! The built-in SBI: what firmware would answer a supervisor
 //! (RISC-V Supervisor Binary Interface 2.0). An ECALL is one step.
 
+use crate::harts::HartStatus;
 use crate::machine::Machine;
+use twinvm_cpu::Hart;
 
 const SUCCESS: i64 = 0;
 const ERR_FAILED: i64 = -1;
@@ -21,6 +23,14 @@ const EXT_DBCN: u64 = 0x4442_434e;
 const SPEC_VERSION: u64 = 2 << 24;
 /// Not in the register of implementation ids: "TV".
 const IMPLEMENTATION_ID: u64 = 0x5456;
+const HSM_START: u64 = 0;
+const HSM_STOP: u64 = 1;
+const HSM_STATUS: u64 = 2;
+const HSM_SUSPEND: u64 = 3;
+/// Kinds of suspend: the defaults, with and without the hart's registers.
+const RETENTIVE: u32 = 0;
+const NON_RETENTIVE: u32 = 0x8000_0000;
+
 /// Most bytes one console write takes; the call says how many it took.
 const MAX_CONSOLE_WRITE: u64 = 4096;
 
@@ -31,30 +41,42 @@ pub(crate) enum SbiEffect {
     Reset,
     /// The hart waits for an interrupt.
     Suspend,
+    /// The hart waits for an interrupt, and then goes on elsewhere.
+    SuspendTo {
+        entry: u64,
+        opaque: u64,
+    },
+}
+
+type Answer = (i64, u64, SbiEffect);
+
+fn done(value: u64) -> Answer {
+    (SUCCESS, value, SbiEffect::None)
+}
+
+fn fail(error: i64) -> Answer {
+    (error, 0, SbiEffect::None)
 }
 
 impl Machine {
     /// Answers the ECALL at pc: sets a0 and a1, moves behind it, counts a step.
     pub(crate) fn sbi_call(&mut self) -> SbiEffect {
-        let hart = &self.hart;
+        let hart = self.harts.running();
         let args: [u64; 6] = std::array::from_fn(|n| hart.x(10 + n as u8));
         let (function, extension) = (hart.x(16), hart.x(17));
         let (error, value, effect) = self.dispatch(extension, function, &args);
-        self.hart.set_x(10, error as u64);
-        self.hart.set_x(11, value);
-        self.hart.set_pc(self.hart.pc().wrapping_add(4));
         self.icount += 1;
+        let hart = self.harts.running_mut();
+        hart.set_x(10, error as u64);
+        hart.set_x(11, value);
+        hart.set_pc(hart.pc().wrapping_add(4));
+        if let SbiEffect::SuspendTo { entry, opaque } = effect {
+            hart.resume_at(entry, opaque);
+        }
         effect
     }
 
-    fn dispatch(
-        &mut self,
-        extension: u64,
-        function: u64,
-        args: &[u64; 6],
-    ) -> (i64, u64, SbiEffect) {
-        let done = |value: u64| (SUCCESS, value, SbiEffect::None);
-        let fail = |error: i64| (error, 0, SbiEffect::None);
+    fn dispatch(&mut self, extension: u64, function: u64, args: &[u64; 6]) -> Answer {
         match (extension, function) {
             (EXT_BASE, 0) => done(SPEC_VERSION),
             (EXT_BASE, 1) => done(IMPLEMENTATION_ID),
@@ -66,31 +88,24 @@ impl Machine {
             // mvendorid, marchid, mimpid.
             (EXT_BASE, 4..=6) => done(0),
             (EXT_TIME, 0) => {
-                self.hart.set_stimecmp(args[0]);
+                self.harts.running_mut().set_stimecmp(args[0]);
                 done(0)
             }
-            (EXT_IPI, 0) => match self.selects_this_hart(args[0], args[1]) {
-                Some(true) => {
-                    self.hart.set_ssip(true);
+            (EXT_IPI, 0) => match self.selected_harts(args[0], args[1]) {
+                Some(harts) => {
+                    for id in (0..self.harts.len()).filter(|id| harts >> id & 1 != 0) {
+                        self.harts.get_mut(id).set_ssip(true);
+                    }
                     done(0)
                 }
-                Some(false) => done(0),
                 None => fail(ERR_INVALID_PARAM),
             },
             // Remote fences: translation and fetch are coherent anyway.
-            (EXT_RFENCE, 0..=2) => match self.selects_this_hart(args[0], args[1]) {
+            (EXT_RFENCE, 0..=2) => match self.selected_harts(args[0], args[1]) {
                 Some(_) => done(0),
                 None => fail(ERR_INVALID_PARAM),
             },
-            (EXT_HSM, 0) if args[0] == self.hart.id() => fail(ERR_ALREADY_AVAILABLE),
-            (EXT_HSM, 0) => fail(ERR_INVALID_PARAM),
-            // The only hart can't stop: nobody could start it again.
-            (EXT_HSM, 1) => fail(ERR_FAILED),
-            (EXT_HSM, 2) if args[0] == self.hart.id() => done(0),
-            (EXT_HSM, 2) => fail(ERR_INVALID_PARAM),
-            // Default retentive suspend: as WFI.
-            (EXT_HSM, 3) if args[0] == 0 => (SUCCESS, 0, SbiEffect::Suspend),
-            (EXT_HSM, 3) => fail(ERR_INVALID_PARAM),
+            (EXT_HSM, _) => self.hart_state(function, args),
             (EXT_SRST, 0) => match (args[0] as u32, args[1] as u32) {
                 (0, 0 | 1) => (SUCCESS, 0, SbiEffect::PowerOff),
                 (1 | 2, 0 | 1) => (SUCCESS, 0, SbiEffect::Reset),
@@ -107,35 +122,73 @@ impl Machine {
         }
     }
 
-    fn console_write(&mut self, args: &[u64; 6]) -> (i64, u64, SbiEffect) {
+    /// Hart state management (SBI 2.0, chapter 9).
+    fn hart_state(&mut self, function: u64, args: &[u64; 6]) -> Answer {
+        let named = usize::try_from(args[0])
+            .ok()
+            .and_then(|id| Some((id, self.harts.status(id)?)));
+        let code = |address: u64| address & 1 == 0 && self.mem.contains(address, 2);
+        match (function, named) {
+            (HSM_START, Some((_, HartStatus::Started | HartStatus::Suspended))) => {
+                fail(ERR_ALREADY_AVAILABLE)
+            }
+            (HSM_START, Some(_)) if !code(args[1]) => fail(ERR_INVALID_ADDRESS),
+            (HSM_START, Some((id, HartStatus::Stopped))) => {
+                let mut hart = Hart::new(id as u64, args[1]);
+                hart.enter_supervisor(args[1], args[2]);
+                self.harts.start(hart, self.icount);
+                done(0)
+            }
+            // Nobody could start the last one again.
+            (HSM_STOP, _) => match self.harts.stop() {
+                true => done(0),
+                false => fail(ERR_FAILED),
+            },
+            (HSM_STATUS, Some((_, status))) => done(match status {
+                HartStatus::Started => 0,
+                HartStatus::Stopped => 1,
+                HartStatus::Suspended => 4,
+            }),
+            (HSM_START | HSM_STATUS, None) => fail(ERR_INVALID_PARAM),
+            (HSM_SUSPEND, _) => match args[0] as u32 {
+                RETENTIVE => (SUCCESS, 0, SbiEffect::Suspend),
+                NON_RETENTIVE if !code(args[1]) => fail(ERR_INVALID_ADDRESS),
+                NON_RETENTIVE => {
+                    let (entry, opaque) = (args[1], args[2]);
+                    (SUCCESS, 0, SbiEffect::SuspendTo { entry, opaque })
+                }
+                _ => fail(ERR_INVALID_PARAM),
+            },
+            _ => fail(ERR_NOT_SUPPORTED),
+        }
+    }
+
+    fn console_write(&mut self, args: &[u64; 6]) -> Answer {
         let len = args[0].min(MAX_CONSOLE_WRITE);
         if len == 0 {
-            return (SUCCESS, 0, SbiEffect::None);
+            return done(0);
         }
         match self.mem.slice(args[1], len as usize) {
             Ok(bytes) if args[2] == 0 => {
                 self.console.extend_from_slice(bytes);
-                (SUCCESS, len, SbiEffect::None)
+                done(len)
             }
-            _ => (ERR_INVALID_ADDRESS, 0, SbiEffect::None),
+            _ => fail(ERR_INVALID_ADDRESS),
         }
     }
 
-    /// Whether a hart mask (section 3.1 "hart list parameter") names this hart;
+    /// The harts that a mask names (SBI 2.0, section 3.1, "Hart list parameter"), a bit each;
     /// `None` if it names one that doesn't exist.
-    fn selects_this_hart(&self, mask: u64, base: u64) -> Option<bool> {
+    fn selected_harts(&self, mask: u64, base: u64) -> Option<u64> {
+        let all = (1 << self.harts.len()) - 1;
         if base == u64::MAX {
-            return Some(true);
+            return Some(all);
         }
-        let id = self.hart.id();
-        let named = id
-            .checked_sub(base)
-            .filter(|n| *n < 64)
-            .map_or(0, |n| mask & (1 << n));
-        if mask & !named != 0 {
-            None
-        } else {
-            Some(named != 0)
+        if mask == 0 {
+            return Some(0);
         }
+        let base = u32::try_from(base).ok()?;
+        let harts = mask.checked_shl(base)?;
+        (harts >> base == mask && harts & !all == 0).then_some(harts)
     }
 }

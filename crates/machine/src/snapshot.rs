@@ -14,10 +14,11 @@ mod stream;
 pub use stream::SnapshotStream;
 
 use crate::config::{ImageKind, Images, MachineConfig, OnReset, PowerOn};
+use crate::harts::{Harts, HartsState};
 use crate::machine::{Machine, MachineError};
 use crate::output::Halt;
 use serde::{Deserialize, Serialize};
-use twinvm_cpu::{Clock, Engine, Hart, HartState};
+use twinvm_cpu::{Clock, Engine};
 use twinvm_devices::{Board, BoardState, Persist, SlotConfig, SlotState};
 use twinvm_mem::{Memory, PAGE_BYTES, SnapshotBusy};
 use xxhash_rust::xxh3::Xxh3;
@@ -39,7 +40,7 @@ pub(crate) struct SnapshotHead {
     clock: Clock,
     icount: u64,
     halted: Option<Halt>,
-    hart: HartState,
+    hart_states: HartsState,
     board: BoardState,
     /// Lengths of the images, in the order of [`ImageKind::ALL`], if they are included.
     images: Option<[Option<u64>; ImageKind::ALL.len()]>,
@@ -143,7 +144,7 @@ impl Machine {
             clock: self.clock,
             icount: self.icount,
             halted: self.halted,
-            hart: self.hart.save(),
+            hart_states: self.harts.save(),
             board: self.board.save(),
             images: with_images
                 .then(|| ImageKind::ALL.map(|kind| images.get(kind).map(|i| i.len() as u64))),
@@ -357,7 +358,8 @@ impl Restore {
             }
         };
         let content = |error: &dyn std::fmt::Display| SnapshotError::Content(error.to_string());
-        let hart = Hart::restore(&head.hart).map_err(|e| content(&e))?;
+        let harts = Harts::restore(&head.hart_states, config.harts, head.icount)
+            .map_err(|e| content(&e))?;
         let configured = Board::new(&Machine::board_config(&config, &head.power_on), Vec::new())
             .map_err(MachineError::from)?;
         if !same_devices(&configured.save(), &head.board) {
@@ -366,7 +368,7 @@ impl Restore {
         let board = Board::restore(head.board).map_err(|e| content(&e))?;
         Ok(Machine {
             mem,
-            hart,
+            harts,
             board,
             clock: head.clock,
             icount: head.icount,

@@ -272,14 +272,14 @@ fn errors_name_the_field() {
             harts: 0,
             ..two_harts()
         }),
-        "harts = 0, allowed are 1 to 32"
+        "harts = 0, allowed are 1 to 8"
     );
     assert_eq!(
         error(FdtConfig {
-            harts: 33,
+            harts: 9,
             ..two_harts()
         }),
-        "harts = 33, allowed are 1 to 32"
+        "harts = 9, allowed are 1 to 8"
     );
     assert_eq!(
         error(FdtConfig {

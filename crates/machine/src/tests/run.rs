@@ -41,7 +41,7 @@ fn reset_is_a_step_that_zeroes_ram_and_loads_the_images_again() {
     // The jump of the header, then 12 instructions, the last of them the call.
     assert_eq!(m.run(1_000_000), Exit::Reset);
     assert_eq!(m.icount(), 13);
-    assert_eq!(m.hart.pc(), ENTRY);
+    assert_eq!(m.harts.running().pc(), ENTRY);
     assert_eq!(m.mem.load_u64(0x8040_0000), Ok(0));
     assert_eq!(m.run(13 + 7), Exit::Limit);
     assert_eq!(m.mem.load_u64(0x8040_0000), Ok(1));
@@ -101,7 +101,7 @@ fn a_waiting_guest_goes_on_only_by_a_record() {
     assert_eq!(m.run(100), Exit::Idle { timer: Some(50) });
     m.inject(&anchor(at, 50)).unwrap();
     assert_eq!(m.run(at + 1), Exit::Limit);
-    assert_eq!(m.hart.x(6), 1);
+    assert_eq!(m.harts.running().x(6), 1);
 }
 
 #[test]
@@ -142,9 +142,16 @@ fn records_of_another_step_or_time_are_refused() {
 }
 
 #[test]
-fn more_harts_than_one_are_refused() {
-    let mut config = config(counter());
-    config.harts = 2;
-    let error = Machine::new(config, POWER_ON).err().unwrap().to_string();
-    assert_eq!(error, "harts = 2: this version runs exactly 1 hart");
+fn a_machine_has_one_to_eight_harts() {
+    for (harts, good) in [(0, false), (1, true), (8, true), (9, false)] {
+        let mut config = config(counter());
+        config.harts = harts;
+        match Machine::new(config, POWER_ON) {
+            Ok(_) => assert!(good, "{harts}"),
+            Err(error) => assert_eq!(
+                (good, error.to_string()),
+                (false, format!("harts = {harts}: expected 1 to 8"))
+            ),
+        }
+    }
 }
