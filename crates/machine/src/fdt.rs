@@ -88,7 +88,7 @@ impl Default for FdtConfig {
             ram_bytes: 0,
             harts: 1,
             extensions: EXTENSIONS.iter().map(|&name| name.to_owned()).collect(),
-            mmu_type: MmuType::Sv39,
+            mmu_type: MmuType::Sv48,
             cbom_block_bytes: block("zicbom"),
             cboz_block_bytes: block("zicboz"),
             cmdline: String::new(),

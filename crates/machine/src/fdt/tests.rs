@@ -176,7 +176,7 @@ fn harts_and_their_interrupts() {
     };
     let tree = text(&build(&plain).unwrap());
     assert!(!tree.contains("cpu@1") && !tree.contains("block-size"));
-    assert!(tree.contains("mmu-type = [\"riscv,sv39\"]"));
+    assert!(tree.contains("mmu-type = [\"riscv,sv48\"]"));
     assert!(tree.contains("riscv,isa = [\"rv64imafdc_zicntr_"), "{tree}");
 }
 

@@ -276,7 +276,7 @@ fn cut(code: &[u32], harts: u32, end: u64, slice: u64) -> Machine {
             m.flush_engine();
         }
         if n % 1009 == 0 || (slice > 100 && n % 5 == 0) {
-            let bytes = m.save(false);
+            let bytes = m.save(false).unwrap();
             let again = Machine::restore(&bytes, Some(several(code, harts))).unwrap();
             let mut before = std::mem::replace(&mut m, again);
             assert_eq!(before.digest(), m.digest());
