@@ -170,14 +170,30 @@ fn harts_and_their_interrupts() {
          compatible = [\"sifive,clint0\", \"riscv,clint0\"]\n\
          interrupts-extended = <3 3 3 7 4 3 4 7>\n"
     );
+    let without = FdtConfig {
+        cbom_block_bytes: None,
+        cboz_block_bytes: None,
+        harts: 1,
+        ..two_harts()
+    };
+    let tree = text(&build(&without).unwrap());
+    assert!(!tree.contains("cpu@1") && !tree.contains("block-size"));
+    // What the harts have is said in one place.
     let plain = FdtConfig {
         ram_bytes: 1 << 28,
         ..FdtConfig::default()
     };
     let tree = text(&build(&plain).unwrap());
-    assert!(!tree.contains("cpu@1") && !tree.contains("block-size"));
+    let names: Vec<_> = twinvm_cpu::EXTENSIONS.to_vec();
+    assert!(
+        tree.contains(&format!("riscv,isa-extensions = {names:?}")),
+        "{tree}"
+    );
+    let isa = format!("riscv,isa = [\"rv64imafdc_{}\"]", names[6..].join("_"));
+    assert!(tree.contains(&isa), "{tree}");
+    assert!(tree.contains("riscv,cbom-block-size = <40>\n"));
+    assert!(tree.contains("riscv,cboz-block-size = <40>\n"));
     assert!(tree.contains("mmu-type = [\"riscv,sv48\"]"));
-    assert!(tree.contains("riscv,isa = [\"rv64imafdc_zicntr_"), "{tree}");
 }
 
 #[test]
