@@ -113,8 +113,8 @@ fn handler(a: &mut Asm, kept: Kept, m: bool) {
         xret,
     ];
     let interrupt = [addi(h, 0, 1), r(0, g, h, 1, h, 0x33), csrrc(0, ie, h), xret];
-    a.ops(&[csrr(h, tval), csrr(h, base), csrr(h, ip)]);
-    // Written back: where two causes are allowed, the reference's goes on.
+    // Written back: where two values are allowed, the reference's goes on.
+    a.ops(&[csrr(h, tval), csrw(tval, h), csrr(h, base), csrr(h, ip)]);
     a.op(csrr(g, cause)).op(csrw(cause, g));
     a.op(branch(5, g, 0, 4 + 4 * interrupt.len() as i32));
     a.ops(&interrupt).ops(&sync);
