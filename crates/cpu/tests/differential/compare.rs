@@ -4,13 +4,13 @@ use crate::layout::*;
 use crate::ours::Ours;
 use crate::program::Program;
 use crate::spike::{Commit, Write};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::BufRead;
 use std::ops::Range;
 use twinvm_mem::RAM_BASE;
 
 /// How a program's comparison ended well.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) instructions: u64,
     pub(crate) traps: u64,
@@ -18,6 +18,8 @@ pub(crate) struct Outcome {
     pub(crate) complete: bool,
     /// Differences that the architecture allows, taken over from the reference.
     pub(crate) allowed: u64,
+    /// What the handlers found in mcause and scause, and how often.
+    pub(crate) causes: BTreeMap<u64, u64>,
 }
 
 /// CSRs whose value in the log is compared where it is written; all are read
@@ -100,6 +102,9 @@ pub(crate) fn follow(program: &Program, log: &mut impl BufRead) -> Result<Outcom
             break;
         }
         outcome.instructions += 1;
+        if let (M_CAUSE | S_CAUSE, Some(Write::X(_, cause))) = (commit.pc, commit.writes.first()) {
+            *outcome.causes.entry(*cause).or_default() += 1;
+        }
     }
     outcome.traps = compare.ours.state.traps;
     outcome.allowed = compare.allowed;

@@ -5,7 +5,6 @@
 //! may trap. Nothing here writes to the registers that the program lives on.
 
 use crate::asm::*;
-use crate::layout::BITS;
 use crate::rng::Rng;
 
 /// The registers that random instructions leave alone.
@@ -124,13 +123,7 @@ impl Source<'_> {
         };
         let word = match flavour {
             Flavour::Integer | Flavour::Mixed => self.integer(),
-            Flavour::Bits => {
-                if BITS {
-                    self.bits()
-                } else {
-                    self.integer()
-                }
-            }
+            Flavour::Bits => self.bits(),
             Flavour::Memory => self.memory(),
             Flavour::Atomic => return self.atomic(asm),
             Flavour::Float => self.float(),
@@ -140,13 +133,7 @@ impl Source<'_> {
                 return;
             }
             Flavour::Csr => self.csr(),
-            Flavour::Encoding => {
-                if BITS {
-                    self.encoding()
-                } else {
-                    self.integer()
-                }
-            }
+            Flavour::Encoding => self.encoding(),
         };
         asm.op(word);
     }
@@ -278,7 +265,7 @@ impl Source<'_> {
             9..16 => store(rng.below(4) as u32, b, at, offset),
             16 => i(offset, at, rng.pick(&[2, 3]), b, 0x07),
             17 => s(offset, b, at, rng.pick(&[2, 3]), 0x27),
-            18 if BITS => i(rng.pick(&[0, 1, 2, 4]), at, 2, 0, 0x0f),
+            18 => i(rng.pick(&[0, 1, 2, 4]), at, 2, 0, 0x0f),
             _ => rng.pick(&[FENCE, 0x0330_000f, 0x8330_000f, FENCE_I, PAUSE]),
         }
     }
@@ -477,4 +464,5 @@ pub(crate) const PAUSE: u32 = 0x0100_000f;
 pub(crate) const SINVAL: u32 = 0x1600_0073;
 pub(crate) const SFENCE_W: u32 = 0x1800_0073;
 pub(crate) const SFENCE_IR: u32 = 0x1810_0073;
+pub(crate) const WRS_NTO: u32 = 0x00d0_0073;
 pub(crate) const WRS_STO: u32 = 0x01d0_0073;

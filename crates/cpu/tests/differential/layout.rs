@@ -9,6 +9,9 @@ pub(crate) const DRIVER: u64 = RAM_BASE;
 pub(crate) const DRIVER_END: u64 = RAM_BASE + 0x2_0000;
 pub(crate) const M_HANDLER: u64 = RAM_BASE + 0x2_0000;
 pub(crate) const S_HANDLER: u64 = RAM_BASE + 0x2_1000;
+/// Where the handlers read the cause.
+pub(crate) const M_CAUSE: u64 = M_HANDLER + 0x50;
+pub(crate) const S_CAUSE: u64 = S_HANDLER + 0x50;
 /// The scenes' own code.
 pub(crate) const SEGMENTS: u64 = RAM_BASE + 0x3_0000;
 pub(crate) const SEGMENTS_END: u64 = RAM_BASE + 0x6_0000;

@@ -68,6 +68,9 @@ fn every_instruction_does_what_the_reference_does() {
                 sum.instructions += outcome.instructions;
                 sum.traps += outcome.traps;
                 sum.allowed += outcome.allowed;
+                for (cause, count) in outcome.causes {
+                    *sum.causes.entry(cause).or_default() += count;
+                }
                 complete += u64::from(outcome.complete);
             }
             Err(why) => {
@@ -94,6 +97,14 @@ fn every_instruction_does_what_the_reference_does() {
         sum.traps,
         sum.allowed
     );
+    for (cause, count) in &sum.causes {
+        let kind = if cause >> 63 == 1 {
+            "interrupt"
+        } else {
+            "exception"
+        };
+        println!("  {kind} {}: {count}", cause & 63);
+    }
     assert_eq!(failed, 0, "programs differ");
     // The programs must get somewhere.
     let programs = seed - first;

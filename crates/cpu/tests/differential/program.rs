@@ -115,6 +115,10 @@ fn handler(a: &mut Asm, kept: Kept, m: bool) {
     let interrupt = [addi(h, 0, 1), r(0, g, h, 1, h, 0x33), csrrc(0, ie, h), xret];
     // Written back: where two values are allowed, the reference's goes on.
     a.ops(&[csrr(h, tval), csrw(tval, h), csrr(h, base), csrr(h, ip)]);
+    assert!(
+        a.here() & 0xfff == M_CAUSE & 0xfff,
+        "the handler's cause is elsewhere"
+    );
     a.op(csrr(g, cause)).op(csrw(cause, g));
     a.op(branch(5, g, 0, 4 + 4 * interrupt.len() as i32));
     a.ops(&interrupt).ops(&sync);

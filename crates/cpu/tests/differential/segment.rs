@@ -9,8 +9,17 @@ use crate::rng::Rng;
 use twinvm_cpu::Mode;
 use twinvm_mem::RAM_BASE;
 
-/// mstatus.TVM.
+/// mstatus.TVM and TW.
 const TVM: u64 = 1 << 20;
+const TW: u64 = 1 << 21;
+
+fn csrrsi(rd: u32, csr: u32, imm: u32) -> u32 {
+    csrrwi(rd, csr, imm) ^ 3 << 12
+}
+
+fn csrrci(rd: u32, csr: u32, imm: u32) -> u32 {
+    csrrwi(rd, csr, imm) | 2 << 12
+}
 
 impl Writer<'_> {
     /// The random code of a scene; its virtual address.
@@ -58,6 +67,7 @@ impl Writer<'_> {
             }
             6 if flavour != Flavour::Integer => self.rewrite(scene),
             7 if flavour == Flavour::Csr => self.switch(scene),
+            9 if flavour == Flavour::Csr => self.wait(scene),
             8 if flavour == Flavour::Float => {
                 let (value, f) = (float(self.source.rng), self.source.rng.below(32));
                 let rd = 5 + self.source.rng.below(3) as u32;
@@ -169,6 +179,25 @@ impl Writer<'_> {
         let fence = rng.pick(&[SFENCE, SFENCE, SINVAL]);
         self.code.li(5, slot).li(rd, value);
         self.code.op(sd(rd, 5, 0)).op(fence);
+    }
+
+    /// Where TW makes WFI illegal, WRS.NTO may be or just not wait. WFI where it doesn't
+    /// wait: with an interrupt pending that cannot be taken, or
+    /// where it is illegal.
+    fn wait(&mut self, scene: &Scene) {
+        let (m, tw) = (scene.mode == Mode::Machine, scene.status & TW != 0);
+        if m && !self.returned {
+            let ssip = 2;
+            self.code.op(csrrci(0, 0x300, 8));
+            self.code
+                .op(csrrsi(0, 0x304, ssip))
+                .op(csrrsi(0, 0x344, ssip));
+            self.code.op(WFI).op(WRS_NTO);
+        } else if !m && (scene.mode == Mode::User || tw) && !self.returned {
+            self.code.op(WFI);
+        } else if !self.returned {
+            self.code.op(WRS_NTO);
+        }
     }
 
     /// Another address space, or a return to another mode.
