@@ -199,4 +199,3 @@ pub(crate) fn float(rng: &mut Rng) -> u64 {
         _ => rng.next() << 32 | sign << 31 | exponent(rng, 8) << 23 | fraction(rng, 23),
     }
 }
-pub(crate) const BITS: bool = true;
