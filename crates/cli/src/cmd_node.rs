@@ -4,8 +4,9 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use crate::guest;
-use crate::vmtoml::{Arbiter, Backend, VmConfig};
+use crate::vmtoml::{Arbiter, VmConfig};
 use twinvm_host::node::{NodeOptions, Wire};
+use twinvm_host::port::PortAddress;
 
 /// Runs one of the VM's two nodes on this host.
 #[derive(Debug, clap::Args)]
@@ -47,17 +48,14 @@ fn options(args: NodeArgs) -> Result<NodeOptions, String> {
     let Some(Arbiter::File(arbiter)) = vm.arbiter.clone() else {
         return Err("arbiter: this version knows file:DIR only".to_owned());
     };
-    let wires = vm
-        .nets
-        .iter()
-        .enumerate()
-        .filter_map(|(slot, net)| match &net.backend {
-            Backend::Lan(socket) => Some(Wire {
-                device: slot as u8,
-                socket: socket.clone(),
-            }),
-            Backend::Tap(_) => None,
-        });
+    let wires = (0..).zip(&vm.nets).map(|(device, net)| Wire {
+        device,
+        // A node's own interface is in place of the first card's.
+        address: match &own.tap {
+            Some(name) if device == 0 => PortAddress::Tap(name.clone()),
+            _ => net.backend.clone(),
+        },
+    });
     let machine = guest::machine_config(&vm, &[]).map_err(|error| error.to_string())?;
     // A machine that cannot be made is bad input now, not a fault at the first start.
     let power_on = twinvm_machine::PowerOn {

@@ -15,14 +15,14 @@ use clap::{Args, ValueEnum};
 use crossbeam_channel::bounded;
 use twinvm_host::console::{RawTerminal, read_stdin};
 use twinvm_host::disk::DiskFile;
-use twinvm_host::lan_port::LanPort;
+use twinvm_host::port::{Port, PortError};
 use twinvm_host::random::fill_random;
 use twinvm_host::signals::SignalWatch;
 use twinvm_host::time::wall_ns;
 use twinvm_machine::{Machine, PowerOn};
 
 use crate::guest::{blame, first_disk_slot, machine_config, open_disks};
-use crate::vmtoml::{self, Backend, Disk, OnReset, VmConfig};
+use crate::vmtoml::{self, Disk, OnReset, VmConfig};
 use crate::{BAD_INPUT, FAULT, Outcome};
 use console::Console;
 use disks::Disks;
@@ -32,8 +32,8 @@ use recorder::Recorder;
 use report::{Meter, Report};
 use signature::Signature;
 
-/// Frames from a switch that wait for the guest: a burst of a few round trips.
-const FRAME_QUEUE: usize = 1024;
+/// Packets from the wire that wait for the guest: a burst of a few round trips, 16 MiB at most.
+const FRAME_QUEUE: usize = 256;
 /// Pieces of typed input that wait for the guest.
 const CONSOLE_QUEUE: usize = 16;
 /// Signals that wait to be looked at; the first one ends the run.
@@ -72,8 +72,9 @@ clocks go on from the snapshot's moment and lag behind the world's by that much,
 in the guest sets them (NTP). Connections of that moment have most likely ended at the other end.
 
 The report is JSON: icount (steps since power-on), host_s, cpu_s, mips (million steps per second
-of processor time), peak_rss_bytes, digest (of the guest's final state), exit{reason, code} with
-the reason poweroff, failure, reset, limit, stopped or fault.")]
+of processor time), peak_rss_bytes, digest (of the guest's final state), nets (what went through
+each network card's port), exit{reason, code} with the reason poweroff, failure, reset, limit,
+stopped or fault.")]
 pub(crate) struct RunArgs {
     /// The VM's file
     #[arg(value_name = "VM.toml")]
@@ -294,16 +295,18 @@ fn draw() -> std::io::Result<PowerOn> {
     })
 }
 
-/// Plugs each network card into its switch.
-fn plug(vm: &VmConfig) -> Result<Vec<Wire>, twinvm_host::lan_port::LanPortError> {
-    let mut wires = Vec::new();
-    for (slot, net) in (0..).zip(&vm.nets) {
-        // Other backends were refused with the file.
-        if let Backend::Lan(socket) = &net.backend {
-            let (frames_in, frames) = bounded(FRAME_QUEUE);
-            let port = LanPort::connect(socket, frames_in)?;
-            wires.push(Wire { slot, port, frames });
-        }
-    }
-    Ok(wires)
+/// Plugs each network card in.
+fn plug(vm: &VmConfig) -> Result<Vec<Wire>, PortError> {
+    let wires = (0..).zip(&vm.nets).map(|(slot, net)| {
+        let (frames_in, frames) = bounded(FRAME_QUEUE);
+        let address = net.backend.clone();
+        let port = Port::open(&address, frames_in)?;
+        Ok(Wire {
+            slot,
+            address,
+            port,
+            frames,
+        })
+    });
+    wires.collect()
 }

@@ -13,6 +13,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use twinvm_host::port::PortAddress;
 use twinvm_machine::MAX_HARTS;
 
 pub(crate) use error::{Problem, VmTomlError};
@@ -114,16 +115,7 @@ pub(crate) struct Net {
     /// Its address, the same on both nodes.
     pub(crate) mac: MacAddr,
     /// What it is plugged into.
-    pub(crate) backend: Backend,
-}
-
-/// What a network card is plugged into.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Backend {
-    /// The socket of `twinvm lan`.
-    Lan(PathBuf),
-    /// A TAP interface of the host.
-    Tap(String),
+    pub(crate) backend: PortAddress,
 }
 
 /// A disk.
@@ -231,7 +223,7 @@ impl VmConfig {
                 }
             },
         };
-        let nets = parse_nets(&document, &root, &mut unsupported)?;
+        let nets = parse_nets(&document, &root)?;
         let disks = parse_disks(&document, &root, &mut unsupported)?;
         if nets.len() + disks.len() > MAX_DEVICES {
             let problem = format!(
@@ -355,11 +347,7 @@ fn parse_arbiter(
     Ok(Some(arbiter))
 }
 
-fn parse_nets(
-    document: &Document<'_>,
-    root: &Table<'_, '_>,
-    unsupported: &mut Vec<(usize, String)>,
-) -> Result<Vec<Net>, VmTomlError> {
+fn parse_nets(document: &Document<'_>, root: &Table<'_, '_>) -> Result<Vec<Net>, VmTomlError> {
     let mut nets: Vec<Net> = Vec::new();
     for table in document.tables(root, "net", NET_KEYS)? {
         let text = table.string("mac")?.ok_or_else(|| table.missing("mac"))?;
@@ -375,11 +363,8 @@ fn parse_nets(
             .string("backend")?
             .ok_or_else(|| table.missing("backend"))?;
         let backend = match text.value.split_once(':') {
-            Some(("lan", socket)) if !socket.is_empty() => Backend::Lan(table.relative(socket)),
-            Some(("tap", name)) if values::is_interface(name) => {
-                unsupported.push((text.line, "backend = \"tap:…\"".to_owned()));
-                Backend::Tap(name.to_owned())
-            }
+            Some(("lan", socket)) if !socket.is_empty() => PortAddress::Lan(table.relative(socket)),
+            Some(("tap", name)) if values::is_interface(name) => PortAddress::Tap(name.to_owned()),
             _ => {
                 let expected = "\"lan:SOCKET\" or \"tap:NAME\" (an interface, 1 to 15 characters)";
                 return Err(table.value_at(text.line, "backend", text.value, expected));
@@ -455,12 +440,11 @@ fn parse_nodes(
             unsupported.push((text.line, what));
         }
         let tap = table.string("tap")?;
-        if let Some(tap) = &tap {
-            if !values::is_interface(tap.value) {
-                let expected = "the name of an interface, 1 to 15 characters";
-                return Err(table.value_at(tap.line, "tap", tap.value, expected));
-            }
-            unsupported.push((tap.line, "tap".to_owned()));
+        if let Some(tap) = &tap
+            && !values::is_interface(tap.value)
+        {
+            let expected = "the name of an interface, 1 to 15 characters";
+            return Err(table.value_at(tap.line, "tap", tap.value, expected));
         }
         let path = table.path("path")?;
         if let Some(path) = &path {

@@ -10,7 +10,9 @@ use twinvm_mem::Memory;
 
 use crate::access::read_le;
 use crate::persist::{Persist, StateError, consistent, length};
-use crate::virtio::{DiskDoneError, DiskRequest, VirtioBlk, VirtioMmio, VirtioNet, VirtioRng};
+use crate::virtio::{
+    DiskDoneError, DiskRequest, NetOffloads, VirtioBlk, VirtioMmio, VirtioNet, VirtioRng,
+};
 use crate::{
     AccessFault, Clint, ClintState, DeviceOutput, Finisher, FinisherRequest, FinisherState,
     MAX_HARTS, Now, Outbox, Plic, PlicState, Rtc, RtcState, Uart16550, UartState,
@@ -296,10 +298,19 @@ impl Board {
         taken
     }
 
-    /// Whether a frame for the card in `slot` would reach the guest. If not, the host drops it
-    /// before it is logged. False for a slot without a card.
+    /// Whether a packet for the card in `slot` would reach the guest. If not, the host keeps or
+    /// drops it before it is logged. False for a slot without a card.
     pub fn net_room(&self, slot: u8) -> bool {
         matches!(self.slots.get(usize::from(slot)), Some(Slot::Net(net)) if net.rx_room())
+    }
+
+    /// What the guest does by itself with frames from the card in `slot`, so that packets for it
+    /// may ask for that. Nothing for a slot without a card.
+    pub fn net_offloads(&self, slot: u8) -> NetOffloads {
+        match self.slots.get(usize::from(slot)) {
+            Some(Slot::Net(net)) => net.offloads(),
+            _ => NetOffloads::default(),
+        }
     }
 
     /// The slots that hold network cards, with their addresses.
@@ -312,15 +323,15 @@ impl Board {
         })
     }
 
-    /// A frame arrives at the card in `slot`, in the step of its record. Next hop: the guest's
-    /// receive queue, which the guest sees together with the interrupt.
+    /// A packet (header and frame) arrives at the card in `slot`, in the step of its record. Next
+    /// hop: the guest's receive queue, which the guest sees together with the interrupt.
     pub fn receive_frame(
         &mut self,
         mem: &mut Memory,
         slot: u8,
-        frame: &[u8],
+        packet: &[u8],
     ) -> Result<(), BoardError> {
-        self.net(slot)?.receive(mem, frame);
+        self.net(slot)?.receive(mem, packet);
         self.drive_lines();
         Ok(())
     }

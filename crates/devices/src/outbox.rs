@@ -3,12 +3,13 @@
 /// Something that a device wants done outside the machine, in the order in which it was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceOutput {
-    /// An Ethernet frame that the guest sent. Next hop: the machine logs its hash as an output
-    /// record and hands it to the output gate.
+    /// A packet that the guest sent: a header and an Ethernet frame. Next hop: the machine logs its
+    /// hash as an output record and hands it to the output gate.
     Frame {
         /// The virtio slot of the network device.
         device: u8,
-        /// The frame from the destination address on, without checksum.
+        /// The header (`virtio::NetHeader`), then the frame from the destination address on,
+        /// without its Ethernet checksum.
         bytes: Vec<u8>,
     },
 }
@@ -70,7 +71,7 @@ impl DeviceOut<'_> {
         }
     }
 
-    /// Adds a frame that the guest sent.
+    /// Adds a packet that the guest sent.
     pub fn frame(&mut self, bytes: Vec<u8>) {
         self.outbox.outputs.push(DeviceOutput::Frame {
             device: self.device,

@@ -23,7 +23,10 @@ pub use blk::{
 };
 pub use mmio::{MmioState, VirtioMmio};
 pub(crate) use mmio::{read_empty_slot, write_empty_slot};
-pub use net::{MAX_FRAME_BYTES, MIN_FRAME_BYTES, NetState, RX_QUEUE_FRAMES, VirtioNet};
+pub use net::{
+    MAX_FRAME_BYTES, MAX_PACKET_BYTES, MIN_FRAME_BYTES, NET_HEADER_BYTES, NetHeader, NetOffloads,
+    NetState, PartialChecksum, RX_QUEUE_BYTES, RX_QUEUE_FRAMES, Segmentation, VirtioNet,
+};
 pub use ring::{
     Chain, HeldChainState, MAX_CHAIN_DESCRIPTORS, MAX_QUEUE_SIZE, QueueState, RingError, Virtqueue,
 };

@@ -2,6 +2,9 @@
 //! of QEMU's stream netdev (a big-endian `u32` length, then that many bytes of Ethernet
 //! frame).
 //!
+//! The frames on the socket are plain: what the guest left to its card is done here
+//! ([`crate::offload`]), and what comes from the switch gets a header that asks for nothing.
+//!
 //! A network may lose frames, so nothing here waits: a frame that finds no switch, or a full
 //! queue in either direction, is dropped and counted. [`LanPort::send`] writes to the socket
 //! itself when nothing waits before it: then the frame is the kernel's before anything the
@@ -16,7 +19,7 @@ use std::io::{self, BufReader, IoSlice, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -26,18 +29,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
-use crate::ctl_socket::MAX_PATH_BYTES;
+use twinvm_machine::{MAX_FRAME_BYTES, MIN_FRAME_BYTES, NET_HEADER_BYTES};
 
-/// Shortest frame: an Ethernet header.
-pub const MIN_FRAME_BYTES: usize = 14;
-/// Longest frame: 64 KiB of payload as segmentation offload makes it and room for headers
-/// (QEMU's `NET_BUFSIZE`).
-pub const MAX_FRAME_BYTES: usize = 4096 + 65536;
+use crate::ctl_socket::MAX_PATH_BYTES;
+use crate::offload::plain_frames;
+use crate::port::{Counters, PortCounts, PortEvent};
+
 /// Bytes of frames that wait for the switch: some dozen TCP windows.
 pub const MAX_QUEUE_BYTES: usize = 4 << 20;
 
-/// Bytes of the length before each frame.
-const LENGTH_BYTES: usize = 4;
 /// Read buffer: at least one whole frame.
 const READ_BYTES: usize = 128 << 10;
 /// An emptied queue that grew beyond this gives its memory back.
@@ -78,21 +78,6 @@ pub enum LanPortError {
     },
 }
 
-/// What happens on the port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LanPortEvent {
-    /// A frame for the guest, or for nobody here. The next hop is the log, as a received
-    /// frame.
-    Frame(Vec<u8>),
-    /// The switch has gone; the port tries to connect again. Told once.
-    Lost {
-        /// Why, for the journal.
-        why: String,
-    },
-    /// The switch is there again. It knows no addresses: a live node announces its guest's.
-    Reconnected,
-}
-
 /// A connection to the switch. Dropping it ends it; frames that wait are lost.
 #[derive(Debug)]
 pub struct LanPort {
@@ -107,8 +92,7 @@ struct Shared {
     out: Mutex<Out>,
     /// Told when frames begin to wait, and when the port ends.
     waiting: Condvar,
-    dropped_out: AtomicU64,
-    dropped_in: AtomicU64,
+    counters: Counters,
     ended: AtomicBool,
 }
 
@@ -127,7 +111,7 @@ impl LanPort {
     /// the port's own thread.
     ///
     /// `events` should be bounded: frames that find it full are dropped.
-    pub fn connect(path: &Path, events: Sender<LanPortEvent>) -> Result<LanPort, LanPortError> {
+    pub fn connect(path: &Path, events: Sender<PortEvent>) -> Result<LanPort, LanPortError> {
         let bytes = path.as_os_str().len();
         if bytes > MAX_PATH_BYTES {
             return Err(LanPortError::PathTooLong {
@@ -146,8 +130,7 @@ impl LanPort {
                 ..Out::default()
             }),
             waiting: Condvar::new(),
-            dropped_out: AtomicU64::new(0),
-            dropped_in: AtomicU64::new(0),
+            counters: Counters::default(),
             ended: AtomicBool::new(false),
         });
         let (alive, ended) = bounded(0);
@@ -171,20 +154,28 @@ impl LanPort {
         Ok(port)
     }
 
-    /// Sends a frame to the switch and returns at once; false if it is dropped, because
-    /// there is no switch, the queue is full, or the frame is too short or too long. The
-    /// next hop is the switch's port.
-    pub fn send(&self, frame: &[u8]) -> bool {
-        let fits = (MIN_FRAME_BYTES..=MAX_FRAME_BYTES).contains(&frame.len());
+    /// Sends a packet to the switch, as plain frames, and returns at once; false if it is dropped,
+    /// because there is no switch, the queue is full, or the packet is not what its header says.
+    /// The next hop is the switch's port.
+    pub fn send(&self, packet: &[u8]) -> bool {
+        let mut stream = Vec::new();
+        let mut frames = 0;
+        let finished = plain_frames(packet, |frame| {
+            stream.extend_from_slice(&(frame.len() as u32).to_be_bytes());
+            stream.extend_from_slice(frame);
+            frames += 1;
+        });
         let mut out = self.shared.lock();
         let was_empty = out.backlog.is_empty();
-        let accepted = fits && out.send(frame);
+        let accepted = finished.is_ok() && out.send(&stream, frames);
         if was_empty && !out.backlog.is_empty() {
             self.shared.waiting.notify_one();
         }
         drop(out);
-        if !accepted {
-            self.shared.dropped_out.fetch_add(1, Ordering::Relaxed);
+        if accepted {
+            self.shared.counters.sent(packet);
+        } else {
+            self.shared.counters.lost(1);
         }
         accepted
     }
@@ -199,14 +190,9 @@ impl LanPort {
         self.shared.lock().stream.is_some()
     }
 
-    /// Frames of the guest that were dropped here, as far as is known.
-    pub fn dropped_out(&self) -> u64 {
-        self.shared.dropped_out.load(Ordering::Relaxed)
-    }
-
-    /// Frames of the switch that found the event channel full.
-    pub fn dropped_in(&self) -> u64 {
-        self.shared.dropped_in.load(Ordering::Relaxed)
+    /// What went through it so far, as far as is known.
+    pub fn counts(&self) -> PortCounts {
+        self.shared.counters.counts()
     }
 }
 
@@ -229,7 +215,7 @@ impl Shared {
             let _ = stream.shutdown(Shutdown::Both);
         }
         let lost = out.forget_backlog();
-        self.dropped_out.fetch_add(lost, Ordering::Relaxed);
+        self.counters.lost(lost);
     }
 
     fn has_ended(&self) -> bool {
@@ -245,26 +231,21 @@ fn open(path: &Path) -> io::Result<(Arc<UnixStream>, UnixStream)> {
 }
 
 /// The reader thread: reads while there is a switch, and looks for one while there is none.
-fn run(
-    shared: &Shared,
-    mut reading: UnixStream,
-    events: &Sender<LanPortEvent>,
-    ended: &Receiver<()>,
-) {
+fn run(shared: &Shared, mut reading: UnixStream, events: &Sender<PortEvent>, ended: &Receiver<()>) {
     loop {
         let why = match read_frames(shared, reading, events) {
             Some(end) => end.to_string(),
             None => return,
         };
         shared.disconnect();
-        if shared.has_ended() || events.send(LanPortEvent::Lost { why }).is_err() {
+        if shared.has_ended() || events.send(PortEvent::Lost { why }).is_err() {
             return;
         }
         let Some(found) = reconnect(shared, ended) else {
             return;
         };
         reading = found;
-        if events.send(LanPortEvent::Reconnected).is_err() {
+        if events.send(PortEvent::Reconnected).is_err() {
             return;
         }
     }
@@ -313,27 +294,23 @@ impl From<io::Error> for ReadEnd {
 }
 
 /// Reads until the stream's end; `None` if nobody takes the frames any more.
-fn read_frames(
-    shared: &Shared,
-    stream: UnixStream,
-    events: &Sender<LanPortEvent>,
-) -> Option<ReadEnd> {
+fn read_frames(shared: &Shared, stream: UnixStream, events: &Sender<PortEvent>) -> Option<ReadEnd> {
     let mut stream = BufReader::with_capacity(READ_BYTES, stream);
     loop {
         let frame = match read_frame(&mut stream) {
             Ok(frame) => frame,
             Err(end) => return Some(end),
         };
-        match events.try_send(LanPortEvent::Frame(frame)) {
+        shared.counters.received(&frame);
+        match events.try_send(PortEvent::Frame(frame)) {
             Ok(()) => {}
-            Err(TrySendError::Full(_)) => {
-                shared.dropped_in.fetch_add(1, Ordering::Relaxed);
-            }
+            Err(TrySendError::Full(_)) => shared.counters.refused(),
             Err(TrySendError::Disconnected(_)) => return None,
         }
     }
 }
 
+/// Reads a frame; gives it behind an empty header.
 fn read_frame(stream: &mut impl Read) -> Result<Vec<u8>, ReadEnd> {
     let mut head = [0; 4];
     stream.read_exact(&mut head)?;
@@ -343,36 +320,35 @@ fn read_frame(stream: &mut impl Read) -> Result<Vec<u8>, ReadEnd> {
     if !(MIN_FRAME_BYTES..=MAX_FRAME_BYTES).contains(&length) {
         return Err(ReadEnd::Length(announced));
     }
-    let mut frame = vec![0; length];
-    stream.read_exact(&mut frame)?;
-    Ok(frame)
+    let mut packet = vec![0; NET_HEADER_BYTES + length];
+    stream.read_exact(&mut packet[NET_HEADER_BYTES..])?;
+    Ok(packet)
 }
 
 impl Out {
-    /// Writes the frame or queues what of it the socket doesn't take; false if it is dropped.
-    fn send(&mut self, frame: &[u8]) -> bool {
+    /// Writes the frames, each with its length before it, or queues what of them the socket
+    /// doesn't take; false if they are dropped.
+    fn send(&mut self, frames: &[u8], count: u64) -> bool {
         let Some(stream) = &self.stream else {
             return false;
         };
-        let head = (frame.len() as u32).to_be_bytes();
         let mut written = 0;
         if self.backlog.is_empty() {
-            match write_now(stream, &[IoSlice::new(&head), IoSlice::new(frame)]) {
-                Ok(count) => written = count,
+            match write_now(stream, &[IoSlice::new(frames)]) {
+                Ok(bytes) => written = bytes,
                 Err(Errno::AGAIN) => {}
                 Err(_) => return false, // The reader finds the end of the stream.
             }
         }
-        let whole = LENGTH_BYTES + frame.len();
-        if written == whole {
+        if written == frames.len() {
             return true;
         }
-        // The rest of a frame that has begun is always kept.
-        if written == 0 && self.backlog.len() + whole > MAX_QUEUE_BYTES {
+        // The rest of what has begun is always kept.
+        if written == 0 && self.backlog.len() + frames.len() > MAX_QUEUE_BYTES {
             return false;
         }
-        self.backlog.extend(head.iter().chain(frame).skip(written));
-        self.backlog_frames += 1;
+        self.backlog.extend(&frames[written..]);
+        self.backlog_frames += count;
         true
     }
 
@@ -441,7 +417,7 @@ fn write_backlog(shared: &Shared) {
             // Part of a frame may have gone: only a new stream is of use. The reader finds
             // the end of this one.
             let lost = out.forget_backlog();
-            shared.dropped_out.fetch_add(lost, Ordering::Relaxed);
+            shared.counters.lost(lost);
             if let Some(stream) = &out.stream {
                 let _ = stream.shutdown(Shutdown::Write);
             }

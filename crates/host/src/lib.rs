@@ -9,7 +9,9 @@
 //! - [`arbiter_file`] and [`arbiter_worker`]: the arbiter in a shared folder, and the
 //!   thread that asks it.
 //! - [`channel`]: connections to the other node.
-//! - [`lan_port`]: the connection to the user-mode switch.
+//! - [`port`]: what a network card is plugged into: [`lan_port`], the connection to the user-mode
+//!   switch, or [`tap`], an interface of this host; [`offload`] does the work of a card for wires
+//!   that need it.
 //! - [`disk`]: a disk's file and the threads that read and write it.
 //! - [`ctl_socket`]: a person's requests to a running node.
 //! - [`snapshot_file`]: a machine's snapshot as a durable file.
@@ -25,10 +27,13 @@ pub mod ctl_socket;
 pub mod disk;
 pub mod lan_port;
 pub mod node;
+pub mod offload;
+pub mod port;
 pub mod random;
 pub mod signals;
 pub mod snapshot_file;
 pub mod store;
+pub mod tap;
 pub mod time;
 
 mod durable;

@@ -26,7 +26,7 @@ use crate::arbiter_file::{FileArbiter, FileArbiterError};
 use crate::arbiter_worker::{ArbiterReply, ArbiterRequest, ArbiterWorker};
 use crate::channel::{ChannelError, ChannelEvent, ChannelHub, SendError};
 use crate::ctl_socket::{CtlCall, CtlReply, CtlRequest, CtlServer, CtlServerError};
-use crate::lan_port::{LanPort, LanPortError, LanPortEvent};
+use crate::port::{Port, PortAddress, PortError, PortEvent};
 use crate::random::random_u128;
 use crate::signals::{SignalEvent, SignalWatch};
 use crate::store::{NodeStore, StoreError};
@@ -37,8 +37,8 @@ use snapshots::FileSnapshot;
 use status::Meter;
 use takeover::Watch;
 
-/// Frames from the wire that wait for the guest: a burst of a few round trips.
-const FRAME_QUEUE: usize = 1024;
+/// Packets from the wire that wait for the guest: a burst of a few round trips, 16 MiB at most.
+const FRAME_QUEUE: usize = 256;
 /// Frames of the channel that wait for the loop; each may have 8 MiB, so few.
 const CHANNEL_QUEUE: usize = 64;
 /// Requests of people that wait for the loop.
@@ -52,13 +52,13 @@ const LINGER_NS: u64 = 2_000_000_000;
 /// Longest sleep of the loop: it looks at its timers now and then whatever happens.
 const LONGEST_WAIT: Duration = Duration::from_millis(1000);
 
-/// One network device and the switch it is plugged into.
+/// One network device and what it is plugged into.
 #[derive(Debug, Clone)]
 pub struct Wire {
     /// Virtio slot.
     pub device: u8,
-    /// Socket of the switch.
-    pub socket: PathBuf,
+    /// Where it leads.
+    pub address: PortAddress,
 }
 
 /// What a node needs to know.
@@ -97,9 +97,9 @@ pub enum NodeError {
     /// The channel.
     #[error(transparent)]
     Channel(#[from] ChannelError),
-    /// The switch.
+    /// A network port.
     #[error(transparent)]
-    Lan(#[from] LanPortError),
+    Port(#[from] PortError),
     /// The socket for requests.
     #[error(transparent)]
     Ctl(#[from] CtlServerError),
@@ -134,7 +134,7 @@ struct Inputs {
     channel: Receiver<ChannelEvent>,
     arbiter: Receiver<ArbiterReply>,
     ctl: Receiver<CtlCall>,
-    wires: Vec<Receiver<LanPortEvent>>,
+    wires: Vec<Receiver<PortEvent>>,
     signals: Receiver<SignalEvent>,
 }
 
@@ -145,7 +145,7 @@ struct NodeLoop {
     store: NodeStore,
     hub: ChannelHub,
     arbiter: ArbiterWorker,
-    ports: Vec<(u8, LanPort)>,
+    ports: Vec<(u8, Port)>,
     _ctl_server: CtlServer,
     _signals: SignalWatch,
     inputs: Inputs,
@@ -172,7 +172,7 @@ struct Surroundings {
     hub: ChannelHub,
     arbiter: ArbiterWorker,
     arbiter_replies: Sender<ArbiterReply>,
-    ports: Vec<(u8, LanPort)>,
+    ports: Vec<(u8, Port)>,
     ctl_server: CtlServer,
     signals: SignalWatch,
 }
@@ -189,7 +189,7 @@ impl Surroundings {
         let mut wires = Vec::new();
         for wire in &options.wires {
             let (frames_in, frames) = bounded(FRAME_QUEUE);
-            ports.push((wire.device, LanPort::connect(&wire.socket, frames_in)?));
+            ports.push((wire.device, Port::open(&wire.address, frames_in)?));
             wires.push(frames);
         }
         let (ctl_in, ctl) = bounded(CTL_QUEUE);
@@ -355,6 +355,9 @@ impl NodeLoop {
 
     /// Takes what has come, a bounded number of things.
     fn take_inputs(&mut self) {
+        for (device, port) in &mut self.ports {
+            port.guest_takes(self.replica.net_offloads(*device));
+        }
         for _ in 0..INPUTS_PER_TURN {
             if self.ended.is_some() {
                 return;
@@ -399,15 +402,20 @@ impl NodeLoop {
         let device = self.ports[wire].0;
         if self.waiting_frames[wire].is_none() {
             match self.inputs.wires[wire].try_recv() {
-                Ok(LanPortEvent::Frame(bytes)) => self.waiting_frames[wire] = Some(bytes),
-                Ok(LanPortEvent::Lost { why }) => {
+                Ok(PortEvent::Frame(bytes)) => self.waiting_frames[wire] = Some(bytes),
+                Ok(PortEvent::Lost { why }) => {
                     self.journal.line(&why);
                     return true;
                 }
-                Ok(LanPortEvent::Reconnected) => {
-                    self.journal.line("the switch is there again");
+                Ok(PortEvent::Reconnected) => {
+                    let address = &self.options.wires[wire].address;
+                    self.journal.line(&format!("{address} is there again"));
                     self.replica.announce_again();
                     self.perform();
+                    return true;
+                }
+                Ok(PortEvent::Note { text }) => {
+                    self.journal.line(&text);
                     return true;
                 }
                 Err(_) => return false,

@@ -6,9 +6,10 @@
 
 use crate::varint::{Cursor, put};
 
-/// The longest Ethernet frame a record carries: a jumbo frame of 9000 bytes with header,
-/// tags and room to spare. Longer frames must be dropped before they are logged.
-pub const MAX_FRAME_BYTES: usize = 9216;
+/// The longest frame a record carries with its header of 12 bytes (virtio 1.2 section 5.1.6):
+/// several TCP segments in one IP packet of at most 65,535 bytes, an Ethernet header, a VLAN tag.
+/// Longer frames must be dropped before they are logged.
+pub const MAX_FRAME_BYTES: usize = 12 + 65_535 + 18;
 /// The most console input one record carries. Longer input is split by the host.
 pub const MAX_CONSOLE_BYTES: usize = 4096;
 /// The most random bytes one record carries. A larger request is answered in part.
@@ -62,7 +63,8 @@ pub enum Body {
     NetRx {
         /// Index of the device on its board.
         device: u8,
-        /// The Ethernet frame, at most [`MAX_FRAME_BYTES`].
+        /// The header (`virtio_net_hdr`, virtio 1.2 section 5.1.6) and the Ethernet frame, at most
+        /// [`MAX_FRAME_BYTES`].
         frame: Vec<u8>,
     },
     /// Bytes typed at the console, at most [`MAX_CONSOLE_BYTES`].

@@ -30,8 +30,15 @@ pub use twinvm_devices::SlotConfig;
 pub use twinvm_devices::map::VIRTIO_SLOTS;
 pub use twinvm_devices::virtio::MAX_REQUESTS as MAX_DISK_REQUESTS;
 pub use twinvm_devices::virtio::{DiskConfig, DiskOp, DiskRequest, SECTOR_BYTES};
+pub use twinvm_devices::virtio::{
+    MAX_FRAME_BYTES, MAX_PACKET_BYTES, MIN_FRAME_BYTES, NET_HEADER_BYTES, NetHeader, NetOffloads,
+    PartialChecksum, Segmentation,
+};
 pub use twinvm_mem::RAM_BASE;
 pub use twinvm_mem::SnapshotBusy;
+
+/// The log takes every packet that the network card can hold.
+const _: () = assert!(twinvm_log::MAX_FRAME_BYTES == MAX_PACKET_BYTES);
 
 /// Raised by every change that a guest could notice. Two nodes, a snapshot and a
 /// recording go together only if it is equal.

@@ -7,7 +7,7 @@ use crate::loader;
 use crate::output::{Halt, Output, OutputItem};
 use crate::sbi::SbiEffect;
 use twinvm_cpu::{AccessFault, Bus, Clock, Engine, EngineCounters, Env, Exit as CpuExit, Lines};
-use twinvm_devices::virtio::DiskRequest;
+use twinvm_devices::virtio::{DiskRequest, NetOffloads};
 use twinvm_devices::{Board, BoardConfig, BoardError, DeviceOutput, FinisherRequest, Now, map};
 use twinvm_mem::{MemError, Memory};
 
@@ -352,6 +352,12 @@ impl Machine {
     /// drops it before it is logged.
     pub fn net_room(&self, device: u8) -> bool {
         self.board.net_room(device)
+    }
+
+    /// What the guest does by itself with frames from the device in this slot: which headers
+    /// frames for it may carry.
+    pub fn net_offloads(&self, device: u8) -> NetOffloads {
+        self.board.net_offloads(device)
     }
 
     /// How many bytes the console takes now.

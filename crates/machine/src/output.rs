@@ -16,11 +16,11 @@ pub enum Halt {
 /// One thing that leaves the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutputItem {
-    /// An Ethernet frame from the network device in this virtio slot.
+    /// A packet from the network device in this virtio slot.
     Frame {
         /// Virtio slot.
         device: u8,
-        /// The frame.
+        /// The header ([`NetHeader`](crate::NetHeader)) and the Ethernet frame.
         bytes: Vec<u8>,
     },
     /// The machine has ended. Nothing follows.

@@ -4,6 +4,8 @@
 //! the source of its IPv4 and IPv6 packets. They travel with snapshots, so that a new
 //! live node can announce them before the guest says a word.
 
+use twinvm_machine::NET_HEADER_BYTES;
+
 /// Addresses kept per network card: a guest with more than these uses routing, and
 /// its neighbours find the rest by asking.
 const MAX_ADDRESSES: usize = 16;
@@ -65,8 +67,9 @@ impl Neighbours {
         key(self) == key(other) && bounded(other)
     }
 
-    /// Looks at a frame that the guest sent.
-    pub(crate) fn learn(&mut self, device: u8, frame: &[u8]) {
+    /// Looks at a packet that the guest sent.
+    pub(crate) fn learn(&mut self, device: u8, packet: &[u8]) {
+        let frame = packet.get(NET_HEADER_BYTES..).unwrap_or_default();
         let Some(card) = self.cards.iter_mut().find(|card| card.device == device) else {
             return;
         };
@@ -91,7 +94,7 @@ impl Neighbours {
         }
     }
 
-    /// The frames that announce every card: RARP for the address of the card itself
+    /// The packets that announce every card: RARP for the address of the card itself
     /// (switches learn its new port), gratuitous ARP for each IPv4 address (RFC 5227,
     /// section 3), an unsolicited neighbour advertisement for each IPv6 address
     /// (RFC 4861, section 7.2.6).
@@ -126,14 +129,15 @@ fn keep<const N: usize>(list: &mut Vec<[u8; N]>, address: [u8; N], unspecified: 
     list.push(address);
 }
 
+/// A packet whose header asks for nothing.
 fn ethernet(to: &[u8; 6], from: &[u8; 6], ethertype: [u8; 2], payload: &[u8]) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(MIN_FRAME.max(14 + payload.len()));
-    frame.extend_from_slice(to);
-    frame.extend_from_slice(from);
-    frame.extend_from_slice(&ethertype);
-    frame.extend_from_slice(payload);
-    frame.resize(frame.len().max(MIN_FRAME), 0);
-    frame
+    let mut packet = vec![0; NET_HEADER_BYTES];
+    packet.extend_from_slice(to);
+    packet.extend_from_slice(from);
+    packet.extend_from_slice(&ethertype);
+    packet.extend_from_slice(payload);
+    packet.resize(packet.len().max(NET_HEADER_BYTES + MIN_FRAME), 0);
+    packet
 }
 
 /// Payload of ARP and RARP over Ethernet and IPv4 (RFC 826, RFC 903).
@@ -203,7 +207,8 @@ mod tests {
         n.learn(0, &gratuitous_arp(&MAC, &[10, 0, 2, 15]));
         n.learn(0, &gratuitous_arp(&[1; 6], &[10, 0, 2, 99]));
         n.learn(1, &gratuitous_arp(&MAC, &[10, 0, 2, 98]));
-        n.learn(0, &[0; 13]);
+        n.learn(0, &[0; 25]);
+        n.learn(0, &[0; 11]);
         assert_eq!(n.cards[0].ipv4, [[10, 0, 2, 15]]);
         for last in 0..40 {
             n.learn(0, &gratuitous_arp(&MAC, &[10, 0, 3, last]));
@@ -215,7 +220,9 @@ mod tests {
     #[test]
     fn an_advertisement_is_well_formed() {
         let ip = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
-        let frame = advertisement(&MAC, &ip);
+        let packet = advertisement(&MAC, &ip);
+        let (header, frame) = packet.split_at(NET_HEADER_BYTES);
+        assert_eq!(header, [0; NET_HEADER_BYTES]);
         assert_eq!(frame.len(), 14 + 40 + 32);
         let mut all_nodes = [0u8; 16];
         all_nodes.copy_from_slice(&frame[38..54]);

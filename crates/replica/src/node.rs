@@ -21,7 +21,7 @@ use crate::event::{Action, Env, Event, Sorted, draw_power_on, sort};
 use crate::install::{Install, SnapshotOut, SnapshotSource};
 use crate::{HostTime, Live, LiveExit, Replay, ReplayExit};
 use twinvm_log::{Batch, Record};
-use twinvm_machine::{Machine, MachineConfig, Output, OutputItem, SlotConfig};
+use twinvm_machine::{Machine, MachineConfig, NetOffloads, Output, OutputItem, SlotConfig};
 use twinvm_protocol::{
     Action as ProtocolAction, Config, Event as ProtocolEvent, Identity, Instant, Message, Node,
     NoteLevel, Position, Progress, SessionId,
@@ -225,6 +225,15 @@ impl Replica {
             Vm::Live(live) => !self.frozen && live.machine().net_room(device),
             // Nobody here listens: frames may be thrown away.
             _ => true,
+        }
+    }
+
+    /// What the guest does by itself with frames from this device: which headers frames for it may
+    /// carry. Nothing while it doesn't execute here.
+    pub fn net_offloads(&self, device: u8) -> NetOffloads {
+        match &self.vm {
+            Vm::Live(live) => live.machine().net_offloads(device),
+            _ => NetOffloads::default(),
         }
     }
 

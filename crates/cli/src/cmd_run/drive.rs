@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Select};
-use twinvm_host::lan_port::{LanPort, LanPortEvent};
+use twinvm_host::port::{Port, PortAddress, PortCounts, PortEvent};
 use twinvm_host::random::fill_random;
 use twinvm_host::signals::SignalEvent;
 use twinvm_host::time::{mono_ns, process_cpu_ns};
@@ -21,14 +21,16 @@ const FRAMES_PER_TURN: usize = 64;
 /// Results taken from the disks between two slices: each brings 128 KiB at most.
 const RESULTS_PER_TURN: usize = 16;
 
-/// A network card's connection to its switch.
+/// A network card and what it is plugged into.
 pub(crate) struct Wire {
     /// Virtio slot of the card.
     pub(crate) slot: u8,
+    /// Where the port leads.
+    pub(crate) address: PortAddress,
     /// The way out.
-    pub(crate) port: LanPort,
+    pub(crate) port: Port,
     /// The way in.
-    pub(crate) frames: Receiver<LanPortEvent>,
+    pub(crate) frames: Receiver<PortEvent>,
 }
 
 /// Why a run can't go on.
@@ -55,6 +57,8 @@ pub(crate) struct Ended {
     pub(crate) host_ns: u64,
     /// Processor time at that moment.
     pub(crate) cpu_ns: u64,
+    /// What went through each network card's port.
+    pub(crate) nets: Vec<PortCounts>,
     /// What went wrong while the recording was finished.
     pub(crate) trouble: Option<DriveError>,
 }
@@ -135,17 +139,23 @@ impl Drive {
                 break;
             }
         }
-        for wire in &self.wires {
+        for wire in &mut self.wires {
+            let machine = self.live.machine();
+            wire.port.guest_takes(machine.net_offloads(wire.slot));
             for _ in 0..FRAMES_PER_TURN {
                 // What the guest has no room for stays in the queue.
                 if !self.live.machine().net_room(wire.slot) {
                     break;
                 }
                 match wire.frames.try_recv() {
-                    Ok(LanPortEvent::Frame(frame)) => self.live.net_rx(wire.slot, frame, now())?,
-                    // The port connects again by itself, and the switch finds the guest by its
-                    // next frame.
-                    Ok(LanPortEvent::Lost { .. } | LanPortEvent::Reconnected) => {}
+                    Ok(PortEvent::Frame(packet)) => self.live.net_rx(wire.slot, packet, now())?,
+                    Ok(PortEvent::Lost { why: text } | PortEvent::Note { text }) => {
+                        eprintln!("twinvm run: {text}");
+                    }
+                    // The network finds the guest by its next frame.
+                    Ok(PortEvent::Reconnected) => {
+                        eprintln!("twinvm run: {} is there again", wire.address);
+                    }
                     Err(_) => break,
                 }
             }
@@ -253,6 +263,7 @@ impl Drive {
             digest: self.live.machine_mut().digest().total(),
             host_ns,
             cpu_ns,
+            nets: self.wires.iter().map(|wire| wire.port.counts()).collect(),
             trouble,
         }
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use serde::Serialize;
+use twinvm_host::port::PortCounts;
 use twinvm_host::time::{mono_ns, peak_rss_bytes, process_cpu_ns};
 
 use super::drive::Ended;
@@ -37,6 +38,7 @@ pub(crate) struct Report {
     mips: f64,
     peak_rss_bytes: Option<u64>,
     digest: String,
+    nets: Vec<PortCounts>,
     exit: Exit,
 }
 
@@ -62,6 +64,7 @@ impl Report {
             mips: ended.icount.saturating_sub(meter.icount) as f64 / 1e6 / cpu_s.max(1e-9),
             peak_rss_bytes: peak_rss_bytes(),
             digest: format!("{:032x}", ended.digest),
+            nets: ended.nets.clone(),
             exit: Exit {
                 reason: end.reason(),
                 code: end.exit_code(),

@@ -65,7 +65,7 @@ fn a_whole_file() {
         vm.nets,
         [Net {
             mac,
-            backend: Backend::Lan("vms/lan.sock".into())
+            backend: PortAddress::Lan("vms/lan.sock".into())
         }]
     );
     assert_eq!(vm.disks, []);
@@ -381,8 +381,6 @@ fn what_is_not_built_yet_is_parsed_and_refused() {
         unsupported("arbiter = \"etcd:http://h:1\""),
         not_yet(2, "arbiter = \"etcd:…\"")
     );
-    let net = "[[net]]\nmac = \"52:54:00:00:00:01\"\nbackend = \"tap:tap0\"";
-    assert_eq!(unsupported(net), not_yet(4, "backend = \"tap:…\""));
     assert_eq!(unsupported("[[disk]]\nnbd = \"h:1\""), not_yet(3, "nbd"));
     // The first in the file.
     assert_eq!(

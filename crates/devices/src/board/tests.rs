@@ -242,7 +242,7 @@ fn frames_go_in_and_out_with_their_interrupt() {
     guest.offer(NET, 1, 0, readable(BUFFERS + 0x1000, 72));
     let expected = DeviceOutput::Frame {
         device: NET,
-        bytes: vec![0; 60],
+        bytes: vec![0; 72],
     };
     assert!(guest.board.has_outputs());
     assert_eq!(guest.board.take_outputs(), [expected]);
@@ -253,7 +253,8 @@ fn frames_go_in_and_out_with_their_interrupt() {
     assert!(!guest.seip());
 
     let Guest { board, mem } = &mut guest;
-    board.receive_frame(mem, NET, &[6; 60]).unwrap();
+    let packet = [[0; 12].as_slice(), &[6; 60]].concat();
+    board.receive_frame(mem, NET, &packet).unwrap();
     assert!(guest.seip());
     assert_eq!(guest.mem.slice(BUFFERS + 12, 60).unwrap(), [6; 60]);
 }
@@ -346,7 +347,7 @@ fn busy() -> Guest {
 fn saves_as_a_whole() {
     let Guest { board, mut mem } = busy();
     saves_every_bit(board, |board| {
-        board.receive_frame(&mut mem, NET, &[1; 60]).unwrap();
+        board.receive_frame(&mut mem, NET, &[0; 72]).unwrap();
         board.complete_entropy(&mut mem, RNG, &[2; 48]).unwrap();
         for (pa, value) in [
             (map::CLINT_BASE, 1),

@@ -155,6 +155,15 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         self.status & (STATUS_DRIVER_OK | STATUS_NEEDS_RESET) == STATUS_DRIVER_OK
     }
 
+    /// The features that the driver accepted; none before FEATURES_OK.
+    pub fn accepted_features(&self) -> u64 {
+        if self.status & STATUS_FEATURES_OK != 0 {
+            self.driver_features
+        } else {
+            0
+        }
+    }
+
     /// Whether `queue` is running: enabled, in a running device.
     pub fn queue_running(&self, queue: usize) -> bool {
         self.running() && self.queues.get(queue).is_some_and(Virtqueue::ready)

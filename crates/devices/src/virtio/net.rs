@@ -1,8 +1,13 @@
-//! The network card (virtio 1.2 section 5.1): one receive and one transmit queue, no offloads.
+//! The network card (virtio 1.2 section 5.1): one receive and one transmit queue, checksum and TCP
+//! segmentation offload both ways, mergeable receive buffers.
 //!
-//! Transmit completes in its notify step. A received frame goes into the guest's buffer in the step
-//! of its record; without a buffer it waits in a queue of fixed size in device state until the
-//! guest notifies its receive queue.
+//! The card does none of that work itself: a packet carries its header along, and the port of the
+//! host, or the guest, finishes it. What carries a header that was not negotiated is dropped here,
+//! by what the packet and the device's state say and nothing else.
+//!
+//! Transmit completes in its notify step. A received packet goes into the guest's buffers in the
+//! step of its record; without enough of them it waits in a queue of fixed size in device state
+//! until the guest notifies its receive queue.
 
 use std::collections::VecDeque;
 
@@ -12,33 +17,40 @@ use twinvm_mem::Memory;
 use super::mmio::serve_all;
 use super::{Chain, RingError, VirtioDevice, VirtioMmio, Virtqueue};
 use crate::DeviceOut;
-use crate::persist::{Persist, StateError, length};
+use crate::persist::{Persist, StateError, consistent, length};
 
+mod header;
 #[cfg(test)]
 mod tests;
 
-/// Largest frame in either direction: 1500 bytes of payload, Ethernet header, a VLAN tag.
-pub const MAX_FRAME_BYTES: usize = 1518;
-/// Smallest frame in either direction: an Ethernet header.
-pub const MIN_FRAME_BYTES: usize = 14;
-/// Frames that may wait for receive buffers; when as many wait, the host drops before it logs. As
-/// many as the largest queue has buffers.
+pub use header::{
+    MAX_FRAME_BYTES, MAX_PACKET_BYTES, MIN_FRAME_BYTES, NET_HEADER_BYTES, NetHeader, NetOffloads,
+    PartialChecksum, Segmentation,
+};
+
+/// Packets that may wait for receive buffers; when as many wait, the host keeps or drops before it
+/// logs. As many as the largest queue has buffers.
 pub const RX_QUEUE_FRAMES: usize = 256;
+/// Bytes of packets that may wait: some of the largest. There is room for a packet while the
+/// longest one would fit.
+pub const RX_QUEUE_BYTES: usize = 1 << 20;
 
 const RX: usize = 0;
 const TX: usize = 1;
 const FEATURE_MAC: u64 = 1 << 5;
+const FEATURE_MRG_RXBUF: u64 = 1 << 15;
+const FEATURE_STATUS: u64 = 1 << 16;
 
-/// `virtio_net_hdr` of a modern device (section 5.1.6).
-const HEADER_BYTES: usize = 12;
-/// The header of a received frame: all zero but `num_buffers`, which is 1.
-const RX_HEADER: [u8; HEADER_BYTES] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+/// Bytes of the address in the configuration; a word of status follows.
+const MAC_BYTES: usize = 6;
+const STATUS_LINK_UP: u8 = 1;
 
 /// The network card.
 #[derive(Debug)]
 pub struct VirtioNet {
-    mac: [u8; 6],
+    config: [u8; MAC_BYTES + 2],
     waiting: VecDeque<Vec<u8>>,
+    waiting_bytes: usize,
 }
 
 /// The saved form of [`VirtioNet`].
@@ -46,65 +58,142 @@ pub struct VirtioNet {
 pub struct NetState {
     /// The card's address.
     pub mac: [u8; 6],
-    /// Received frames that wait for buffers, oldest first.
+    /// Received packets that wait for buffers, oldest first.
     pub waiting: Vec<Vec<u8>>,
 }
 
+/// What became of a packet for the guest.
+enum Placed {
+    /// It is in this many buffers.
+    InBuffers(u16),
+    /// The guest has too few buffers now.
+    Waits,
+    /// The guest's buffers can't hold it.
+    Dropped,
+}
+
 impl VirtioNet {
-    /// A card with this address.
+    /// A card with this address, its link up.
     pub fn new(mac: [u8; 6]) -> Self {
+        let mut config = [0; MAC_BYTES + 2];
+        config[..MAC_BYTES].copy_from_slice(&mac);
+        config[MAC_BYTES] = STATUS_LINK_UP;
         Self {
-            mac,
+            config,
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
         }
     }
 
     /// The card's address.
     pub fn mac(&self) -> [u8; 6] {
-        self.mac
+        let mut mac = [0; MAC_BYTES];
+        mac.copy_from_slice(&self.config[..MAC_BYTES]);
+        mac
     }
 
-    /// Hands waiting frames to the guest while it has buffers.
+    fn has_room(&self) -> bool {
+        self.waiting.len() < RX_QUEUE_FRAMES
+            && self.waiting_bytes + MAX_PACKET_BYTES <= RX_QUEUE_BYTES
+    }
+
+    /// Hands waiting packets to the guest while it has buffers. Its notifications for new ones are
+    /// wanted only while packets wait.
     fn deliver(&mut self, rx: &mut Virtqueue, mem: &mut Memory) -> Result<bool, RingError> {
-        let available = rx.available(mem)?;
-        let mut chain = Chain::default();
-        let mut used = 0;
-        let mut packet = Vec::new();
-        while used < available {
-            let Some(frame) = self.waiting.front() else {
-                break;
-            };
-            rx.peek(mem, &mut chain)?;
-            packet.clear();
-            packet.extend_from_slice(&RX_HEADER);
-            packet.extend_from_slice(frame);
-            // A frame that doesn't fit is dropped and its buffer stays: without mergeable buffers
-            // the driver owes us 1526 bytes (section 5.1.6.3.1).
-            if chain.writable_bytes() >= packet.len() as u64 {
-                rx.take(mem, &mut chain)?;
-                let written = chain.write(mem, &packet)?;
-                rx.give_back(mem, &chain, written as u32)?;
-                used += 1;
+        let mut used = false;
+        if !self.waiting.is_empty() {
+            let mut available = rx.available(mem)?;
+            let mut chains = Vec::new();
+            while let Some(packet) = self.waiting.front_mut() {
+                match place(rx, mem, available, packet, &mut chains)? {
+                    Placed::InBuffers(count) => {
+                        available -= count;
+                        used = true;
+                    }
+                    Placed::Dropped => {}
+                    Placed::Waits => break,
+                }
+                self.waiting_bytes -= packet.len();
+                self.waiting.pop_front();
             }
-            self.waiting.pop_front();
         }
-        if used == 0 {
-            return Ok(false);
+        if self.waiting.is_empty() {
+            rx.unwatch(mem)?;
+        } else {
+            rx.watch(mem)?;
         }
-        rx.publish(mem)
+        if used { rx.publish(mem) } else { Ok(false) }
     }
 }
 
-/// Copies the frame of one transmit buffer out; a buffer that holds no proper frame is only given
-/// back.
-fn transmit(mem: &Memory, chain: &Chain, out: &mut DeviceOut<'_>) -> Result<(), RingError> {
-    let header = HEADER_BYTES as u64;
-    let bytes = chain.readable_bytes().saturating_sub(header) as usize;
-    if (MIN_FRAME_BYTES..=MAX_FRAME_BYTES).contains(&bytes) {
-        let mut frame = vec![0; bytes];
-        chain.read(mem, header, &mut frame)?;
-        out.frame(frame);
+/// Puts a packet into the next of the guest's `available` buffers: into one, or with mergeable
+/// buffers into as many as it takes (section 5.1.6.4).
+fn place(
+    rx: &mut Virtqueue,
+    mem: &mut Memory,
+    available: u16,
+    packet: &mut [u8],
+    chains: &mut Vec<Chain>,
+) -> Result<Placed, RingError> {
+    let mergeable = rx.features() & FEATURE_MRG_RXBUF != 0;
+    let most = if mergeable {
+        available
+    } else {
+        available.min(1)
+    };
+    let mut room = 0;
+    let mut count = 0;
+    while room < packet.len() as u64 {
+        if count == most {
+            // A packet that all the buffers a queue can have, or the one that it must have, can't
+            // hold would wait for ever and hold up those behind it.
+            let hopeless = count == if mergeable { rx.size() } else { 1 };
+            return Ok(if hopeless {
+                Placed::Dropped
+            } else {
+                Placed::Waits
+            });
+        }
+        if chains.len() <= usize::from(count) {
+            chains.push(Chain::default());
+        }
+        let chain = &mut chains[usize::from(count)];
+        rx.peek_ahead(mem, count, chain)?;
+        room += chain.writable_bytes();
+        count += 1;
     }
+    header::set_num_buffers(packet, count);
+    let mut done = 0;
+    for chain in &chains[..usize::from(count)] {
+        let written = chain.write(mem, &packet[done..])?;
+        rx.skip();
+        rx.give_back(mem, chain, written as u32)?;
+        done += written;
+    }
+    Ok(Placed::InBuffers(count))
+}
+
+/// Copies the packet of one transmit buffer out; a buffer that holds no proper frame, or asks for
+/// work that was not negotiated, is only given back.
+fn transmit(
+    mem: &Memory,
+    chain: &Chain,
+    permitted: NetOffloads,
+    out: &mut DeviceOut<'_>,
+) -> Result<(), RingError> {
+    let smallest = (NET_HEADER_BYTES + MIN_FRAME_BYTES) as u64;
+    if !(smallest..=MAX_PACKET_BYTES as u64).contains(&chain.readable_bytes()) {
+        return Ok(());
+    }
+    let mut packet = vec![0; chain.readable_bytes() as usize];
+    chain.read(mem, 0, &mut packet)?;
+    let Some(mut header) = NetHeader::of_packet(&packet).filter(|h| permitted.permit(h)) else {
+        return Ok(());
+    };
+    // Only the receiver of a frame may be told so (section 5.1.6.2.1).
+    header.data_valid = false;
+    packet[..NET_HEADER_BYTES].copy_from_slice(&header.to_bytes());
+    out.frame(packet);
     Ok(())
 }
 
@@ -113,11 +202,11 @@ impl VirtioDevice for VirtioNet {
     const QUEUES: usize = 2;
 
     fn features(&self) -> u64 {
-        FEATURE_MAC
+        FEATURE_MAC | FEATURE_MRG_RXBUF | FEATURE_STATUS | header::OFFLOAD_FEATURES
     }
 
     fn config(&self) -> &[u8] {
-        &self.mac
+        &self.config
     }
 
     /// What it offers changes nothing that it does.
@@ -132,36 +221,58 @@ impl VirtioDevice for VirtioNet {
     ) -> Result<bool, RingError> {
         match queue {
             RX => self.deliver(&mut queues[RX], mem),
-            TX => serve_all(&mut queues[TX], mem, |mem, chain| {
-                transmit(mem, chain, &mut out).map(|()| 0)
-            }),
+            TX => {
+                let permitted = NetOffloads::from_guest(queues[TX].features());
+                serve_all(&mut queues[TX], mem, |mem, chain| {
+                    transmit(mem, chain, permitted, &mut out).map(|()| 0)
+                })
+            }
             _ => Ok(false),
         }
     }
 
     fn reset(&mut self) {
         self.waiting.clear();
+        self.waiting_bytes = 0;
     }
 }
 
 impl VirtioMmio<VirtioNet> {
-    /// Whether a frame received now would reach the guest: the card runs and fewer than
-    /// [`RX_QUEUE_FRAMES`] wait. Otherwise the host drops the frame before it is logged.
+    /// Whether a packet received now would reach the guest: the card runs and its queue has room
+    /// for the longest. Otherwise the host drops or keeps it before it is logged.
     pub fn rx_room(&self) -> bool {
-        self.queue_running(RX) && self.device().waiting.len() < RX_QUEUE_FRAMES
+        self.queue_running(RX) && self.device().has_room()
     }
 
-    /// Receives a frame, in the step of its record: data, used ring and interrupt appear together,
-    /// or the frame waits for a buffer. Without [`rx_room`](Self::rx_room), or if its size is not
-    /// that of a frame, it is dropped, the same on every node.
-    pub fn receive(&mut self, mem: &mut Memory, frame: &[u8]) {
-        let proper = (MIN_FRAME_BYTES..=MAX_FRAME_BYTES).contains(&frame.len());
-        if proper && self.rx_room() {
-            self.act(RX, |device, queues| {
-                device.waiting.push_back(frame.to_vec());
-                device.deliver(&mut queues[RX], mem)
-            });
+    /// What the guest does by itself with frames that it receives: packets for it may ask for
+    /// that. Nothing while the card doesn't run.
+    pub fn offloads(&self) -> NetOffloads {
+        if self.queue_running(RX) {
+            NetOffloads::to_guest(self.accepted_features())
+        } else {
+            NetOffloads::default()
         }
+    }
+
+    /// Receives a packet, in the step of its record: data, used ring and interrupt appear
+    /// together, or it waits for buffers. Without [`rx_room`](Self::rx_room), or if it is no
+    /// packet, or asks for what the guest has not accepted, it is dropped, the same on every node.
+    pub fn receive(&mut self, mem: &mut Memory, packet: &[u8]) {
+        let offloads = self.offloads();
+        let Some(mut header) = NetHeader::of_packet(packet).filter(|h| offloads.permit(h)) else {
+            return;
+        };
+        if !self.rx_room() {
+            return;
+        }
+        header.data_valid &= offloads.checksum;
+        let mut packet = packet.to_vec();
+        packet[..NET_HEADER_BYTES].copy_from_slice(&header.to_bytes());
+        self.act(RX, |device, queues| {
+            device.waiting_bytes += packet.len();
+            device.waiting.push_back(packet);
+            device.deliver(&mut queues[RX], mem)
+        });
     }
 }
 
@@ -170,24 +281,23 @@ impl Persist for VirtioNet {
 
     fn save(&self) -> NetState {
         NetState {
-            mac: self.mac,
+            mac: self.mac(),
             waiting: self.waiting.iter().cloned().collect(),
         }
     }
 
     fn restore(state: NetState) -> Result<Self, StateError> {
         length("net.waiting", state.waiting.len(), 0, RX_QUEUE_FRAMES)?;
-        for frame in &state.waiting {
-            length(
-                "net.waiting frame",
-                frame.len(),
-                MIN_FRAME_BYTES,
-                MAX_FRAME_BYTES,
+        let mut card = Self::new(state.mac);
+        for packet in &state.waiting {
+            consistent(
+                NetHeader::of_packet(packet).is_some(),
+                "what waits for the guest is no packet",
             )?;
+            card.waiting_bytes += packet.len();
         }
-        Ok(Self {
-            mac: state.mac,
-            waiting: state.waiting.into(),
-        })
+        length("net.waiting bytes", card.waiting_bytes, 0, RX_QUEUE_BYTES)?;
+        card.waiting = state.waiting.into();
+        Ok(card)
     }
 }

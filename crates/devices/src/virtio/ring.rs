@@ -274,6 +274,11 @@ impl Virtqueue {
         }
     }
 
+    /// Entries of the queue.
+    pub fn size(&self) -> u16 {
+        self.size
+    }
+
     /// Whether the guest enabled the queue.
     pub fn ready(&self) -> bool {
         self.ready
@@ -348,18 +353,29 @@ impl Virtqueue {
     /// that there is one.
     pub fn take(&mut self, mem: &Memory, chain: &mut Chain) -> Result<(), RingError> {
         self.peek(mem, chain)?;
-        self.next_avail = self.next_avail.wrapping_add(1);
+        self.skip();
         Ok(())
     }
 
     /// Like [`take`](Self::take), but leaves the buffer in the queue.
     pub fn peek(&self, mem: &Memory, chain: &mut Chain) -> Result<(), RingError> {
-        let slot = u64::from(self.next_avail & (self.size - 1));
+        self.peek_ahead(mem, 0, chain)
+    }
+
+    /// Like [`peek`](Self::peek) for the buffer that is offered `ahead` buffers later.
+    pub fn peek_ahead(&self, mem: &Memory, ahead: u16, chain: &mut Chain) -> Result<(), RingError> {
+        let index = self.next_avail.wrapping_add(ahead);
+        let slot = u64::from(index & (self.size - 1));
         let head = mem.load_u16(self.driver.wrapping_add(4 + 2 * slot))?;
         chain.head = head;
         chain.readable.clear();
         chain.writable.clear();
         self.walk(mem, chain)
+    }
+
+    /// Takes the next offered buffer, which was looked at before.
+    pub fn skip(&mut self) {
+        self.next_avail = self.next_avail.wrapping_add(1);
     }
 
     fn walk(&self, mem: &Memory, chain: &mut Chain) -> Result<(), RingError> {

@@ -10,6 +10,16 @@ fn frame(tag: u8, len: usize) -> Vec<u8> {
     vec![tag; len]
 }
 
+/// The frame with a header that asks for nothing.
+fn packet(tag: u8, len: usize) -> Vec<u8> {
+    [vec![0; NET_HEADER_BYTES], frame(tag, len)].concat()
+}
+
+/// A frame as the switch reads it.
+fn got(stream: &mut UnixStream) -> Vec<u8> {
+    read_frame(stream).unwrap().split_off(NET_HEADER_BYTES)
+}
+
 struct Switch {
     _dir: tempfile::TempDir,
     path: PathBuf,
@@ -44,13 +54,13 @@ impl Switch {
     }
 }
 
-fn port(switch: &Switch) -> (LanPort, Receiver<LanPortEvent>, UnixStream) {
+fn port(switch: &Switch) -> (LanPort, Receiver<PortEvent>, UnixStream) {
     let (events, heard) = bounded(1000);
     let port = LanPort::connect(&switch.path, events).unwrap();
     (port, heard, switch.accept())
 }
 
-fn next(heard: &Receiver<LanPortEvent>) -> LanPortEvent {
+fn next(heard: &Receiver<PortEvent>) -> PortEvent {
     heard.recv_timeout(PATIENCE).expect("an event")
 }
 
@@ -67,16 +77,21 @@ fn frames_go_both_ways() {
     let (port, heard, mut stream) = port(&switch);
     let lengths = [MIN_FRAME_BYTES, 60, 1514, MAX_FRAME_BYTES];
     for len in lengths {
-        assert!(port.send(&frame(1, len)));
+        assert!(port.send(&packet(1, len)));
         put(&mut stream, &frame(2, len));
     }
     for len in lengths {
-        assert_eq!(read_frame(&mut stream).unwrap(), frame(1, len));
-        assert_eq!(next(&heard), LanPortEvent::Frame(frame(2, len)));
+        assert_eq!(got(&mut stream), frame(1, len));
+        assert_eq!(next(&heard), PortEvent::Frame(packet(2, len)));
     }
-    assert!(!port.send(&frame(1, MIN_FRAME_BYTES - 1)));
-    assert!(!port.send(&frame(1, MAX_FRAME_BYTES + 1)));
-    assert_eq!((port.dropped_out(), port.dropped_in()), (2, 0));
+    assert!(!port.send(&packet(1, MIN_FRAME_BYTES - 1)));
+    assert!(!port.send(&packet(1, MAX_FRAME_BYTES + 1)));
+    let counts = port.counts();
+    assert_eq!((counts.dropped_out, counts.dropped_in), (2, 0));
+    let bytes = lengths.iter().sum::<usize>() as u64;
+    assert_eq!((counts.frames_out, counts.bytes_out), (4, bytes));
+    assert_eq!((counts.frames_in, counts.bytes_in), (4, bytes));
+    assert_eq!((counts.large_out, counts.large_in), (0, 0));
 }
 
 #[test]
@@ -85,22 +100,22 @@ fn it_connects_again_when_the_switch_comes_back() {
     let (port, heard, stream) = port(&switch);
     switch.stop();
     drop(stream);
-    assert!(matches!(next(&heard), LanPortEvent::Lost { .. }));
+    assert!(matches!(next(&heard), PortEvent::Lost { .. }));
     assert!(!port.is_connected());
     let start = Instant::now();
     for _ in 0..10_000 {
-        assert!(!port.send(&frame(1, 60)));
+        assert!(!port.send(&packet(1, 60)));
     }
     assert!(start.elapsed() < Duration::from_secs(2), "send waits");
     thread::sleep(Duration::from_millis(100));
     assert!(heard.is_empty(), "told more than once");
     switch.restart();
     let mut stream = switch.accept();
-    assert_eq!(next(&heard), LanPortEvent::Reconnected);
-    assert!(port.is_connected() && port.send(&frame(3, 60)));
-    assert_eq!(read_frame(&mut stream).unwrap(), frame(3, 60));
+    assert_eq!(next(&heard), PortEvent::Reconnected);
+    assert!(port.is_connected() && port.send(&packet(3, 60)));
+    assert_eq!(got(&mut stream), frame(3, 60));
     put(&mut stream, &frame(4, 60));
-    assert_eq!(next(&heard), LanPortEvent::Frame(frame(4, 60)));
+    assert_eq!(next(&heard), PortEvent::Frame(packet(4, 60)));
 }
 
 #[test]
@@ -115,15 +130,15 @@ fn a_length_that_cannot_be_ends_the_stream_not_the_port() {
         let (_port, heard, mut stream) = port(&switch);
         put(&mut stream, &frame(1, 20));
         stream.write_all(&length.to_be_bytes()).unwrap();
-        assert_eq!(next(&heard), LanPortEvent::Frame(frame(1, 20)));
+        assert_eq!(next(&heard), PortEvent::Frame(packet(1, 20)));
         match next(&heard) {
-            LanPortEvent::Lost { why } => assert!(why.contains(&length.to_string()), "{why}"),
+            PortEvent::Lost { why } => assert!(why.contains(&length.to_string()), "{why}"),
             other => panic!("{other:?}"),
         }
         let mut again = switch.accept();
-        assert_eq!(next(&heard), LanPortEvent::Reconnected);
+        assert_eq!(next(&heard), PortEvent::Reconnected);
         put(&mut again, &frame(2, 20));
-        assert_eq!(next(&heard), LanPortEvent::Frame(frame(2, 20)));
+        assert_eq!(next(&heard), PortEvent::Frame(packet(2, 20)));
     }
 }
 
@@ -134,7 +149,7 @@ fn a_frame_cut_short_is_not_delivered() {
     stream.write_all(&60u32.to_be_bytes()).unwrap();
     stream.write_all(&[0; 59]).unwrap();
     drop(stream);
-    assert!(matches!(next(&heard), LanPortEvent::Lost { .. }));
+    assert!(matches!(next(&heard), PortEvent::Lost { .. }));
 }
 
 #[test]
@@ -144,16 +159,16 @@ fn a_switch_that_does_not_read_costs_frames_and_no_time() {
     let start = Instant::now();
     let mut accepted = 0;
     for _ in 0..20_000 {
-        accepted += u64::from(port.send(&frame(1, 1500)));
+        accepted += u64::from(port.send(&packet(1, 1500)));
     }
     assert!(start.elapsed() < PATIENCE);
-    let dropped = port.dropped_out();
+    let dropped = port.counts().dropped_out;
     assert_eq!(accepted + dropped, 20_000);
     assert!(dropped > 10_000, "{dropped} dropped: no bound");
     assert!(port.queued_bytes() <= MAX_QUEUE_BYTES);
     // What was accepted comes when it reads again.
     for _ in 0..accepted {
-        assert_eq!(read_frame(&mut stream).unwrap(), frame(1, 1500));
+        assert_eq!(got(&mut stream), frame(1, 1500));
     }
 }
 
@@ -164,9 +179,9 @@ fn a_sent_frame_is_the_kernels_at_once() {
     let (port, _heard, mut stream) = port(&switch);
     stream.set_nonblocking(true).unwrap();
     for tag in 0..100 {
-        assert!(port.send(&frame(tag, 1500)));
+        assert!(port.send(&packet(tag, 1500)));
         assert_eq!(port.queued_bytes(), 0);
-        assert_eq!(read_frame(&mut stream).unwrap(), frame(tag, 1500));
+        assert_eq!(got(&mut stream), frame(tag, 1500));
     }
 }
 
@@ -180,14 +195,14 @@ fn a_full_event_channel_drops_frames() {
         put(&mut stream, &frame(tag, 60));
     }
     let start = Instant::now();
-    while port.dropped_in() < 8 {
+    while port.counts().dropped_in < 8 {
         assert!(start.elapsed() < PATIENCE);
         thread::yield_now();
     }
-    assert_eq!(next(&heard), LanPortEvent::Frame(frame(0, 60)));
-    assert_eq!(next(&heard), LanPortEvent::Frame(frame(1, 60)));
+    assert_eq!(next(&heard), PortEvent::Frame(packet(0, 60)));
+    assert_eq!(next(&heard), PortEvent::Frame(packet(1, 60)));
     put(&mut stream, &frame(77, 60));
-    assert_eq!(next(&heard), LanPortEvent::Frame(frame(77, 60)));
+    assert_eq!(next(&heard), PortEvent::Frame(packet(77, 60)));
 }
 
 #[test]
@@ -201,7 +216,7 @@ fn dropping_the_port_ends_everything_soon() {
     let (looking, heard, stream) = port(&switch);
     switch.stop();
     drop(stream);
-    assert!(matches!(next(&heard), LanPortEvent::Lost { .. }));
+    assert!(matches!(next(&heard), PortEvent::Lost { .. }));
     thread::sleep(Duration::from_millis(300));
     let start = Instant::now();
     drop(looking);

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use twinvm_log::{Batch, Body, Record as LogRecord};
-use twinvm_machine::{Images, MachineConfig, OnReset, SlotConfig};
+use twinvm_machine::{Images, MachineConfig, NET_HEADER_BYTES, OnReset, SlotConfig};
 use twinvm_protocol::node::Mutation;
 use twinvm_protocol::{
     ArbiterContract, Config, ConnId, ExitReason, Field, Generation, Identity, Incarnation,
@@ -293,8 +293,11 @@ impl World {
             }
             Action::PersistGeneration { generation } => self.generations[at] = generation,
             Action::Transmit { bytes, .. } => {
-                self.wire.push((at, bytes.clone()));
-                self.side(at).wire.push(bytes);
+                // The port's work: nothing is asked of it by this guest and by announcements.
+                let (header, frame) = bytes.split_at(NET_HEADER_BYTES);
+                assert_eq!(header, [0; NET_HEADER_BYTES]);
+                self.wire.push((at, frame.to_vec()));
+                self.side(at).wire.push(frame.to_vec());
             }
             Action::Console(_) | Action::RoleChanged { .. } | Action::CtlAnswer { .. } => {}
             Action::Note { text, .. } => self.side(at).notes.push(text),
@@ -388,8 +391,9 @@ impl World {
     }
 
     /// A frame from the wire.
-    pub(crate) fn frame(&mut self, at: usize, bytes: Vec<u8>) {
+    pub(crate) fn frame(&mut self, at: usize, frame: Vec<u8>) {
         assert!(self.side(at).replica.net_room(0), "the guest has room");
+        let bytes = [vec![0; NET_HEADER_BYTES], frame].concat();
         self.apply(at, Event::Frame { device: 0, bytes });
     }
 

@@ -1,5 +1,6 @@
 use super::*;
-use crate::vmtoml::{Arbiter, Backend, VmConfig};
+use crate::vmtoml::{Arbiter, VmConfig};
+use twinvm_host::port::PortAddress;
 
 fn files(dir: &Path) -> Files {
     Files::new(&dir.join("out")).unwrap()
@@ -37,7 +38,7 @@ fn the_vm_toml_is_what_the_nodes_read() {
     assert_eq!(config.cmdline, image.cmdline);
     assert_eq!(config.state_dir, files.state());
     assert_eq!(config.arbiter, Some(Arbiter::File(files.arbiter())));
-    assert_eq!(config.nets[0].backend, Backend::Lan(files.lan_socket()));
+    assert_eq!(config.nets[0].backend, PortAddress::Lan(files.lan_socket()));
 }
 
 #[test]

@@ -9,24 +9,27 @@ fn running() -> Bench<VirtioNet> {
     Bench::running(card(), 8)
 }
 
-fn frame(fill: u8, len: usize) -> Vec<u8> {
-    vec![fill; len]
+/// A packet that asks for nothing, its frame of `len` bytes.
+fn plain(fill: u8, len: usize) -> Vec<u8> {
+    [vec![0; NET_HEADER_BYTES], vec![fill; len]].concat()
 }
 
-/// Puts header and frame at `pa`; gives their length.
-fn packet(bench: &mut Bench<VirtioNet>, pa: u64, frame: &[u8]) -> u32 {
-    bench.mem.store(pa, &[0xee; HEADER_BYTES]).unwrap();
-    bench.mem.store(pa + 12, frame).unwrap();
-    (HEADER_BYTES + frame.len()) as u32
+/// Puts a packet at `pa`; gives its length.
+fn put(bench: &mut Bench<VirtioNet>, pa: u64, packet: &[u8]) -> u32 {
+    bench.mem.store(pa, packet).unwrap();
+    packet.len() as u32
 }
+
+/// The header that the guest sees before a frame in one buffer.
+const ONE_BUFFER: [u8; NET_HEADER_BYTES] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 
 #[test]
 fn transmit_completes_in_its_notify() {
     let mut bench = running();
-    let len = packet(&mut bench, BUFFERS, &frame(7, 60));
+    let len = put(&mut bench, BUFFERS, &plain(7, 60));
     let first = bench.offer(TX, &[readable(BUFFERS, len)]);
     // Header and frame in several pieces, as drivers like it.
-    let len = packet(&mut bench, BUFFERS + 0x1000, &frame(8, 1514));
+    let len = put(&mut bench, BUFFERS + 0x1000, &plain(8, 1514));
     let pieces = [
         readable(BUFFERS + 0x1000, 12),
         readable(BUFFERS + 0x100c, 100),
@@ -35,7 +38,7 @@ fn transmit_completes_in_its_notify() {
     let second = bench.offer(TX, &pieces);
     assert!(bench.frames().is_empty(), "not before the notify");
     bench.notify(TX);
-    assert_eq!(bench.frames(), [frame(7, 60), frame(8, 1514)]);
+    assert_eq!(bench.frames(), [plain(7, 60), plain(8, 1514)]);
     assert_eq!(bench.used(TX), [(first, 0), (second, 0)]);
     assert_eq!(bench.interrupt(), 1);
     bench.notify(TX);
@@ -50,10 +53,10 @@ fn frames_of_no_frame_size_are_given_back_unsent() {
         (14, true),
         (MAX_FRAME_BYTES, true),
         (MAX_FRAME_BYTES + 1, false),
-        (60_000, false),
+        (70_000, false),
     ] {
         let mut bench = running();
-        let total = packet(&mut bench, BUFFERS, &frame(1, len));
+        let total = put(&mut bench, BUFFERS, &plain(1, len));
         let head = bench.offer(TX, &[readable(BUFFERS, total)]);
         bench.notify(TX);
         assert_eq!(bench.frames().len(), usize::from(sent), "{len}");
@@ -68,8 +71,8 @@ fn frames_of_no_frame_size_are_given_back_unsent() {
 #[test]
 fn the_header_may_end_inside_a_buffer() {
     let mut bench = running();
-    let bytes: Vec<u8> = (0..60).collect();
-    packet(&mut bench, BUFFERS, &bytes);
+    let bytes: Vec<u8> = [vec![0; 12], (0..60).collect()].concat();
+    put(&mut bench, BUFFERS, &bytes);
     let pieces = [
         readable(BUFFERS, 5),
         readable(BUFFERS + 5, 20),
@@ -96,11 +99,11 @@ fn received_data_used_ring_and_interrupt_appear_together() {
     let head = bench.offer(RX, &[writable(BUFFERS, 1526)]);
     bench.notify(RX);
     assert!(!bench.device.irq_level());
-    bench.device.receive(&mut bench.mem, &frame(9, 60));
+    bench.device.receive(&mut bench.mem, &plain(9, 60));
     assert_eq!(bench.used(RX), [(head, 72)]);
     assert_eq!(bench.interrupt(), 1);
-    assert_eq!(bench.bytes(BUFFERS, 12), RX_HEADER);
-    assert_eq!(bench.bytes(BUFFERS + 12, 60), frame(9, 60));
+    assert_eq!(bench.bytes(BUFFERS, 12), ONE_BUFFER);
+    assert_eq!(bench.bytes(BUFFERS + 12, 60), [9; 60]);
     assert_eq!(bench.bytes(BUFFERS + 72, 4), [0; 4], "and no more");
 }
 
@@ -113,10 +116,10 @@ fn a_frame_is_spread_over_the_buffers_of_its_chain() {
         writable(BUFFERS + 0x200, 1600),
     ];
     bench.offer(RX, &pieces);
-    let bytes: Vec<u8> = (0..60).collect();
+    let bytes: Vec<u8> = [vec![0; 12], (0..60).collect()].concat();
     bench.device.receive(&mut bench.mem, &bytes);
-    assert_eq!(bench.bytes(BUFFERS + 0x100, 10), &bytes[..10]);
-    assert_eq!(bench.bytes(BUFFERS + 0x200, 50), &bytes[10..]);
+    assert_eq!(bench.bytes(BUFFERS + 0x100, 10), &bytes[12..22]);
+    assert_eq!(bench.bytes(BUFFERS + 0x200, 50), &bytes[22..]);
 }
 
 #[test]
@@ -124,10 +127,10 @@ fn without_buffers_frames_wait_in_order_up_to_the_bound() {
     let mut bench = running();
     for i in 0..RX_QUEUE_FRAMES {
         assert!(bench.device.rx_room());
-        bench.device.receive(&mut bench.mem, &frame(i as u8, 20));
+        bench.device.receive(&mut bench.mem, &plain(i as u8, 20));
     }
     assert!(!bench.device.rx_room());
-    bench.device.receive(&mut bench.mem, &frame(0xff, 30));
+    bench.device.receive(&mut bench.mem, &plain(0xff, 30));
     assert!(!bench.device.irq_level());
     let mut got = Vec::new();
     for _ in 0..RX_QUEUE_FRAMES / 8 + 1 {
@@ -152,10 +155,10 @@ fn without_buffers_frames_wait_in_order_up_to_the_bound() {
 fn a_frame_that_does_not_fit_its_buffer_is_dropped_and_the_buffer_stays() {
     let mut bench = running();
     let head = bench.offer(RX, &[writable(BUFFERS, 100)]);
-    bench.device.receive(&mut bench.mem, &frame(1, 89));
+    bench.device.receive(&mut bench.mem, &plain(1, 89));
     assert!(bench.used(RX).is_empty());
     assert_eq!(bench.bytes(BUFFERS, 100), [0; 100]);
-    bench.device.receive(&mut bench.mem, &frame(2, 88));
+    bench.device.receive(&mut bench.mem, &plain(2, 88));
     assert_eq!(bench.used(RX), [(head, 100)]);
     assert!(!bench.needs_reset());
 }
@@ -165,21 +168,22 @@ fn a_card_that_is_off_has_no_room_and_drops() {
     let mut bench = Bench::new(card());
     assert!(!bench.device.rx_room());
     let before = bench.device.save();
-    bench.device.receive(&mut bench.mem, &frame(1, 60));
+    bench.device.receive(&mut bench.mem, &plain(1, 60));
     assert_eq!(bench.device.save(), before);
     bench.start(8);
     assert!(bench.device.rx_room());
     let before = bench.device.save();
-    for len in [0, 13, MAX_FRAME_BYTES + 1, 9000] {
-        bench.device.receive(&mut bench.mem, &frame(1, len));
+    for len in [0, 13, MAX_FRAME_BYTES + 1, 100_000] {
+        bench.device.receive(&mut bench.mem, &plain(1, len));
     }
+    bench.device.receive(&mut bench.mem, &[0; 11]);
     assert_eq!(bench.device.save(), before, "no frames of such sizes");
 }
 
 #[test]
 fn a_reset_forgets_waiting_frames() {
     let mut bench = running();
-    bench.device.receive(&mut bench.mem, &frame(1, 60));
+    bench.device.receive(&mut bench.mem, &plain(1, 60));
     bench.start(8);
     bench.offer(RX, &[writable(BUFFERS, 1526)]);
     bench.notify(RX);
@@ -201,14 +205,239 @@ fn buffers_offered_before_the_start_count() {
 #[test]
 fn saves() {
     let mut bench = running();
-    bench.device.receive(&mut bench.mem, &frame(1, 60));
-    bench.device.receive(&mut bench.mem, &frame(2, 61));
+    bench.device.receive(&mut bench.mem, &plain(1, 60));
+    bench.device.receive(&mut bench.mem, &plain(2, 61));
     bench.offer(RX, &[writable(BUFFERS, 1526)]);
     let Bench {
         device, mut mem, ..
     } = bench;
     saves_every_bit(device, |device| {
-        device.receive(&mut mem, &frame(3, 1514));
+        device.receive(&mut mem, &plain(3, 1514));
     });
-    assert_eq!(mem.slice(BUFFERS + 12, 60).unwrap(), frame(1, 60));
+    assert_eq!(mem.slice(BUFFERS + 12, 60).unwrap(), [1; 60]);
+}
+
+const MERGEABLE: u64 = FEATURE_MRG_RXBUF;
+const GUEST_ALL: u64 = 1 << 1 | 1 << 7 | 1 << 8 | 1 << 9;
+const HOST_ALL: u64 = 1 | 1 << 11 | 1 << 12 | 1 << 13;
+
+fn running_with(features: u64) -> Bench<VirtioNet> {
+    let mut bench = Bench::new(card());
+    bench.start_with(features, 8);
+    bench
+}
+
+/// A packet of several segments, its bytes all different from their neighbours.
+fn large(ipv6: bool, ecn: bool, len: usize) -> Vec<u8> {
+    let header = NetHeader {
+        checksum: Some(PartialChecksum {
+            start: 34,
+            offset: 16,
+        }),
+        data_valid: false,
+        segmentation: Some(Segmentation {
+            ipv6,
+            ecn,
+            size: 1448,
+            header_bytes: 66,
+        }),
+    };
+    let frame = (0..len).map(|i| (i * 7 + i / 256) as u8);
+    header.to_bytes().into_iter().chain(frame).collect()
+}
+
+#[test]
+fn mergeable_buffers_take_a_packet_together() {
+    let mut bench = running_with(MERGEABLE | GUEST_ALL);
+    let heads: Vec<u16> = (0..6)
+        .map(|i| bench.offer(RX, &[writable(BUFFERS + i * 0x800, 1500)]))
+        .collect();
+    let packet = large(false, false, 4000);
+    bench.device.receive(&mut bench.mem, &packet);
+    let used = bench.used(RX);
+    assert_eq!(used, [(heads[0], 1500), (heads[1], 1500), (heads[2], 1012)]);
+    assert_eq!(bench.interrupt(), 1, "one for all");
+    let mut got = bench.bytes(BUFFERS, 1500);
+    got.extend(bench.bytes(BUFFERS + 0x800, 1500));
+    got.extend(bench.bytes(BUFFERS + 0x1000, 1012));
+    let mut expected = packet.clone();
+    expected[10] = 3;
+    assert_eq!(got, expected);
+    // The next begins in a buffer of its own.
+    bench.device.receive(&mut bench.mem, &plain(5, 60));
+    assert_eq!(bench.used(RX), [(heads[3], 72)]);
+    assert_eq!(bench.bytes(BUFFERS + 0x1800, 12), ONE_BUFFER);
+}
+
+#[test]
+fn a_packet_waits_for_enough_mergeable_buffers() {
+    let mut bench = running_with(MERGEABLE | GUEST_ALL | crate::virtio::feature::EVENT_IDX);
+    let avail_event = |bench: &Bench<VirtioNet>| {
+        let at = crate::testing::used_ring(RX) + 4 + 8 * 8;
+        bench.mem.load_u16(at).unwrap()
+    };
+    bench.offer(RX, &[writable(BUFFERS, 1500)]);
+    bench.notify(RX);
+    assert_eq!(
+        avail_event(&bench),
+        0,
+        "nothing waits: no notification wanted"
+    );
+    bench
+        .device
+        .receive(&mut bench.mem, &large(false, false, 4000));
+    bench.device.receive(&mut bench.mem, &plain(2, 60));
+    assert!(bench.used(RX).is_empty());
+    assert_eq!(avail_event(&bench), 1, "wanted for the next buffer");
+    bench.offer(RX, &[writable(BUFFERS + 0x800, 1500)]);
+    bench.notify(RX);
+    assert!(
+        bench.used(RX).is_empty(),
+        "still too few, and order is kept"
+    );
+    assert_eq!(avail_event(&bench), 2);
+    bench.offer(RX, &[writable(BUFFERS + 0x1000, 1500)]);
+    bench.offer(RX, &[writable(BUFFERS + 0x1800, 1500)]);
+    bench.notify(RX);
+    let lengths: Vec<u32> = bench.used(RX).into_iter().map(|(_, len)| len).collect();
+    assert_eq!(lengths, [1500, 1500, 1012, 72]);
+    assert_eq!(avail_event(&bench), 3, "none wanted again");
+}
+
+#[test]
+fn what_no_buffers_can_hold_is_dropped_and_holds_up_nothing() {
+    let mut bench = running_with(MERGEABLE | GUEST_ALL);
+    for i in 0..8 {
+        bench.offer(RX, &[writable(BUFFERS + i * 0x200, 400)]);
+    }
+    bench
+        .device
+        .receive(&mut bench.mem, &large(false, false, 4000));
+    bench.device.receive(&mut bench.mem, &plain(3, 60));
+    assert_eq!(bench.used(RX), [(0, 72)]);
+}
+
+#[test]
+fn waiting_packets_are_bounded_in_bytes() {
+    let mut bench = running_with(MERGEABLE | GUEST_ALL);
+    let packet = large(false, false, MAX_FRAME_BYTES);
+    let mut count = 0;
+    while bench.device.rx_room() {
+        bench.device.receive(&mut bench.mem, &packet);
+        count += 1;
+    }
+    assert_eq!(count, RX_QUEUE_BYTES / MAX_PACKET_BYTES);
+    let state = bench.device.save();
+    bench.device.receive(&mut bench.mem, &plain(1, 60));
+    assert_eq!(bench.device.save(), state, "no room");
+    assert!(VirtioMmio::<VirtioNet>::restore(state.clone()).is_ok());
+    let spoils: [fn(&mut NetState); 3] = [
+        |s| s.waiting.push(vec![0; MAX_PACKET_BYTES]),
+        |s| s.waiting[0].truncate(25),
+        |s| s.waiting[0][1] = 3,
+    ];
+    for spoil in spoils {
+        let mut state = state.clone();
+        spoil(&mut state.device);
+        assert!(VirtioMmio::<VirtioNet>::restore(state).is_err());
+    }
+}
+
+/// Packets that ask for work, and the features of a guest that takes or sends them: in the
+/// order GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, GUEST_ECN, and the same for HOST.
+fn asking() -> Vec<(Vec<u8>, [bool; 4])> {
+    let mut checksum = plain(1, 100);
+    checksum[..NET_HEADER_BYTES].copy_from_slice(&[1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0]);
+    vec![
+        (plain(1, 100), [false; 4]),
+        (checksum, [true, false, false, false]),
+        (large(false, false, 5000), [true, true, false, false]),
+        (large(true, false, 5000), [true, false, true, false]),
+        (large(false, true, 5000), [true, true, false, true]),
+        (large(true, true, 5000), [true, false, true, true]),
+    ]
+}
+
+#[test]
+fn only_what_was_negotiated_passes() {
+    for set in 0..16u64 {
+        let accepted = [0, 1, 2, 3].map(|i| set >> i & 1 != 0);
+        let bits = |places: [u32; 4]| {
+            let places = places.into_iter().enumerate();
+            places.fold(0, |sum, (i, place)| sum | (set >> i & 1) << place)
+        };
+        for (packet, needs) in asking() {
+            let passes = needs.iter().zip(accepted).all(|(needs, has)| has || !needs);
+            let mut bench = running_with(bits([1, 7, 8, 9]) | HOST_ALL);
+            let head = bench.offer(RX, &[writable(BUFFERS, 60_000)]);
+            bench.device.receive(&mut bench.mem, &packet);
+            let mut expected = packet.clone();
+            expected[10] = 1;
+            if passes {
+                assert_eq!(bench.used(RX), [(head, packet.len() as u32)]);
+                assert_eq!(bench.bytes(BUFFERS, packet.len()), expected);
+            } else {
+                assert!(bench.used(RX).is_empty());
+                assert!(bench.device.save().device.waiting.is_empty());
+            }
+
+            let mut bench = running_with(bits([0, 11, 12, 13]) | GUEST_ALL);
+            let len = put(&mut bench, BUFFERS, &packet);
+            bench.offer(TX, &[readable(BUFFERS, len)]);
+            bench.notify(TX);
+            assert_eq!(bench.used(TX).len(), 1);
+            let expected: &[Vec<u8>] = if passes { &[packet] } else { &[] };
+            assert_eq!(bench.frames(), expected);
+        }
+    }
+}
+
+#[test]
+fn the_host_learns_what_the_guest_accepted() {
+    assert_eq!(Bench::new(card()).device.offloads(), NetOffloads::default());
+    let all = NetOffloads {
+        checksum: true,
+        tso4: true,
+        tso6: true,
+        ecn: true,
+    };
+    assert_eq!(running_with(GUEST_ALL).device.offloads(), all);
+    // Segmentation and congestion bits alone count for nothing.
+    let without = running_with(GUEST_ALL & !(1 << 1)).device.offloads();
+    assert_eq!(without, NetOffloads::default());
+    let only_ecn = running_with(1 << 1 | 1 << 9).device.offloads();
+    assert_eq!(
+        only_ecn,
+        NetOffloads {
+            checksum: true,
+            ..NetOffloads::default()
+        }
+    );
+    let mut reset = running_with(GUEST_ALL);
+    reset.write(0x70, 0);
+    assert_eq!(reset.device.offloads(), NetOffloads::default());
+}
+
+#[test]
+fn a_sent_header_has_one_form() {
+    let mut bench = running_with(HOST_ALL);
+    let mut packet = plain(4, 60);
+    // Data valid, an unknown flag, and fields that mean nothing without their flag.
+    packet[..NET_HEADER_BYTES].copy_from_slice(&[0x86, 0, 9, 9, 9, 9, 9, 9, 9, 9, 7, 7]);
+    let len = put(&mut bench, BUFFERS, &packet);
+    bench.offer(TX, &[readable(BUFFERS, len)]);
+    bench.notify(TX);
+    assert_eq!(bench.frames(), [plain(4, 60)]);
+}
+
+#[test]
+fn valid_data_is_told_to_a_guest_that_takes_checksums() {
+    for (features, flags) in [(GUEST_ALL, 2), (0, 0)] {
+        let mut bench = running_with(features);
+        bench.offer(RX, &[writable(BUFFERS, 1526)]);
+        let mut packet = plain(4, 60);
+        packet[0] = 2;
+        bench.device.receive(&mut bench.mem, &packet);
+        assert_eq!(bench.bytes(BUFFERS, 2), [flags, 0]);
+    }
 }
