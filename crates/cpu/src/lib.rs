@@ -15,6 +15,7 @@ mod bus;
 mod clock;
 mod csr;
 mod decode;
+mod disasm;
 mod engine;
 mod exec;
 mod exec_cbo;
@@ -34,6 +35,7 @@ mod walk;
 
 pub use bus::{AccessFault, Bus, Lines};
 pub use clock::{Clock, TICKS_PER_SECOND};
+pub use disasm::disassemble;
 pub use engine::{Engine, EngineCounters, Env, Exit};
 pub use extensions::{CACHE_BLOCK_BYTES, EXTENSIONS};
 pub use hart::{Hart, Mode};
