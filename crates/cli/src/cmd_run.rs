@@ -9,6 +9,7 @@ mod recorder;
 mod report;
 mod signature;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -55,6 +56,7 @@ Example:
   twinvm run VM.toml --from redis.snap --record rec
   twinvm run --firmware fw_dynamic.bin --kernel vmlinux --cmdline console=ttyS0
   twinvm run --firmware test.elf --memory 16M --max-instructions 1000000 --signature test.sig
+  twinvm run VM.toml --dump-dtb vm.dtb && dtc vm.dtb
 
 Exit codes:
   0      the guest powered itself off, or the finisher said pass
@@ -89,6 +91,13 @@ pub(crate) struct RunArgs {
     /// Initial RAM disk
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
+    /// Device tree (as dtc writes it) that the guest gets as it is, in place of the machine's own:
+    /// command line and initrd are what it says
+    #[arg(long, value_name = "FILE")]
+    dtb: Option<PathBuf>,
+    /// Write the device tree that the guest would get there (all but rng-seed), and end
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "record", "signature", "report"])]
+    dump_dtb: Option<PathBuf>,
     /// Raw disk image that the guest reads and writes; may be given more than once. Comes behind
     /// the file's disks
     #[arg(long, value_name = "FILE")]
@@ -150,6 +159,9 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
         check_output("--report", path).map_err(|why| (BAD_INPUT, why))?;
     }
     let files = open_disks(&vm).map_err(|error| bad(&error))?;
+    if let Some(path) = &args.dump_dtb {
+        return dump_tree(path, &vm, &files);
+    }
     let (mut machine, signature) = match &args.from {
         Some(path) => (
             from::machine(path, &args, &vm, &files).map_err(|error| bad(&error))?,
@@ -206,6 +218,18 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
     Ok(end.exit_code())
 }
 
+/// Writes the device tree that the guest would get.
+fn dump_tree(path: &Path, vm: &VmConfig, disks: &[DiskFile]) -> Outcome {
+    let bad = |error: &dyn std::fmt::Display| (BAD_INPUT, error.to_string());
+    check_output("--dump-dtb", path).map_err(|why| (BAD_INPUT, why))?;
+    let config = machine_config(vm, disks).map_err(|error| bad(&error))?;
+    let tree = config
+        .device_tree()
+        .map_err(|error| bad(&blame(vm, error)))?;
+    fs::write(path, tree).map_err(|error| (FAULT, format!("{}: {error}", path.display())))?;
+    Ok(0)
+}
+
 /// The VM as file and options together describe it.
 fn describe(args: &RunArgs) -> Result<VmConfig, String> {
     let mut vm = match &args.file {
@@ -217,6 +241,9 @@ fn describe(args: &RunArgs) -> Result<VmConfig, String> {
     vm.validate_supported().map_err(|error| error.to_string())?;
     if let Some(firmware) = &args.firmware {
         vm.firmware = Some(firmware.clone());
+    }
+    if let Some(dtb) = &args.dtb {
+        vm.dtb = Some(dtb.clone());
     }
     if let Some(kernel) = &args.kernel {
         vm.kernel = Some(kernel.clone());

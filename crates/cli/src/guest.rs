@@ -43,6 +43,17 @@ pub(crate) enum GuestError {
     /// A file can't be a disk.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// More memory than there is.
+    #[error(
+        "memory is {} MiB, this host has {} MiB (swap counted): set memory = \"{}M\" or less",
+        .asked >> 20, .host >> 20, .host >> 20
+    )]
+    Memory {
+        /// What the VM's description asks for, in bytes.
+        asked: u64,
+        /// What the host has, in bytes.
+        host: u64,
+    },
     /// A file can't be read.
     #[error("{what} {}: {why}", path.display())]
     File {
@@ -101,6 +112,7 @@ pub(crate) fn machine_config(
             disks: disks.len(),
         });
     }
+    check_memory(vm.memory_bytes, host_memory_bytes())?;
     let images = add_files(Images::default(), vm)?;
     let cards = vm.nets.iter().map(|net| SlotConfig::Net { mac: net.mac.0 });
     let disks = (0..).zip(disks).map(|(number, disk)| {
@@ -121,6 +133,25 @@ pub(crate) fn machine_config(
             vmtoml::OnReset::Exit => OnReset::Exit,
         },
     })
+}
+
+/// A guest that outgrows its host would be killed in the middle of its work.
+fn check_memory(asked: u64, host: Option<u64>) -> Result<(), GuestError> {
+    match host {
+        Some(host) if asked > host => Err(GuestError::Memory { asked, host }),
+        _ => Ok(()),
+    }
+}
+
+/// Memory and swap of this host, if it says.
+fn host_memory_bytes() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let field = |name: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        kib.checked_mul(1024)
+    };
+    field("MemTotal:")?.checked_add(field("SwapTotal:").unwrap_or(0))
 }
 
 /// Reads the files that the VM's description names.
@@ -151,7 +182,7 @@ fn file(vm: &VmConfig, kind: ImageKind) -> Option<&Path> {
         ImageKind::Firmware => vm.firmware.as_deref(),
         ImageKind::Kernel => vm.kernel.as_deref(),
         ImageKind::Initrd => vm.initrd.as_deref(),
-        ImageKind::DeviceTree => None,
+        ImageKind::DeviceTree => vm.dtb.as_deref(),
     }
 }
 
@@ -173,4 +204,22 @@ fn read(what: ImageKind, path: &Path, ram_bytes: u64) -> Result<Vec<u8>, GuestEr
         )));
     }
     fs::read(path).map_err(|error| bad(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_the_host_lacks_is_refused() {
+        assert!(host_memory_bytes().is_some_and(|bytes| bytes > 64 << 20));
+        assert!(check_memory(8 << 30, None).is_ok());
+        assert!(check_memory(8 << 30, Some(8 << 30)).is_ok());
+        let error = check_memory(8 << 30, Some((8 << 30) - 4096)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "memory is 8192 MiB, this host has 8191 MiB (swap counted): set memory = \"8191M\" or \
+             less"
+        );
+    }
 }

@@ -37,6 +37,7 @@ const ROOT_KEYS: &[&str] = &[
     "initrd",
     "cmdline",
     "firmware",
+    "dtb",
     "arbiter",
     "net",
     "disk",
@@ -73,6 +74,8 @@ pub(crate) struct VmConfig {
     pub(crate) cmdline: String,
     /// Machine-mode firmware in place of the built-in SBI, or a program for a bare machine.
     pub(crate) firmware: Option<PathBuf>,
+    /// A device tree in place of the machine's own.
+    pub(crate) dtb: Option<PathBuf>,
     /// Who decides which node is live.
     pub(crate) arbiter: Option<Arbiter>,
     /// Network cards, in the order of their slots.
@@ -248,6 +251,7 @@ impl VmConfig {
                 .map_or("", |text| text.value)
                 .to_owned(),
             firmware: root.path("firmware")?.map(|path| path.value),
+            dtb: root.path("dtb")?.map(|path| path.value),
             arbiter: parse_arbiter(&root, &mut unsupported)?,
             nets,
             disks,

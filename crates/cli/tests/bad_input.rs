@@ -97,11 +97,15 @@ fn an_initrd_that_does_not_fit() {
 fn numbers() {
     let folder = Folder::new();
     let kernel = folder.file("kernel", guest::hello());
-    run_refuses(
-        &folder,
-        &["--kernel", &kernel, "--memory", "12X"],
-        "--memory 12X: expected whole pages of 4096 bytes, from \"1M\" to \"64G\"",
-    );
+    for memory in ["12X", "0", "0M", "4097K", "1000001", "65G"] {
+        run_refuses(
+            &folder,
+            &["--kernel", &kernel, "--memory", memory],
+            &format!(
+                "--memory {memory}: expected whole pages of 4096 bytes, from \"1M\" to \"64G\""
+            ),
+        );
+    }
     for harts in ["0", "9"] {
         run_refuses(
             &folder,
@@ -114,6 +118,40 @@ fn numbers() {
         &folder,
         &["--kernel", &kernel, "--cmdline", &long],
         "device tree: the kernel command line has 2000 bytes, Linux reads at most 1023: shorten it",
+    );
+}
+
+#[test]
+fn device_trees() {
+    let folder = Folder::new();
+    let kernel = folder.file("kernel", guest::hello());
+    let refused = |tree: &[u8], why: &str| {
+        let file = folder.file("tree", tree);
+        run_refuses(
+            &folder,
+            &["--kernel", &kernel, "--dtb", &file],
+            &format!("{file}: the device tree {why}"),
+        );
+    };
+    refused(
+        b"/dts-v1/;",
+        "is no flattened device tree (0xd00dfeed at its start): make one with dtc -O dtb",
+    );
+    let mut tree = vec![0xd0, 0x0d, 0xfe, 0xed, 0, 0, 1, 0];
+    refused(
+        &tree,
+        "file is cut short: it has 8 bytes, its headers ask for 256; copy it again",
+    );
+    tree.resize(65537, 0);
+    refused(
+        &tree,
+        "file has 65537 bytes, and 65536 are the most that fit",
+    );
+    let absent = folder.text("absent");
+    run_refuses(
+        &folder,
+        &["--kernel", &kernel, "--dtb", &absent],
+        &format!("device tree {absent}: No such file or directory (os error 2)"),
     );
 }
 

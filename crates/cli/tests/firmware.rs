@@ -282,3 +282,67 @@ fn firmware_beside_a_kernel() {
     let folder = Folder::new();
     assert_eq!(run(&folder, &jump, &["--kernel", &next]).code, Some(0));
 }
+
+#[test]
+fn the_device_tree_can_be_read_and_replaced() {
+    let folder = Folder::new();
+    let firmware = folder.file("program.elf", elf::program(RAM, &finish(0x5555), &[]));
+    let tree = folder.text("tree");
+    let args = [
+        "run",
+        "--firmware",
+        &firmware,
+        "--memory",
+        "8M",
+        "--harts",
+        "2",
+    ];
+    let dump = |more: &[&str]| {
+        let done = twinvm(&[&args[..], &["--dump-dtb", &tree], more].concat());
+        assert_eq!((done.code, done.err.as_str()), (Some(0), ""));
+        std::fs::read(folder.path("tree")).unwrap()
+    };
+    let own = dump(&["--cmdline", "hello"]);
+    let dtc = std::process::Command::new("dtc")
+        .args(["-I", "dtb", "-O", "dts", &tree])
+        .output()
+        .expect("dtc: scripts/setup.sh test installs it");
+    let text = String::from_utf8_lossy(&dtc.stdout);
+    assert!(dtc.status.success());
+    for line in [
+        "bootargs = \"hello\";",
+        "cpu@1 {",
+        "mmu-type = \"riscv,sv48\";",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    assert!(!text.contains("rng-seed"), "{text}");
+    // What is given comes out as it is, whatever else is said.
+    let given = folder.file("given", &own);
+    assert_eq!(dump(&["--dtb", &given, "--cmdline", "other"]), own);
+    // Copies the word at a1 + 64, where this tree is not like the machine's own.
+    let mut words = vec![
+        0x8000_17b7, // lui a5, 0x80001
+        0x0207_9793, // slli a5, a5, 32
+        0x0207_d793, // srli a5, a5, 32
+        0x0405_a703, // lw a4, 64(a1)
+        0x00e7_a023, // sw a4, 0(a5)
+    ];
+    words.extend(finish(0x5555));
+    let symbols = [
+        ("begin_signature", RAM + 0x1000),
+        ("end_signature", RAM + 0x1004),
+    ];
+    let mut marked = own;
+    marked[64..68].copy_from_slice(&0x1234_5678u32.to_le_bytes());
+    let marked = folder.file("marked", marked);
+    let signature = folder.text("signature");
+    let program = elf::program(RAM, &words, &symbols);
+    let done = run(
+        &folder,
+        &program,
+        &["--dtb", &marked, "--signature", &signature],
+    );
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert_eq!(std::fs::read_to_string(&signature).unwrap(), "12345678\n");
+}

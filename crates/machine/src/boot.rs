@@ -8,7 +8,7 @@
 use crate::config::{ImageKind, MachineConfig, PowerOn};
 use crate::fdt;
 use crate::harts::{HartStatus, Harts};
-use crate::loader::{self, LoadPlan};
+use crate::loader::{self, LoadError, LoadPlan};
 use crate::machine::MachineError;
 use twinvm_cpu::Hart;
 use twinvm_devices::map::ROM_BASE;
@@ -46,15 +46,7 @@ impl Boot {
     pub(crate) fn new(config: &MachineConfig, power_on: &PowerOn) -> Result<Self, MachineError> {
         let images = &config.images;
         let plan = loader::plan(images, config.ram_bytes)?;
-        let tree = fdt::build(&fdt::FdtConfig {
-            ram_bytes: config.ram_bytes,
-            harts: config.harts,
-            cmdline: config.cmdline.clone(),
-            initrd: plan.initrd,
-            rng_seed: Some(power_on.rng_seed),
-            ..fdt::FdtConfig::default()
-        })
-        .map_err(|error| MachineError::DeviceTree(error.to_string()))?;
+        let tree = device_tree(config, &plan, Some(power_on.rng_seed))?;
         Ok(Self {
             plan,
             tree,
@@ -120,5 +112,40 @@ impl Boot {
         };
         let (harts, status) = (0..count).map(hart).unzip();
         Harts::new(harts, status)
+    }
+}
+
+/// The tree that was given, or the machine's own.
+fn device_tree(
+    config: &MachineConfig,
+    plan: &LoadPlan,
+    rng_seed: Option<[u8; 32]>,
+) -> Result<Vec<u8>, MachineError> {
+    if let Some(tree) = config.images.get(ImageKind::DeviceTree) {
+        fdt::check_given(tree).map_err(|problem| LoadError::File {
+            image: ImageKind::DeviceTree,
+            problem,
+        })?;
+        return Ok(tree.to_vec());
+    }
+    fdt::build(&fdt::FdtConfig {
+        ram_bytes: config.ram_bytes,
+        harts: config.harts,
+        cmdline: config.cmdline.clone(),
+        initrd: plan.initrd,
+        rng_seed,
+        ..fdt::FdtConfig::default()
+    })
+    .map_err(|error| MachineError::DeviceTree(error.to_string()))
+}
+
+impl MachineConfig {
+    /// The device tree that a guest of this configuration gets; of the machine's own, all but the
+    /// `rng-seed`, which is drawn at each power-on.
+    ///
+    /// # Errors
+    /// As [`crate::Machine::new`].
+    pub fn device_tree(&self) -> Result<Vec<u8>, MachineError> {
+        device_tree(self, &loader::plan(&self.images, self.ram_bytes)?, None)
     }
 }

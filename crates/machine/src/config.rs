@@ -92,7 +92,7 @@ pub enum OnReset {
 pub struct MachineConfig {
     /// Size of RAM in bytes.
     pub ram_bytes: u64,
-    /// Number of harts; this version runs one.
+    /// Number of harts, 1 to [`crate::MAX_HARTS`].
     pub harts: u32,
     /// What each of the eight virtio slots holds.
     pub slots: Vec<SlotConfig>,

@@ -4,6 +4,7 @@
 //! Linux kernel's Documentation/devicetree). Virtio slots and harts come in ascending order,
 //! so a guest numbers its disks and network cards by slot.
 
+use crate::loader::FileProblem;
 use twinvm_cpu::{CACHE_BLOCK_BYTES, EXTENSIONS, TICKS_PER_SECOND};
 use twinvm_devices::MAX_HARTS;
 use twinvm_devices::map::{self, VIRTIO_SLOTS};
@@ -15,6 +16,10 @@ pub const MAX_FDT_BYTES: u64 = 64 * 1024;
 /// The longest command line: Linux on RISC-V reads 1024 bytes with the final zero and drops
 /// the rest without a word.
 pub const MAX_CMDLINE_BYTES: usize = 1023;
+
+/// First word of a flattened tree, big-endian.
+const FDT_MAGIC: u32 = 0xd00d_feed;
+const FDT_HEADER_BYTES: u64 = 40;
 
 const PHANDLE_PLIC: u32 = 1;
 const PHANDLE_FINISHER: u32 = 2;
@@ -166,6 +171,32 @@ pub fn build(config: &FdtConfig) -> Result<Vec<u8>, FdtError> {
         return Err(FdtError::TooLong { len: tree.len() });
     }
     Ok(tree)
+}
+
+/// Checks a tree that was given in place of the machine's own, as far as it matters here: the
+/// head of the flattened form (Devicetree Specification 0.4, section 5.2), and that it fits.
+///
+/// # Errors
+/// [`FileProblem`], with what to do about it.
+pub fn check_given(tree: &[u8]) -> Result<(), FileProblem> {
+    let word = |at: usize| Some(u32::from_be_bytes(*tree.get(at..)?.first_chunk()?));
+    if word(0) != Some(FDT_MAGIC) {
+        return Err(FileProblem::NoTree);
+    }
+    let have = tree.len() as u64;
+    let need = word(4)
+        .map_or(FDT_HEADER_BYTES, u64::from)
+        .max(FDT_HEADER_BYTES);
+    if need > have {
+        return Err(FileProblem::Truncated { have, need });
+    }
+    if have > MAX_FDT_BYTES {
+        return Err(FileProblem::TooLong {
+            have,
+            most: MAX_FDT_BYTES,
+        });
+    }
+    Ok(())
 }
 
 fn check(config: &FdtConfig) -> Result<(), FdtError> {

@@ -104,6 +104,17 @@ pub enum FileProblem {
     /// Neither an Image nor ELF.
     #[error("is neither a RISC-V Linux Image (\"RSC\\x05\" at byte 56) nor an ELF file")]
     Unknown,
+    /// A device tree of another form.
+    #[error("is no flattened device tree (0xd00dfeed at its start): make one with dtc -O dtb")]
+    NoTree,
+    /// More than there is room for.
+    #[error("file has {have} bytes, and {most} are the most that fit")]
+    TooLong {
+        /// Bytes in the file.
+        have: u64,
+        /// Bytes that there may be.
+        most: u64,
+    },
     /// A header that can't be followed.
     #[error("has a bad {header} header: {what}")]
     Header {
