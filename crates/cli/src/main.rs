@@ -51,7 +51,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Run(cmd_run::RunArgs),
+    Run(Box<cmd_run::RunArgs>),
     Replay(cmd_replay::ReplayArgs),
     Node(cmd_node::NodeArgs),
     Ctl(cmd_ctl::CtlArgs),
@@ -64,7 +64,7 @@ enum Command {
 impl Command {
     fn run(self) -> (&'static str, Outcome) {
         match self {
-            Self::Run(args) => ("run", cmd_run::run(args)),
+            Self::Run(args) => ("run", cmd_run::run(*args)),
             Self::Replay(args) => ("replay", cmd_replay::run(args)),
             Self::Node(args) => ("node", cmd_node::run(args)),
             Self::Ctl(args) => ("ctl", cmd_ctl::run(args)),
