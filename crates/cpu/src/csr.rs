@@ -250,14 +250,7 @@ impl Hart {
             STIMECMP => self.stimecmp = value,
             // A mode that doesn't exist: the write has no effect.
             SATP => self.satp = legal::satp(value).unwrap_or(self.satp),
-            MSTATUS => {
-                // MPP = 2 is no mode: the field becomes U.
-                let mpp = match value & status::MPP {
-                    status::MPP_RESERVED => 0,
-                    mpp => mpp,
-                };
-                self.mstatus = legal::mstatus((value & !status::MPP) | mpp);
-            }
+            MSTATUS => self.mstatus = legal::mstatus(value),
             MEDELEG => self.medeleg = legal::medeleg(value),
             MIDELEG => self.mideleg = legal::mideleg(value),
             MIE => self.mie = legal::mie(value),
@@ -317,6 +310,7 @@ pub(crate) mod legal {
 
     pub(crate) fn mstatus(value: u64) -> u64 {
         let mut value = value & (MSTATUS_MASK | status::MPP);
+        // MPP = 2 is no mode: the field becomes U.
         if value & status::MPP == status::MPP_RESERVED {
             value &= !status::MPP;
         }

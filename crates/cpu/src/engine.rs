@@ -19,7 +19,8 @@ use twinvm_mem::{Change, Memory};
 pub enum Exit {
     /// The asked step count is reached.
     Limit,
-    /// The hart waits for an interrupt that only a record or time can bring.
+    /// The hart waits for an interrupt that only a record, time or another hart
+    /// can bring.
     Idle,
     /// The devices have something for the machine ([`Bus::attention`]).
     Attention,
