@@ -370,6 +370,26 @@ fn the_page_behind_a_translation_is_checked_too() {
 }
 
 #[test]
+fn a_load_that_passes_opens_no_way_for_stores() {
+    for paged in [false, true] {
+        let mut world = World::new(|a| {
+            a.ops(&[ld(5, 10, 0), ld(6, 10, 0), sd(7, 10, 0)]);
+        });
+        if paged {
+            world.paged(Supervisor).map(0, data_page(5), DATA_PAGE);
+        }
+        let at = if paged { page(0) } else { data_page(5) };
+        world.mode(Supervisor).set_x(10, at).set_x(7, 0x77);
+        let region = napot(data_page(5), 4096);
+        world.pmp(&[(NAPOT | 1, region), (OPEN, ALL)]);
+        world.check(3, |after| {
+            assert_eq!((after.csr("mcause"), after.csr("mtval")), (7, at));
+            assert_ne!(after.word(data_page(5)), 0x77);
+        });
+    }
+}
+
+#[test]
 fn machine_mode_accesses_as_mpp_says() {
     for (mpp, ok) in [(User, false), (Supervisor, false), (Machine, true)] {
         for mprv in [0, MPRV] {
@@ -441,6 +461,41 @@ fn more_configurations_than_are_kept() {
             (5, start + 198 * 8)
         );
     });
+}
+
+#[test]
+fn a_configuration_never_meets_what_an_earlier_one_allowed() {
+    // A load as S with the page open; `count` configurations that M doesn't use;
+    // a load with the page closed. Rights without write: 0, 1, 4, 5.
+    let closed = |n: u64| {
+        let digit = |at: u64| n >> (2 * at) & 3;
+        let rights = |at: u64| digit(at) >> 1 << 2 | digit(at) & 1;
+        (1..5).fold(NAPOT, |cfg, at| cfg | (NAPOT | rights(at - 1)) << (8 * at))
+    };
+    for count in 1..70u64 {
+        let mut world = World::new(|a| {
+            a.ops(&[ld(6, 10, 0), csrrc(0, 0x300, 9)]);
+            for n in 0..count {
+                a.ops(&[ld(5, 20, 8 * n as i32), csrw(PMPCFG0, 5)]);
+            }
+            a.ops(&[csrrs(0, 0x300, 9), ld(7, 10, 0)]);
+        });
+        world.set_csr("mstatus", MPRV | 1 << 11).set_x(9, MPRV);
+        let region = |n: u64| napot(data_page(n), 4096);
+        let mut entries: Vec<_> = (0..5).map(|n| (NAPOT, region(n))).collect();
+        entries[0].0 |= 7;
+        entries.resize(15, (0, 0));
+        entries.push((OPEN, ALL));
+        world.pmp(&entries);
+        world.set_x(10, data_page(0)).set_x(20, data_page(8));
+        for n in 0..count {
+            world.word(data_page(8) + 8 * n, closed(n));
+        }
+        world.check(5 + 2 * count, |after| {
+            let got = (after.csr("mcause"), after.csr("mtval"));
+            assert_eq!(got, (5, data_page(0)), "{count}");
+        });
+    }
 }
 
 fn spin_in(mode: Mode) -> World {

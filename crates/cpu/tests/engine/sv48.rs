@@ -3,10 +3,11 @@
 use crate::asm::*;
 use crate::tables::*;
 use crate::world::*;
-use twinvm_cpu::Mode::Supervisor;
+use twinvm_cpu::Mode::{Machine, Supervisor};
 use twinvm_mem::RAM_BASE;
 
 const ADUE: u64 = 1 << 61;
+const MPRV: u64 = 1 << 17;
 const N: u64 = 1 << 63;
 /// The root of Sv48: its entry 0 points to [`ROOT`], entry 1 to [`HIGH`].
 const TOP: u64 = RAM_BASE + 0x4_4000;
@@ -208,6 +209,38 @@ fn tables_of_sv48_that_take_many_stores_are_still_seen() {
         world.check(104, |after| {
             assert_eq!(after.csr("mcause"), 0, "{at:#x}");
             assert_eq!([1, 3, 2].map(|n| after.x(n)), [0x100, 0x100, 0x101]);
+        });
+    }
+}
+
+#[test]
+fn the_upper_half_of_a_root_that_takes_many_stores_is_still_seen() {
+    for (root, start) in [
+        (satp(ROOT), 0xffff_ffff_c000_0000u64),
+        (satp48(TOP), 0xffff_ff80_0000_0000),
+    ] {
+        let table = (root & 0xfff_ffff_ffff) << 12;
+        let mut world = World::new(|a| {
+            // M stores by physical address, so that no walk reads the root between.
+            a.ops(&[ld(1, 10, 0), csrrc(0, 0x300, 9)]);
+            for _ in 0..100 {
+                a.op(sd(0, 14, 0));
+            }
+            a.ops(&[sd(11, 12, 0), csrrs(0, 0x300, 9), ld(2, 10, 0)]);
+        });
+        world.paged(Machine).set_csr("satp", root);
+        world.set_csr("mstatus", MPRV | 1 << 11).set_x(9, MPRV);
+        world.word(slot(TOP, 0), pte(ROOT, V));
+        // The entry maps RAM or, by a table, another page at the same address.
+        let in_data = data_page(0) - RAM_BASE;
+        let superpage = if table == ROOT { RAM_BASE } else { 0 };
+        world.word(slot(table, 511), pte(superpage, DATA_PAGE));
+        let at = start + in_data + if table == ROOT { 0 } else { RAM_BASE };
+        world.set_x(10, at).set_x(11, 0).set_x(12, slot(table, 511));
+        world.set_x(14, slot(table, 400));
+        world.check(105, |after| {
+            assert_eq!(after.x(1), 0x100, "{root:#x}");
+            assert_eq!((after.csr("mcause"), after.csr("mtval")), (13, at));
         });
     }
 }
