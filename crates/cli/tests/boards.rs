@@ -1,0 +1,121 @@
+//! The same guest on other boards: Debian's kernel and Redis under OpenSBI, and on four harts,
+//! there with the proof by perturbation.
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use support::{Folder, PROGRAM, Running, json};
+
+/// Debian's package opensbi; scripts/setup.sh installs it.
+const OPENSBI: &str = "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin";
+/// A boot takes about 1.5 G steps: a guest that hangs ends here.
+const LIMIT: &str = "6000000000";
+
+/// The image that `make image` leaves.
+fn image() -> PathBuf {
+    let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/image/redis");
+    assert!(
+        image.join("image.toml").exists(),
+        "no guest image: run `make image` first (`make test` does)"
+    );
+    image.canonicalize().unwrap()
+}
+
+/// The VM's file, beside the switch's socket, with these lines more.
+fn vm_toml(folder: &Folder, more: &str) -> String {
+    let image = image();
+    let text = fs::read_to_string(image.join("image.toml")).unwrap();
+    let lines: toml::Table = text.parse().unwrap();
+    let path = |key: &str| image.join(lines[key].as_str().unwrap());
+    folder.file(
+        "VM.toml",
+        format!(
+            "name = \"board\"\nmemory = \"256M\"\nkernel = {:?}\ninitrd = {:?}\ncmdline = {:?}\n\
+             {more}\n[[net]]\nmac = \"52:54:00:12:34:56\"\nbackend = \"lan:lan.sock\"\n",
+            path("kernel"),
+            path("initrd"),
+            lines["cmdline"].as_str().unwrap()
+        ),
+    )
+}
+
+/// Boots, asserts that each of these lines comes on the console and that Redis answers, powers
+/// off; the run's report.
+fn boot(folder: &Folder, more: &str, lines: &[&str], options: &[&str]) -> Value {
+    let socket = folder.text("lan.sock");
+    let forward = "127.0.0.1:0=10.0.2.15:6379";
+    let mut lan = Running::start(&["lan", "--listen", &socket, "--forward", forward]);
+    let bound = lan.line_with("forward ");
+    let address = bound["forward ".len()..].split('=').next().unwrap();
+
+    let (vm, report) = (vm_toml(folder, more), folder.text("report.json"));
+    let args = ["run", &vm, "--report", &report, "--max-instructions", LIMIT];
+    let mut run = Running::start(&[&args, options].concat());
+    for line in lines {
+        run.line_with(line);
+    }
+    run.line_with("twinvm: redis ready");
+    let mut redis = BufReader::new(TcpStream::connect(address).unwrap());
+    redis.get_mut().write_all(b"PING\r\n").unwrap();
+    let mut answer = String::new();
+    redis.read_line(&mut answer).unwrap();
+    assert_eq!(answer, "+PONG\r\n");
+    let mut keys = run.child.stdin.take().unwrap();
+    keys.write_all(b"poweroff -f\n").unwrap();
+    run.line_with("reboot: Power down");
+    assert_eq!(run.wait(), Some(0));
+    lan.signal("TERM");
+    assert_eq!(lan.wait(), Some(0));
+    json(&folder.path("report.json"))
+}
+
+#[test]
+fn debian_boots_under_opensbi() {
+    assert!(
+        Path::new(OPENSBI).exists(),
+        "no {OPENSBI}: run scripts/setup.sh test"
+    );
+    let folder = Folder::new();
+    let more = format!("harts = 2\nfirmware = {OPENSBI:?}");
+    let lines = [
+        "Platform HART Count       : 2",
+        "Domain0 Next Address      : 0x0000000080200000",
+        "SBI implementation ID=0x1 ",
+        "smp: Brought up 1 node, 2 CPUs",
+    ];
+    let report = boot(&folder, &more, &lines, &[]);
+    assert_eq!(report["exit"]["reason"], "poweroff");
+}
+
+#[test]
+fn debian_boots_on_four_harts_and_replays_perturbed() {
+    let folder = Folder::new();
+    let dir = folder.text("rec");
+    let lines = ["smp: Brought up 1 node, 4 CPUs"];
+    let report = boot(&folder, "harts = 4", &lines, &["--record", &dir]);
+    assert_eq!(report["exit"]["reason"], "poweroff");
+    for seed in ["1", "2"] {
+        let output = Command::new(PROGRAM)
+            .args(["replay", &dir, "--json", "--perturb", seed])
+            .output()
+            .unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "seed {seed}: {err}");
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(
+            (&found["digest"], &found["icount"]),
+            (&report["digest"], &report["icount"]),
+            "seed {seed}"
+        );
+        assert!(found["digests_checked"].as_u64().unwrap() >= 5, "{found}");
+        let done = &found["perturbation"];
+        assert!(done["slices"].as_u64().unwrap() > 100_000, "{found}");
+        assert!(done["restores"].as_u64().unwrap() > 0, "{found}");
+    }
+}
