@@ -59,9 +59,6 @@ pub trait VirtioDevice: Persist {
     /// The device configuration space.
     fn config(&self) -> &[u8];
 
-    /// The guest has accepted these features, in the write that sets FEATURES_OK.
-    fn negotiated(&mut self, features: u64);
-
     /// The guest offers buffers in `queue`. The device looks at all of them, now or by itself
     /// later: the guest notifies again only for what it offers beyond them. Says whether the
     /// device used any of them in a way that interrupts the guest.

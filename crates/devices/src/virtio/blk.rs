@@ -92,8 +92,6 @@ impl DiskConfig {
 pub struct VirtioBlk {
     config: DiskConfig,
     config_space: [u8; CONFIG_BYTES],
-    /// The driver can't flush, so a write that is done must be stable (section 5.2.6.2).
-    durable: bool,
     /// Number of the next request to be issued; goes on over resets.
     next_id: u64,
     /// All requests that were taken and aren't done, in the order in which they were taken.
@@ -105,8 +103,6 @@ pub struct VirtioBlk {
 pub struct BlkState {
     /// What the disk is to the guest.
     pub config: DiskConfig,
-    /// Writes must be stable when they are done.
-    pub durable: bool,
     /// Number of the next request to be issued.
     pub next_id: u64,
     /// All requests that were taken and aren't done, oldest first.
@@ -168,7 +164,6 @@ impl VirtioBlk {
         Self {
             config,
             config_space: config_space(&config),
-            durable: true,
             next_id: 0,
             held: Vec::new(),
         }
@@ -212,11 +207,13 @@ impl VirtioBlk {
         queue: &mut Virtqueue,
         mem: &mut Memory,
     ) -> Result<bool, RingError> {
+        // A driver that can't flush needs every write stable when it is done (section 5.2.6.2).
+        let durable = queue.features() & FEATURE_FLUSH == 0;
         let mut chain = Chain::default();
         let mut used = false;
         for _ in 0..queue.available(mem)? {
             queue.peek(mem, &mut chain)?;
-            match request::parse(&self.config, self.durable, mem, &chain)? {
+            match request::parse(&self.config, durable, mem, &chain)? {
                 Parsed::Answer { status, data } => {
                     queue.take(mem, &mut chain)?;
                     finish(queue, mem, &chain.hold(), status, &data)?;
@@ -343,10 +340,6 @@ impl VirtioDevice for VirtioBlk {
         &self.config_space
     }
 
-    fn negotiated(&mut self, features: u64) {
-        self.durable = features & FEATURE_FLUSH == 0;
-    }
-
     fn notify(
         &mut self,
         queue: usize,
@@ -361,7 +354,6 @@ impl VirtioDevice for VirtioBlk {
     }
 
     fn reset(&mut self) {
-        self.durable = true;
         self.held.retain_mut(|held| {
             held.chain = None;
             held.id.is_some()
@@ -413,7 +405,6 @@ impl Persist for VirtioBlk {
     fn save(&self) -> BlkState {
         BlkState {
             config: self.config,
-            durable: self.durable,
             next_id: self.next_id,
             held: self.held.iter().map(Persist::save).collect(),
         }
@@ -423,7 +414,6 @@ impl Persist for VirtioBlk {
         at_most("disk.sectors", state.config.sectors, MAX_SECTORS)?;
         length("disk.held", state.held.len(), 0, MAX_REQUESTS)?;
         let mut disk = Self::new(state.config);
-        disk.durable = state.durable;
         disk.next_id = state.next_id;
         for held in state.held {
             let held = Held::restore(held)?;

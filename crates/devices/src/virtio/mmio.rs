@@ -337,9 +337,6 @@ impl<D: VirtioDevice> VirtioMmio<D> {
             added &= !STATUS_DRIVER_OK;
         }
         self.status |= added;
-        if added & STATUS_FEATURES_OK != 0 {
-            self.device.negotiated(self.driver_features);
-        }
         if added & STATUS_DRIVER_OK != 0 {
             for queue in 0..self.queues.len() {
                 self.notify(queue, mem, out.reborrow());

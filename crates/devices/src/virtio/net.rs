@@ -209,9 +209,6 @@ impl VirtioDevice for VirtioNet {
         &self.config
     }
 
-    /// What it offers changes nothing that it does.
-    fn negotiated(&mut self, _features: u64) {}
-
     fn notify(
         &mut self,
         queue: usize,

@@ -92,9 +92,6 @@ impl VirtioDevice for VirtioRng {
         &[]
     }
 
-    /// What it offers changes nothing that it does.
-    fn negotiated(&mut self, _features: u64) {}
-
     fn notify(
         &mut self,
         queue: usize,
