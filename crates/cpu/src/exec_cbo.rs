@@ -40,8 +40,7 @@ impl Core {
         } else {
             Access::Load
         };
-        let len = CACHE_BLOCK_BYTES as usize;
-        let pa = self.translate(env, va, len, access).map_err(|fault| {
+        let pa = self.block_address(env, va, access).map_err(|fault| {
             let cause = match fault.cause {
                 cause::LOAD_PAGE => cause::STORE_PAGE,
                 cause::LOAD_ACCESS => cause::STORE_ACCESS,
@@ -56,5 +55,21 @@ impl Core {
             self.store_ram(env, va, pa, &[0; CACHE_BLOCK_BYTES as usize]);
         }
         Ok(())
+    }
+    /// Physical address of the block at `va`. A block is not one access: where PMP
+    /// entries meet within it, each may decide for its own words.
+    fn block_address(&mut self, env: &mut Env, va: u64, access: Access) -> Result<u64, Exception> {
+        const WORD: usize = 4;
+        let bytes = CACHE_BLOCK_BYTES as usize;
+        match self.translate(env, va, bytes, access) {
+            Err(fault) if matches!(fault.cause, cause::LOAD_ACCESS | cause::STORE_ACCESS) => {
+                let first = self.translate(env, va, WORD, access)?;
+                for offset in (WORD..bytes).step_by(WORD) {
+                    self.translate(env, va + offset as u64, WORD, access)?;
+                }
+                Ok(first)
+            }
+            other => other,
+        }
     }
 }

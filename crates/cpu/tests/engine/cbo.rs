@@ -332,3 +332,28 @@ fn prefetches_are_hints() {
         });
     }
 }
+
+#[test]
+fn pmp_decides_for_the_whole_block() {
+    // The rule covers only the last 8 bytes of the block; the rest is open.
+    for (rights, management, zero) in [(0u64, false, false), (1, true, false), (3, true, true)] {
+        for which in ALL {
+            let mut world = on_page(which, Supervisor, 0x40, DATA_PAGE);
+            let last = data_page(0) + 0x78;
+            // NA4 would be too small: NAPOT of 8 bytes, then NAPOT over everything.
+            world.set_csr("pmpaddr0", last >> 2);
+            world.set_csr("pmpaddr1", (1 << 54) - 1);
+            world.set_csr("pmpcfg0", 0x1f << 8 | 0x18 | rights);
+            let allowed = if which == ZERO { zero } else { management };
+            world.check(2, |after| {
+                if allowed {
+                    assert_eq!(after.hart.traps, 0, "{which} {rights}");
+                } else {
+                    assert_eq!(after.csr("mcause"), 7, "{which} {rights}");
+                    assert_eq!(after.csr("mtval"), page(0) + 0x40);
+                    assert_eq!(after.word(data_page(0) + 0x40), !8);
+                }
+            });
+        }
+    }
+}
