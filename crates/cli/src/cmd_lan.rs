@@ -7,15 +7,17 @@ use std::thread;
 use clap::Args;
 use crossbeam_channel::bounded;
 use twinvm_host::signals::SignalWatch;
-use twinvm_lan::{BoundAddrs, Forward, LanConfig, LanError, stop_pair};
+use twinvm_lan::{BoundAddrs, FixedLease, Forward, LanConfig, LanError, stop_pair};
 
 use crate::{BAD_INPUT, FAULT, Outcome};
 
 /// Runs a network for guests: a switch that needs no rights, with TCP ports of this host
 /// forwarded into it
 ///
-/// The guests' gateway is 10.0.2.2/24. Clients' connections end in this process, so they
-/// outlive the nodes that are plugged into it. SIGTERM or Ctrl-C stops it.
+/// The guests' gateway is 10.0.2.2/24. A guest that asks by DHCP gets an address for a day: the one
+/// kept for it by --lease, else the next of the forwards' guests, else the next from 10.0.2.15 on;
+/// there is no name server, and no way out of this network. Clients' connections end in this
+/// process, so they outlive the nodes that are plugged into it, and so do leases. SIGTERM or Ctrl-C stops it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -39,6 +41,12 @@ pub(crate) struct LanArgs {
     /// A TCP port of this host and where it leads; port 0 takes a free one
     #[arg(long = "forward", value_name = "HOST:PORT=GUEST:PORT")]
     forwards: Vec<String>,
+    /// An address that DHCP keeps for one guest
+    #[arg(long = "lease", value_name = "MAC=IP")]
+    leases: Vec<String>,
+    /// Give no addresses by DHCP
+    #[arg(long, conflicts_with = "leases")]
+    no_dhcp: bool,
 }
 
 /// Runs the switch until a signal.
@@ -49,6 +57,13 @@ pub(crate) fn run(args: LanArgs) -> Outcome {
             .parse()
             .map_err(|error| (BAD_INPUT, format!("{error}")))?;
         config.forwards.push(forward);
+    }
+    config.dhcp.serve = !args.no_dhcp;
+    for lease in &args.leases {
+        let lease: FixedLease = lease
+            .parse()
+            .map_err(|error| (BAD_INPUT, format!("{error}")))?;
+        config.dhcp.fixed.push(lease);
     }
     let fault = |error: std::io::Error| (FAULT, error.to_string());
     let (stopper, stop) = stop_pair().map_err(fault)?;

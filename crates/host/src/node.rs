@@ -10,6 +10,7 @@ mod journal;
 mod snapshots;
 mod status;
 mod takeover;
+mod wires;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -355,9 +356,7 @@ impl NodeLoop {
 
     /// Takes what has come, a bounded number of things.
     fn take_inputs(&mut self) {
-        for (device, port) in &mut self.ports {
-            port.guest_takes(self.replica.net_offloads(*device));
-        }
+        self.tell_ports();
         for _ in 0..INPUTS_PER_TURN {
             if self.ended.is_some() {
                 return;
@@ -393,43 +392,6 @@ impl NodeLoop {
             if !any {
                 return;
             }
-        }
-    }
-
-    /// Next hop of a frame from the wire: the replica, at this slice end. A frame for
-    /// which the guest has no room waits here and holds back those behind it.
-    fn take_frame(&mut self, wire: usize) -> bool {
-        let device = self.ports[wire].0;
-        if self.waiting_frames[wire].is_none() {
-            match self.inputs.wires[wire].try_recv() {
-                Ok(PortEvent::Frame(bytes)) => self.waiting_frames[wire] = Some(bytes),
-                Ok(PortEvent::Lost { why }) => {
-                    self.journal.line(&why);
-                    return true;
-                }
-                Ok(PortEvent::Reconnected) => {
-                    let address = &self.options.wires[wire].address;
-                    self.journal.line(&format!("{address} is there again"));
-                    self.replica.announce_again();
-                    self.perform();
-                    return true;
-                }
-                Ok(PortEvent::Note { text }) => {
-                    self.journal.line(&text);
-                    return true;
-                }
-                Err(_) => return false,
-            }
-        }
-        if !self.replica.net_room(device) {
-            return false;
-        }
-        match self.waiting_frames[wire].take() {
-            Some(bytes) => {
-                self.apply(Event::Frame { device, bytes });
-                true
-            }
-            None => false,
         }
     }
 

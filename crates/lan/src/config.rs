@@ -71,6 +71,49 @@ pub struct LanConfig {
     pub forwards: Vec<Forward>,
     /// The gateway's addresses.
     pub gateway: GatewayConfig,
+    /// Addresses that the gateway gives to guests.
+    pub dhcp: DhcpConfig,
+}
+
+/// What the DHCP server does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DhcpConfig {
+    /// Whether there is one.
+    pub serve: bool,
+    /// Addresses kept for one guest each, at most [`MAX_FORWARDS`].
+    pub fixed: Vec<FixedLease>,
+}
+
+impl Default for DhcpConfig {
+    fn default() -> Self {
+        DhcpConfig {
+            serve: true,
+            fixed: Vec::new(),
+        }
+    }
+}
+
+/// An address kept for one guest, written `MAC=IP`: `52:54:00:12:34:56=10.0.2.20`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FixedLease {
+    /// The guest's Ethernet address.
+    pub mac: MacAddr,
+    /// The address that it gets.
+    pub ip: Ipv4Addr,
+}
+
+impl FromStr for FixedLease {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<FixedLease, ConfigError> {
+        let parsed = text.split_once('=').and_then(|(mac, ip)| {
+            Some(FixedLease {
+                mac: mac.parse().ok().filter(|mac: &MacAddr| mac.is_unicast())?,
+                ip: ip.parse().ok()?,
+            })
+        });
+        parsed.ok_or_else(|| ConfigError::Lease(text.to_owned()))
+    }
 }
 
 impl LanConfig {
@@ -80,6 +123,7 @@ impl LanConfig {
             listen: listen.into(),
             forwards: Vec::new(),
             gateway: GatewayConfig::default(),
+            dhcp: DhcpConfig::default(),
         }
     }
 
@@ -105,6 +149,7 @@ impl LanConfig {
         if self.forwards.len() > MAX_FORWARDS {
             return Err(ConfigError::TooManyForwards(self.forwards.len()));
         }
+        self.check_leases()?;
         for forward in &self.forwards {
             if !self.gateway.is_guest(*forward.guest.ip()) {
                 return Err(ConfigError::GuestOutside {
@@ -121,9 +166,57 @@ impl LanConfig {
     }
 }
 
+impl LanConfig {
+    fn check_leases(&self) -> Result<(), ConfigError> {
+        let fixed = &self.dhcp.fixed;
+        if fixed.len() > MAX_FORWARDS {
+            return Err(ConfigError::TooManyLeases(fixed.len()));
+        }
+        for (index, lease) in fixed.iter().enumerate() {
+            let GatewayConfig { ip, prefix, .. } = self.gateway;
+            if !self.gateway.is_guest(lease.ip) {
+                let lease = lease.ip;
+                return Err(ConfigError::LeaseOutside { lease, ip, prefix });
+            }
+            let double = |other: &FixedLease| other.mac == lease.mac || other.ip == lease.ip;
+            if fixed[..index].iter().any(double) {
+                return Err(ConfigError::DoubleLease {
+                    mac: lease.mac,
+                    ip: lease.ip,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A setting that can't be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
+    /// No address of a card and of a guest.
+    #[error("lease `{0}`: expected MAC=IP, as in 52:54:00:12:34:56=10.0.2.20")]
+    Lease(String),
+    /// A lease for an address that no guest can have.
+    #[error("lease of {lease}: the guests' network is {ip}/{prefix}, and {ip} is the gateway's")]
+    LeaseOutside {
+        /// The address.
+        lease: Ipv4Addr,
+        /// The gateway's.
+        ip: Ipv4Addr,
+        /// The network's prefix.
+        prefix: u8,
+    },
+    /// A guest or an address named twice.
+    #[error("lease `{mac}={ip}`: this guest or this address has a lease already")]
+    DoubleLease {
+        /// The guest.
+        mac: MacAddr,
+        /// The address.
+        ip: Ipv4Addr,
+    },
+    /// More leases than addresses to give.
+    #[error("{0} leases are too many: at most {MAX_FORWARDS}")]
+    TooManyLeases(usize),
     /// No `=`.
     #[error("forward `{0}`: expected HOST:PORT=GUEST:PORT, as in 127.0.0.1:5432=10.0.2.15:5432")]
     NoEquals(String),

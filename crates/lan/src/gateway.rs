@@ -4,6 +4,7 @@
 //! argument.
 
 mod device;
+mod dhcp;
 mod neighbours;
 mod segment;
 mod unacked;
@@ -16,9 +17,10 @@ use smoltcp::socket::tcp;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{ArpOperation, EthernetAddress, HardwareAddress, IpAddress, IpCidr};
 
-use crate::config::GatewayConfig;
+use crate::config::{DhcpConfig, GatewayConfig};
 use crate::ethernet::MacAddr;
 use device::SeamDevice;
+use dhcp::Dhcp;
 use neighbours::Neighbours;
 use segment::Arp;
 use unacked::{FlowKey, Unacked};
@@ -35,6 +37,9 @@ const FIRST_LOCAL_PORT: u16 = 10_000;
 /// which announces without end can't make the gateway flood it.
 const REPEAT_GAP: Duration = Duration::from_millis(2);
 
+/// DHCP requests that wait for the next poll, which comes after each port's turn; more are a flood.
+const MAX_REQUESTS: usize = 64;
+
 /// The gateway: the stack, and the bookkeeping at its device.
 pub(crate) struct Gateway {
     config: GatewayConfig,
@@ -43,6 +48,8 @@ pub(crate) struct Gateway {
     device: SeamDevice,
     unacked: Unacked,
     neighbours: Neighbours,
+    dhcp: Option<Dhcp>,
+    requests: Vec<Vec<u8>>,
     flows: BTreeMap<SocketHandle, FlowKey>,
     local_ports: BTreeSet<u16>,
     next_local_port: u16,
@@ -57,6 +64,7 @@ impl Gateway {
     /// sequence numbers and ports hard to guess.
     pub(crate) fn new(
         config: GatewayConfig,
+        dhcp: &DhcpConfig,
         guests: impl IntoIterator<Item = Ipv4Addr>,
         seed: u64,
         now: Instant,
@@ -71,6 +79,9 @@ impl Gateway {
             assert!(pushed.is_ok(), "an interface has room for one address");
         });
         let ports = u64::from(u16::MAX - FIRST_LOCAL_PORT) + 1;
+        let guests: Vec<Ipv4Addr> = guests.into_iter().collect();
+        let fixed = dhcp.fixed.iter().map(|fixed| (fixed.ip, fixed.mac));
+        let server = Dhcp::new(config, fixed, guests.iter().copied());
         Gateway {
             config,
             interface,
@@ -78,6 +89,8 @@ impl Gateway {
             device,
             unacked: Unacked::new(config.mac),
             neighbours: Neighbours::new(guests),
+            dhcp: dhcp.serve.then_some(server),
+            requests: Vec::new(),
             flows: BTreeMap::new(),
             local_ports: BTreeSet::new(),
             next_local_port: FIRST_LOCAL_PORT + (seed % ports) as u16,
@@ -95,6 +108,12 @@ impl Gateway {
                 self.tell_stack(arp.sender, arp.sender_mac);
             }
         } else if let Some((mac, ip)) = segment::ipv4_source(frame) {
+            if self.dhcp.is_some() && Dhcp::is_request(frame) {
+                if self.requests.len() < MAX_REQUESTS {
+                    self.requests.push(frame.to_vec());
+                }
+                return;
+            }
             // The stack answers hosts of its own network only.
             if !self.config.is_guest(ip) {
                 return;
@@ -170,6 +189,11 @@ impl Gateway {
         for (ip, mac) in self.neighbours.refresh(now) {
             self.tell_stack(ip, mac);
         }
+        if let Some(dhcp) = &mut self.dhcp {
+            let requests = self.requests.drain(..);
+            let answers = requests.filter_map(|request| dhcp.answer(&request, now));
+            self.device.outgoing.extend(answers);
+        }
         let result = self
             .interface
             .poll(now, &mut self.device, &mut self.sockets);
@@ -195,7 +219,7 @@ impl Gateway {
 
     /// Time until the gateway has to be polled, if nothing else happens.
     pub(crate) fn poll_delay(&mut self, now: Instant) -> Option<Duration> {
-        if !self.device.incoming.is_empty() {
+        if !self.device.incoming.is_empty() || !self.requests.is_empty() {
             return Some(Duration::ZERO);
         }
         let repeat = self.repeat_due().map(|due| {

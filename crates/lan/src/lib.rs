@@ -5,7 +5,8 @@
 //!
 //! - **ports**: connections to a Unix stream socket, one per node. Frames travel
 //!   in the framing of QEMU's stream netdev (u32 big-endian length, frame).
-//! - **the gateway**: a TCP/IP station inside the switch, by default 10.0.2.2.
+//! - **the gateway**: a TCP/IP station inside the switch, by default 10.0.2.2. It gives guests
+//!   their addresses by DHCP.
 //! - **forwards**: host TCP sockets; each accepted connection becomes one TCP
 //!   connection from the gateway to a guest. A forward never reconnects.
 //!
@@ -31,7 +32,9 @@ mod run;
 mod stop;
 mod switch;
 
-pub use config::{ConfigError, Forward, GatewayConfig, LanConfig, MAX_FORWARDS};
+pub use config::{
+    ConfigError, DhcpConfig, FixedLease, Forward, GatewayConfig, LanConfig, MAX_FORWARDS,
+};
 pub use ethernet::{MacAddr, MacAddrError};
 pub use framing::{MAX_FRAME_BYTES, MIN_FRAME_BYTES};
 pub use listen::ListenError;

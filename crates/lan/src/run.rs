@@ -130,6 +130,7 @@ impl<'a> Lan<'a> {
         let guests = config.forwards.iter().map(|forward| *forward.guest.ip());
         let gateway = Gateway::new(
             config.gateway,
+            &config.dhcp,
             guests,
             u64::from_ne_bytes(seed),
             StackInstant::ZERO,

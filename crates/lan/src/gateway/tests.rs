@@ -5,7 +5,13 @@ const GUEST_IP: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 const GUEST_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 
 fn gateway() -> Gateway {
-    Gateway::new(GatewayConfig::default(), [GUEST_IP], 7, Instant::ZERO)
+    Gateway::new(
+        GatewayConfig::default(),
+        &DhcpConfig::default(),
+        [GUEST_IP],
+        7,
+        Instant::ZERO,
+    )
 }
 
 fn frames(gateway: &mut Gateway, now: Instant) -> Vec<Vec<u8>> {
@@ -148,7 +154,7 @@ proptest! {
         cut in any::<prop::sample::Index>(),
         kind in 0..4,
     ) {
-        let mut gateway = Gateway::new(GatewayConfig::default(), [GUEST_IP], seed, Instant::ZERO);
+        let mut gateway = Gateway::new(GatewayConfig::default(), &DhcpConfig::default(), [GUEST_IP], seed, Instant::ZERO);
         gateway.input(&arp_from_guest(ArpOperation::Request, GUEST_IP));
         let handle = gateway.connect(SocketAddrV4::new(GUEST_IP, 80)).unwrap();
         let sent = frames(&mut gateway, Instant::ZERO);
