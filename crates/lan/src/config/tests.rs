@@ -76,3 +76,45 @@ fn settings_that_cannot_be_are_refused() {
     let many = with(&|c| c.forwards = vec![c.forwards[0].clone(); MAX_FORWARDS + 1]);
     assert_eq!(many, Err(ConfigError::TooManyForwards(MAX_FORWARDS + 1)));
 }
+
+#[test]
+fn leases_are_addresses_of_guests_each_once() {
+    let lease = |text: &str| text.parse::<FixedLease>();
+    let good = lease("52:54:00:12:34:56=10.0.2.20").unwrap();
+    assert_eq!(good.ip, Ipv4Addr::new(10, 0, 2, 20));
+    for bad in [
+        "",
+        "10.0.2.20",
+        "52:54:00:12:34:56=",
+        "52:54:00:12:34=10.0.2.20",
+        "ff:ff:ff:ff:ff:ff=10.0.2.20",
+        "52:54:00:12:34:56=10.0.2.20:80",
+    ] {
+        assert_eq!(lease(bad), Err(ConfigError::Lease(bad.to_owned())));
+    }
+    let with = |fixed: Vec<FixedLease>| {
+        let mut config = LanConfig::new("/tmp/lan.sock");
+        config.dhcp.fixed = fixed;
+        config.check()
+    };
+    let other = lease("52:54:00:12:34:57=10.0.2.21").unwrap();
+    assert_eq!(with(vec![good, other]), Ok(()));
+    let same_mac = FixedLease {
+        mac: good.mac,
+        ..other
+    };
+    let same_ip = FixedLease {
+        ip: good.ip,
+        ..other
+    };
+    for second in [same_mac, same_ip] {
+        let error = with(vec![good, second]);
+        assert!(matches!(error, Err(ConfigError::DoubleLease { .. })));
+    }
+    for ip in [Ipv4Addr::new(10, 0, 2, 2), Ipv4Addr::new(10, 0, 3, 20)] {
+        let error = with(vec![FixedLease { ip, ..good }]);
+        assert!(matches!(error, Err(ConfigError::LeaseOutside { .. })));
+    }
+    let many = with(vec![good; MAX_FORWARDS + 1]);
+    assert_eq!(many, Err(ConfigError::TooManyLeases(MAX_FORWARDS + 1)));
+}

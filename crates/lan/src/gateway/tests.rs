@@ -192,3 +192,36 @@ proptest! {
         gateway.remove(handle);
     }
 }
+
+/// The server's answer comes out of the gateway, and only if there is a server.
+#[test]
+fn a_guest_gets_its_address_from_the_gateway() {
+    // DISCOVER of 52:54:00:00:00:01, without a UDP checksum (RFC 2131 section 2).
+    let mut dhcp = vec![0; 244];
+    dhcp[..4].copy_from_slice(&[1, 1, 6, 0]);
+    dhcp[28..34].copy_from_slice(&[0x52, 0x54, 0, 0, 0, 1]);
+    dhcp[236..244].copy_from_slice(&[0x63, 0x82, 0x53, 0x63, 53, 1, 1, 255]);
+    let mut frame = vec![0xff; 6];
+    frame.extend([0x52, 0x54, 0, 0, 0, 1, 8, 0]);
+    frame.extend([0x45, 0, 1, 16, 0, 0, 0, 0, 64, 17, 0x79, 0xde]);
+    frame.extend([0, 0, 0, 0, 255, 255, 255, 255]);
+    frame.extend([0, 68, 0, 67, 0, 252, 0, 0]);
+    frame.extend(dhcp);
+    for serve in [true, false] {
+        let dhcp = DhcpConfig {
+            serve,
+            ..DhcpConfig::default()
+        };
+        let config = GatewayConfig::default();
+        let mut gateway = Gateway::new(config, &dhcp, [GUEST_IP], 7, Instant::ZERO);
+        gateway.input(&frame);
+        assert_eq!(
+            gateway.poll_delay(Instant::ZERO),
+            serve.then_some(Duration::ZERO)
+        );
+        let answers = frames(&mut gateway, Instant::ZERO);
+        let offered: Vec<&[u8]> = answers.iter().map(|answer| &answer[58..62]).collect();
+        let expected: &[&[u8]] = if serve { &[&GUEST_IP.octets()] } else { &[] };
+        assert_eq!(offered, expected);
+    }
+}
