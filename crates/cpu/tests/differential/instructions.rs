@@ -76,6 +76,9 @@ pub(crate) const FLAVOURS: [Flavour; 9] = [
 pub(crate) struct Source<'a> {
     pub(crate) rng: &'a mut Rng,
     pub(crate) kept: Kept,
+    /// Atomics and cache-block operations at addresses that aren't aligned, where the
+    /// two machines may report faults differently.
+    pub(crate) odd: bool,
 }
 
 impl Source<'_> {
@@ -124,6 +127,7 @@ impl Source<'_> {
         let word = match flavour {
             Flavour::Integer | Flavour::Mixed => self.integer(),
             Flavour::Bits => self.bits(),
+            Flavour::Memory if self.rng.chance(20) => return self.block(asm),
             Flavour::Memory => self.memory(),
             Flavour::Atomic => return self.atomic(asm),
             Flavour::Float => self.float(),
@@ -133,7 +137,18 @@ impl Source<'_> {
                 return;
             }
             Flavour::Csr => self.csr(),
-            Flavour::Encoding => self.encoding(),
+            Flavour::Encoding => {
+                let word = self.encoding();
+                let at = word >> 15 & 31;
+                if !self.odd && matches!(word & 0x7f, 0x0f | 0x2f) {
+                    // Another register than the pointer, aligned for all of them.
+                    let rd = self.rd_not_zero();
+                    asm.op(i(-64, at, 7, rd, 0x13));
+                    word & !(31 << 15) | rd << 15
+                } else {
+                    word
+                }
+            }
         };
         asm.op(word);
     }
@@ -260,20 +275,30 @@ impl Source<'_> {
         let (at, offset) = (self.pointer(), self.offset());
         let (rd, b) = (self.rd(), self.rs());
         let rng = &mut *self.rng;
-        match rng.below(20) {
+        match rng.below(19) {
             0..9 => load(rng.below(7) as u32, rd, at, offset),
             9..16 => store(rng.below(4) as u32, b, at, offset),
             16 => i(offset, at, rng.pick(&[2, 3]), b, 0x07),
             17 => s(offset, b, at, rng.pick(&[2, 3]), 0x27),
-            18 => i(rng.pick(&[0, 1, 2, 4]), at, 2, 0, 0x0f),
             _ => rng.pick(&[FENCE, 0x0330_000f, 0x8330_000f, FENCE_I, PAUSE]),
         }
+    }
+
+    /// A cache-block operation.
+    fn block(&mut self, asm: &mut Asm) {
+        let mut at = self.pointer();
+        if !self.odd {
+            let rd = self.rd_not_zero();
+            asm.op(i(-64, at, 7, rd, 0x13));
+            at = rd;
+        }
+        asm.op(i(self.rng.pick(&[0, 1, 2, 4]), at, 2, 0, 0x0f));
     }
 
     fn atomic(&mut self, asm: &mut Asm) {
         let mut at = self.pointer();
         // Mostly aligned: the pointer may not be.
-        if !self.rng.chance(8) {
+        if !self.odd || !self.rng.chance(4) {
             let rd = self.rd_not_zero();
             let (offset, mask) = (self.offset(), self.rng.pick(&[-8, -8, -4]));
             asm.op(addi(rd, at, offset)).op(i(mask, rd, 7, rd, 0x13));

@@ -9,6 +9,7 @@
 #[path = "../engine/asm.rs"]
 mod asm;
 mod compare;
+mod float;
 mod instructions;
 mod layout;
 mod ours;
@@ -17,6 +18,7 @@ mod program;
 mod rng;
 mod segment;
 mod spike;
+mod store;
 
 use compare::Outcome;
 use program::Program;
@@ -27,18 +29,18 @@ use std::path::Path;
 const INSTRUCTIONS: u64 = 4_000_000;
 const FIRST_SEED: u64 = 1;
 
-fn compare(spike: &Path, seed: u64, dir: &Path) -> Result<Outcome, String> {
-    let program = Program::new(seed);
-    let path = dir.join(format!("differential-{}.elf", std::process::id()));
-    let mut child = spike::start(spike, &program, &path)?;
+fn compare(spike: &Path, program: &Program, name: &str) -> Result<Outcome, String> {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let path = dir.join(format!("running-{}-{name}.elf", std::process::id()));
+    let mut child = spike::start(spike, program, &path)?;
     let result = match child.stdout.take() {
-        Some(out) => compare::follow(&program, &mut BufReader::with_capacity(1 << 18, out)),
+        Some(out) => compare::follow(program, &mut BufReader::with_capacity(1 << 18, out)),
         None => Err("spike has no output".into()),
     };
     // At the program's end it loops.
     let _ = child.kill();
     let _ = child.wait();
-    let kept = dir.join(format!("differential-seed-{seed}.elf"));
+    let kept = dir.join(format!("differs-{name}.elf"));
     if result.is_ok() {
         let _ = std::fs::remove_file(&path);
     } else if std::fs::rename(&path, &kept).is_ok() {
@@ -58,12 +60,11 @@ fn every_instruction_does_what_the_reference_does() {
     let wanted = number("TWINVM_INSTRUCTIONS").unwrap_or(INSTRUCTIONS);
     let keep_going = number("TWINVM_KEEP_GOING").unwrap_or(0);
     let spike = spike::find().unwrap_or_else(|why| panic!("{why}"));
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let mut sum = Outcome::default();
     let (mut seed, mut complete, mut failed) = (first, 0, 0);
     let mut told = 0;
     while sum.instructions < wanted {
-        match compare(&spike, seed, dir) {
+        match compare(&spike, &Program::new(seed), &format!("seed-{seed}")) {
             Ok(outcome) => {
                 sum.instructions += outcome.instructions;
                 sum.traps += outcome.traps;
@@ -115,4 +116,23 @@ fn every_instruction_does_what_the_reference_does() {
     if programs >= 20 {
         assert!(sum.traps > programs * 20 && sum.traps < sum.instructions / 8);
     }
+}
+
+#[test]
+fn every_float_instruction_does_what_the_reference_does_with_hard_operands() {
+    let spike = spike::find().unwrap_or_else(|why| panic!("{why}"));
+    let (mut forms, mut cases) = (0, 0);
+    for (n, (program, some)) in float::programs().iter().enumerate() {
+        match compare(&spike, program, &format!("float-{n}")) {
+            Ok(outcome) => assert!(outcome.complete, "instruction {n} of float.rs ended early"),
+            Err(why) => panic!("instruction {n} of float.rs: {why}"),
+        }
+        forms += 1;
+        cases += some;
+    }
+    println!("{forms} floating-point instructions, {cases} cases equal");
+    assert!(
+        forms == 46 && cases > 1_000_000,
+        "{forms} instructions, {cases} cases"
+    );
 }

@@ -3,6 +3,7 @@
 
 use crate::layout::*;
 use crate::program::Program;
+use crate::store;
 use twinvm_cpu::{AccessFault, Bus, Clock, Engine, Env, Exit, Hart, HartState, Lines, Mode};
 use twinvm_mem::{Memory, RAM_BASE};
 
@@ -43,6 +44,12 @@ impl Bus for NoDevices {
     fn attention(&self) -> bool {
         false
     }
+}
+
+/// Bytes of a store that faulted.
+pub(crate) struct Half {
+    pub(crate) pa: u64,
+    pub(crate) bytes: Vec<u8>,
 }
 
 pub(crate) struct Ours {
@@ -100,8 +107,9 @@ impl Ours {
         Ok(())
     }
 
-    /// Goes on to the next retired instruction; its mode and pc.
-    pub(crate) fn retire(&mut self) -> Result<(Mode, u64), String> {
+    /// Goes on to the next retired instruction; its mode and pc. `halves` gets the
+    /// first halves of stores of which the second faulted.
+    pub(crate) fn retire(&mut self, halves: &mut Vec<Half>) -> Result<(Mode, u64), String> {
         for _ in 0..10_000 {
             self.run(self.icount + 1)?;
             std::mem::swap(&mut self.before, &mut self.state);
@@ -109,8 +117,45 @@ impl Ours {
             if self.before.traps == self.state.traps {
                 return Ok((self.before.mode, self.before.pc));
             }
+            halves.extend(self.half());
         }
         Err("only traps".into())
+    }
+
+    /// If the last step was the trap of a store whose second page faulted: what it
+    /// would have put on the first.
+    fn half(&self) -> Option<Half> {
+        let mut names = ["mcause", "mtval"];
+        if self.state.mode != Mode::Machine {
+            names = ["scause", "stval"];
+        }
+        let [cause, tval] = names.map(|name| Self::csr(&self.state, name));
+        let (cause, tval) = (cause?, tval?);
+        if !matches!(cause, 7 | 15) || tval & 0xfff != 0 {
+            return None;
+        }
+        let fetch = |va| {
+            let mut bytes = [0; 2];
+            self.memory
+                .read(self.translate(va, true)?, &mut bytes)
+                .ok()?;
+            Some(u32::from(u16::from_le_bytes(bytes)))
+        };
+        let pc = self.before.pc;
+        let mut raw = fetch(pc)?;
+        if raw & 3 == 3 {
+            raw |= fetch(pc.wrapping_add(2))? << 16;
+        }
+        let (at, value) = store::decode(raw, &self.before)?;
+        let count = tval.wrapping_sub(at);
+        if !(1..8).contains(&count) {
+            return None;
+        }
+        let pa = self.physical(at)?;
+        Some(Half {
+            pa,
+            bytes: value.to_le_bytes()[..count as usize].to_vec(),
+        })
     }
 
     pub(crate) fn csr(state: &HartState, name: &str) -> Option<u64> {
@@ -121,9 +166,14 @@ impl Ours {
     /// Where the last instruction's access to `va` went, by a plain walk without
     /// any check: it is asked for accesses that were allowed.
     pub(crate) fn physical(&self, va: u64) -> Option<u64> {
+        self.translate(va, false)
+    }
+
+    fn translate(&self, va: u64, fetch: bool) -> Option<u64> {
         let csr = |name| Self::csr(&self.before, name);
         let status = csr("mstatus")?;
-        let mode = if self.before.mode == Mode::Machine && status >> 17 & 1 != 0 {
+        let mprv = !fetch && status >> 17 & 1 != 0;
+        let mode = if self.before.mode == Mode::Machine && mprv {
             status >> 11 & 3
         } else {
             self.before.mode as u64

@@ -23,6 +23,8 @@ const SCENES: usize = 40;
 pub(crate) struct Program {
     pub(crate) ram: Vec<u8>,
     pub(crate) end: u64,
+    /// Instructions after which it is given up: far above what it takes.
+    pub(crate) limit: u64,
 }
 
 /// What a scene runs under.
@@ -65,10 +67,11 @@ impl Program {
             put(&mut ram, at, &asm.bytes);
         }
         let stce = rng.below(2) << 63;
+        let odd = rng.chance(4);
         let mut writer = Writer {
             stce,
             returned: false,
-            source: Source { rng, kept },
+            source: Source { rng, kept, odd },
             driver: Asm::at(DRIVER),
             code: Asm::at(SEGMENTS),
         };
@@ -81,7 +84,11 @@ impl Program {
         assert!(driver.here() <= DRIVER_END && code.here() <= SEGMENTS_END);
         put(&mut ram, DRIVER, &driver.bytes);
         put(&mut ram, SEGMENTS, &code.bytes);
-        Self { ram, end }
+        Self {
+            ram,
+            end,
+            limit: 200_000,
+        }
     }
 }
 
