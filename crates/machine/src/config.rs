@@ -36,7 +36,8 @@ impl fmt::Display for ImageKind {
 
 #[derive(Clone)]
 struct Image {
-    bytes: Arc<[u8]>,
+    // Not a slice: tens of megabytes would be copied to make one.
+    bytes: Arc<Vec<u8>>,
     hash: [u8; 32],
 }
 
@@ -60,14 +61,16 @@ impl Images {
     pub fn with(mut self, kind: ImageKind, bytes: Vec<u8>) -> Self {
         self.0[kind as usize] = Some(Image {
             hash: *blake3::hash(&bytes).as_bytes(),
-            bytes: bytes.into(),
+            bytes: Arc::new(bytes),
         });
         self
     }
 
     /// The contents of a file, if it was given.
     pub fn get(&self, kind: ImageKind) -> Option<&[u8]> {
-        self.0[kind as usize].as_ref().map(|image| &*image.bytes)
+        self.0[kind as usize]
+            .as_ref()
+            .map(|image| image.bytes.as_slice())
     }
 
     fn hash(&self, kind: ImageKind) -> String {
