@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build test differential demo demo-ci bench image fmt lint check clean
+.PHONY: help build test differential demo demo-ci bench image image-debian fmt lint check clean
 
 # The stages of one target follow each other; cargo itself uses all cores.
 .NOTPARALLEL:
@@ -19,6 +19,7 @@ TWINVM := $(CARGO) run --release --package twinvm $(LOCKED) --
 DEMO_ARGS ?=
 DIFF_ARGS ?=
 BENCH_ARGS ?=
+IMAGE_ARGS ?=
 DEMO_KILLS ?= 6
 # Any number does; the demonstration prints it, and the same one repeats the run.
 ifndef DEMO_SEED
@@ -63,6 +64,11 @@ bench: ## the benchmarks, with QEMU as the yardstick; BENCH_ARGS="..." goes to t
 image: ## make the redis guest image from Debian packages (target/image/redis)
 	@$(STAGE) setup 600 scripts/setup.sh demo
 	@$(STAGE) image 900 $(TWINVM) image build redis --out target/image/redis --renew
+
+# Not on CI: takes minutes, and root.
+image-debian: ## make the debian guest's disk (target/image/debian); as root, IMAGE_ARGS="--ssh-key FILE"
+	@$(STAGE) setup 600 scripts/setup.sh debian
+	@$(STAGE) image-debian 1800 $(TWINVM) image build debian --out target/image/debian --renew $(IMAGE_ARGS)
 
 fmt: ## format the code
 	$(CARGO) fmt --all

@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh build    a linker and the C library's headers
 #   scripts/setup.sh demo     build, and what makes a guest image out of Debian packages
+#   scripts/setup.sh debian   demo, and what installs the guest's packages on a disk (emulated)
 #   scripts/setup.sh test     demo, and rustfmt, clippy, CMake, a C++ compiler, Python and pip
 #   scripts/setup.sh bench    demo, and QEMU to compare with
 #
@@ -13,9 +14,9 @@ set -euo pipefail
 
 level=${1:-build}
 case $level in
-build | demo | test | bench) ;;
+build | demo | debian | test | bench) ;;
 *)
-    echo "setup: unknown purpose '$level': expected build, demo, test or bench" >&2
+    echo "setup: unknown purpose '$level': expected build, demo, debian, test or bench" >&2
     exit 2
     ;;
 esac
@@ -52,6 +53,17 @@ if [ "$level" != build ]; then
     has xz || lacking xz-utils "the guest kernel's modules are .ko.xz"
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] ||
         lacking debian-archive-keyring "checks the guest's packages"
+fi
+
+# A disk: the packages' own scripts run in a chroot, on an emulated processor.
+if [ "$level" = debian ]; then
+    # Not in every user's PATH.
+    PATH=$PATH:/usr/sbin:/sbin
+    has mmdebstrap || lacking mmdebstrap "installs the guest's packages"
+    has arch-test || lacking arch-test "mmdebstrap asks it whether riscv64 programs run"
+    has qemu-riscv64-static || lacking qemu-user-static "runs the packages' scripts"
+    has mke2fs || lacking e2fsprogs "makes the disk's file system"
+    has depmod || lacking kmod "lists the guest kernel's modules"
 fi
 
 # The tests compare the floating point with Berkeley SoftFloat. It is C, but its build has CMake

@@ -281,6 +281,6 @@ fn places_to_write_to() {
 fn images() {
     refuses(
         &["image", "build", "nonesuch", "--out", "unused"],
-        "twinvm image: there is no image `nonesuch`; known: redis",
+        "twinvm image: there is no image `nonesuch`; known: redis, debian",
     );
 }

@@ -14,7 +14,8 @@ use crate::{ImageError, Progress, Sha256};
 
 /// The Debian release that images are made of.
 pub(crate) const SUITE: &str = "trixie";
-const ARCHITECTURE: &str = "riscv64";
+/// Of the guests.
+pub(crate) const ARCHITECTURE: &str = "riscv64";
 
 /// Hooks of the host's configuration that would run after our own update: they refresh the
 /// desktop's caches or clean the host's downloads.
@@ -79,6 +80,22 @@ impl Apt {
             index.line(line);
         })?;
         Ok(index.finish())
+    }
+
+    /// The names of the essential packages, of those given, and of all that these need.
+    pub(crate) fn with_what_they_need(&self, names: &[&str]) -> Result<Vec<String>, ImageError> {
+        let mut command = self.command("apt-get");
+        command
+            .args(["-qq", "--simulate", "--no-install-recommends", "install"])
+            .arg("?essential")
+            .args(names);
+        let mut all = Vec::new();
+        run(command, "apt-get", "choosing the packages", |line| {
+            all.extend(installed(line).map(str::to_owned));
+        })?;
+        all.sort();
+        all.dedup();
+        Ok(all)
     }
 
     /// Downloads packages; returns the folder in which they lie, yet to be verified.
@@ -212,6 +229,12 @@ fn last_words(errors: &mut File) -> Option<String> {
         .find_map(|line| line.strip_prefix("E: "))
         .or_else(|| text.lines().rfind(|line| !line.trim().is_empty()))
         .map(|line| line.trim().to_owned())
+}
+
+/// From a line of a simulated installation: `Inst NAME (VERSION ARCHIVE [ARCHITECTURE])`.
+fn installed(line: &str) -> Option<&str> {
+    let name = line.strip_prefix("Inst ")?.split_whitespace().next()?;
+    Some(name.split_once(':').map_or(name, |(name, _)| name))
 }
 
 /// From a line of APT::Status-Fd: `dlstatus:ITEM:PERCENT:TEXT`.

@@ -8,12 +8,14 @@ use std::process::Command;
 
 use crate::apt::{self, Apt};
 use crate::cpio::Archive;
+use crate::disk::{self, DISK, DiskRecipe, quoted};
 use crate::lock::{Lock, Output, Package};
 use crate::{BuildOptions, BuiltImage, ImageError, LockMode, Progress, Sha256, sources, stamp};
 
 const KERNEL: &str = "kernel";
 const INITRD: &str = "initrd.cpio";
 const FRAGMENT: &str = "image.toml";
+const VM: &str = "VM.toml";
 
 /// Work folders of builds that were cut short are known by this beginning.
 const WORK_PREFIX: &str = "work-";
@@ -30,6 +32,7 @@ pub(crate) struct Recipe {
     pub(crate) cmdline: &'static str,
     /// A package without contents that depends on the newest kernel's package.
     pub(crate) kernel: &'static str,
+    /// All packages; with a disk, only those that are wanted for themselves.
     pub(crate) packages: &'static [&'static str],
     /// The lock file that came with this program.
     pub(crate) lock: &'static str,
@@ -37,6 +40,17 @@ pub(crate) struct Recipe {
     pub(crate) digest: fn() -> Sha256,
     /// Picks the files out of the unpacked packages.
     pub(crate) assemble: fn(&Path) -> Result<Content, ImageError>,
+    /// For an image whose packages are installed on a disk.
+    pub(crate) disk: Option<DiskRecipe>,
+}
+
+impl Recipe {
+    /// Whether the kernel and the initramfs are made of this package.
+    fn unpacks(&self, package: &Package) -> bool {
+        self.disk.is_none()
+            || package.name == "busybox-static"
+            || package.name.starts_with("linux-image-")
+    }
 }
 
 /// What a recipe makes.
@@ -64,10 +78,14 @@ pub(crate) fn build(
     let mut image = BuiltImage {
         kernel: out.join(KERNEL),
         initrd: out.join(INITRD),
+        disk: recipe.disk.as_ref().map(|_| out.join(DISK)),
+        vm: recipe.disk.as_ref().map(|_| out.join(VM)),
         cmdline: recipe.cmdline.to_owned(),
         up_to_date: true,
     };
     let digest = (recipe.digest)();
+    let ssh_key = ssh_key(recipe, options)?;
+    let ssh_key = ssh_key.as_deref();
     // Another build may be under way with the same cache: one at a time.
     let cache = make_folder(&options.cache.clone().unwrap_or_else(|| out.join(".cache")))?;
     let _guard = guard(&cache, progress)?;
@@ -85,14 +103,21 @@ pub(crate) fn build(
             });
         }
         progress.stage(&format!("verifying {}", out.display()));
-        if stamp::is_current(out, lock) {
+        // What a guest has written to its disk is its own.
+        let has_disk = image.disk.as_ref().is_none_or(|disk| disk.exists());
+        if has_disk && stamp::is_current(out, lock, ssh_key) {
             progress.note(&format!("up to date: {}", out.display()));
             return Ok(image);
         }
     }
 
     image.up_to_date = false;
-    look_for_tools(env::var_os("PATH").as_deref())?;
+    let mut tools = TOOLS.to_vec();
+    if recipe.disk.is_some() {
+        tools.extend(disk::TOOLS);
+        disk::look_at_host(out)?;
+    }
+    look_for_tools(&tools, env::var_os("PATH").as_deref())?;
     let debs = make_folder(&cache.join("debs"))?;
     let packages = match &locked {
         Some(named) => fetch_locked(named, &cache, &debs, progress)?,
@@ -101,10 +126,11 @@ pub(crate) fn build(
 
     let work = work_folder(out)?;
     let unpacked = make_folder(&work.path().join("unpacked"))?;
-    progress.stage(&format!("unpacking {} packages", packages.len()));
-    let total_bytes = packages.iter().map(|package| package.size_bytes).sum();
+    let unpack: Vec<&Package> = packages.iter().filter(|p| recipe.unpacks(p)).collect();
+    progress.stage(&format!("unpacking {} packages", unpack.len()));
+    let total_bytes = unpack.iter().map(|package| package.size_bytes).sum();
     let mut done_bytes = 0;
-    for package in &packages {
+    for package in unpack {
         let mut command = Command::new("dpkg-deb");
         command
             .arg("-x")
@@ -125,7 +151,18 @@ pub(crate) fn build(
     if let (LockMode::Verify, Some(NamedLock { lock, name, .. })) = (options.lock_mode, &locked) {
         compare_outputs(&made, lock, name)?;
     }
-    install(recipe, out, work.path(), &made)?;
+    if let Some(recipe_of_disk) = &recipe.disk {
+        let ingredients = disk::Ingredients {
+            recipe: recipe_of_disk,
+            wanted: recipe.packages,
+            packages: &made.packages,
+            debs: &debs,
+            unpacked: &unpacked,
+            ssh_key,
+        };
+        disk::make(&ingredients, work.path(), &cache, progress)?;
+    }
+    install(recipe, out, work.path(), &made, ssh_key)?;
     if options.lock_mode != LockMode::Verify {
         let path = lock_path(recipe, out, options);
         write_atomically(&path, &made.to_string())?;
@@ -193,20 +230,12 @@ fn update_command(recipe: &Recipe, out: &Path, options: &BuildOptions) -> String
     command + " --update-lock"
 }
 
-/// A path as a word of the shell.
-fn quoted(path: &Path) -> String {
-    let word = path.display().to_string();
-    let plain = |c: char| c.is_alphanumeric() || "/._-+:,@%".contains(c);
-    if word.chars().all(plain) {
-        word
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
-
-fn look_for_tools(path: Option<&std::ffi::OsStr>) -> Result<(), ImageError> {
+fn look_for_tools(
+    tools: &[(&'static str, &'static str)],
+    path: Option<&std::ffi::OsStr>,
+) -> Result<(), ImageError> {
     let folders: Vec<PathBuf> = path.map(env::split_paths).into_iter().flatten().collect();
-    for (program, package) in TOOLS {
+    for &(program, package) in tools {
         if !folders.iter().any(|folder| folder.join(program).is_file()) {
             return Err(ImageError::Tool { program, package });
         }
@@ -283,12 +312,16 @@ fn fetch_newest(
         .remove(recipe.kernel)
         .and_then(|found| found.depends.into_iter().next())
         .ok_or_else(|| no_package(recipe.kernel))?;
-    let names: Vec<&str> = recipe
-        .packages
-        .iter()
-        .copied()
-        .chain([kernel.as_str()])
-        .collect();
+    let wanted: Vec<String> = if recipe.disk.is_some() {
+        apt.with_what_they_need(recipe.packages)?
+    } else {
+        recipe
+            .packages
+            .iter()
+            .map(|&name| name.to_owned())
+            .collect()
+    };
+    let names: Vec<&str> = wanted.iter().chain([&kernel]).map(String::as_str).collect();
     let mut available = apt.available(&names)?;
     let mut packages = Vec::new();
     for name in names {
@@ -410,17 +443,29 @@ fn write_outputs(work: &Path, content: &Content) -> Result<Vec<Output>, ImageErr
 
 /// Renames the outputs into place. The stamp goes first and comes back last: without it, the
 /// next build starts anew.
-fn install(recipe: &Recipe, out: &Path, work: &Path, made: &Lock) -> Result<(), ImageError> {
+fn install(
+    recipe: &Recipe,
+    out: &Path,
+    work: &Path,
+    made: &Lock,
+    ssh_key: Option<&str>,
+) -> Result<(), ImageError> {
     let path = out.join(stamp::FILE);
     if path.exists() {
         fs::remove_file(&path).map_err(ImageError::io(&path))?;
     }
-    for name in [KERNEL, INITRD] {
+    let disk = recipe.disk.as_ref().map(|_| DISK);
+    for name in [KERNEL, INITRD].into_iter().chain(disk) {
         let to = out.join(name);
         fs::rename(work.join(name), &to).map_err(ImageError::io(&to))?;
     }
-    write_atomically(&out.join(FRAGMENT), &fragment(recipe))?;
-    write_atomically(&path, &stamp::text(made))
+    let vm = out.join(VM);
+    if disk.is_none() {
+        write_atomically(&out.join(FRAGMENT), &fragment(recipe))?;
+    } else if !vm.exists() {
+        write_atomically(&vm, &vm_file(recipe))?;
+    }
+    write_atomically(&path, &stamp::text(made, ssh_key))
 }
 
 /// The lines of a VM.toml that start this image.
@@ -431,6 +476,70 @@ fn fragment(recipe: &Recipe) -> String {
          # relative to that file.\n\
          kernel = \"{KERNEL}\"\ninitrd = \"{INITRD}\"\ncmdline = \"{cmdline}\"\n"
     )
+}
+
+/// The VM's file of an image with a disk; once there it belongs to its reader.
+fn vm_file(recipe: &Recipe) -> String {
+    let Recipe { name, cmdline, .. } = recipe;
+    format!(
+        r#"# Made by `twinvm image build {name}`. Starts with `twinvm run VM.toml`; log in as root, without a
+# password. Paths are relative to this file.
+name = "{name}"
+memory = "512M"
+kernel = "{KERNEL}"
+initrd = "{INITRD}"
+# ADDR= and GW= are the guest's address and gateway; ADDR=dhcp asks the network for them.
+cmdline = "{cmdline}"
+
+[[disk]]
+path = "{DISK}"
+
+# A network card: the socket of `twinvm lan`, or a TAP interface of this host.
+# [[net]]
+# mac = "52:54:00:12:34:56"
+# backend = "lan:lan.sock"
+# backend = "tap:tap0"
+"#
+    )
+}
+
+/// Reads the keys that may come in over SSH, as lines of authorized_keys (sshd(8)).
+fn ssh_key(recipe: &Recipe, options: &BuildOptions) -> Result<Option<String>, ImageError> {
+    let Some(path) = &options.ssh_key else {
+        return Ok(None);
+    };
+    let bad = |why| ImageError::SshKey {
+        path: path.clone(),
+        why,
+    };
+    if recipe.disk.is_none() {
+        return Err(bad("this image has no SSH server, so it takes no key"));
+    }
+    let text = fs::read_to_string(path).map_err(ImageError::io(path))?;
+    if text.contains("PRIVATE KEY") {
+        return Err(bad("is a private key: give the public one (FILE.pub)"));
+    }
+    let is_key = |line: &str| {
+        let kinds = ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"];
+        line.starts_with('#')
+            || line
+                .split(' ')
+                .any(|w| kinds.iter().any(|k| w.starts_with(k)))
+    };
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    if lines.is_empty() || !lines.iter().all(|line| is_key(line)) {
+        return Err(bad("holds no public keys of SSH, one a line"));
+    }
+    Ok(Some(
+        lines.join(
+            "
+",
+        ) + "
+",
+    ))
 }
 
 fn write_atomically(path: &Path, text: &str) -> Result<(), ImageError> {

@@ -9,7 +9,7 @@ use crate::Sha256;
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// Not a name of an image.
-    #[error("there is no image `{0}`; known: redis")]
+    #[error("there is no image `{0}`; known: redis, debian")]
     Kind(String),
     /// A program of the host is missing.
     #[error("the program `{program}` is missing: apt-get install {package}")]
@@ -122,6 +122,43 @@ pub enum ImageError {
         "the folder {0:?} has a quote, backslash or line end in its name, which apt cannot take"
     )]
     Folder(PathBuf),
+    /// Debian's maintainer scripts need rights that this user has not.
+    #[error(
+        "an image with a disk is made as root (its packages are installed in a chroot): run this \
+         with sudo"
+    )]
+    NotRoot,
+    /// There is a disk already, and a guest may have written to it.
+    #[error(
+        "{}: is there already and may hold what a guest has written, so it is not replaced: \
+         remove it, or give another --out",
+        .0.display()
+    )]
+    DiskThere(PathBuf),
+    /// The file system is too full.
+    #[error(
+        "{}: {free_mib} MiB are free and {needed_mib} are needed: make room, or give another --out",
+        path.display()
+    )]
+    Space {
+        /// The output folder.
+        path: PathBuf,
+        /// What is free.
+        free_mib: u64,
+        /// What is needed while the image is made.
+        needed_mib: u64,
+    },
+    /// The file with keys for SSH is not one.
+    #[error("{}: {why}", path.display())]
+    SshKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A signal asked for the end.
+    #[error("stopped; what was begun has been removed")]
+    Stopped,
     /// A file or folder of the host.
     #[error("{}: {source}", path.display())]
     Io {

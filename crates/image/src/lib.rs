@@ -1,9 +1,12 @@
 //! Makes guest images from Debian's riscv64 packages.
 //!
 //! The packages come through the host's own `apt-get`, from the mirror that the host is set up
-//! with, into a private package root: the host's package state is neither read nor changed, and
-//! no rights are needed. A lock file pins every package by version and SHA-256 and says what must
-//! come out, so the same lock makes the same bytes on every host.
+//! with, into a private package root: the host's package state is neither read nor changed. A lock
+//! file pins every package by version and SHA-256 and says what must come out: the same lock makes
+//! the same kernel and initramfs to the byte on every host, and the same packages on a disk.
+//!
+//! An initramfs is only unpacked and packed, which needs no rights. A disk holds an installed
+//! system: its packages' own scripts run in a chroot under emulation, which needs root.
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -20,16 +23,21 @@
 //! ```
 
 mod apt;
+mod binfmt;
 mod builder;
 pub mod cpio;
+mod debian;
 mod digest;
+mod disk;
 mod elf;
 mod error;
 pub mod lock;
+mod parts;
 mod progress;
 mod redis;
 pub mod sources;
 mod stamp;
+mod stoppable;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -43,16 +51,20 @@ pub use progress::{Progress, Silent, Terminal};
 pub enum ImageKind {
     /// A Linux kernel and an initramfs with a Redis server and a shell on the serial console.
     Redis,
+    /// A Linux kernel, an initramfs and a disk with a Debian system: Redis, PostgreSQL, nginx,
+    /// memcached, SSH, a compiler and benchmarks.
+    Debian,
 }
 
 impl ImageKind {
     /// Every kind, in the order in which help lists them.
-    pub const ALL: [Self; 1] = [Self::Redis];
+    pub const ALL: [Self; 2] = [Self::Redis, Self::Debian];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Redis => "redis",
+            Self::Debian => "debian",
         }
     }
 }
@@ -90,6 +102,8 @@ pub struct BuildOptions {
     pub lock_mode: LockMode,
     /// Where downloads are kept. None: `.cache` in the output folder.
     pub cache: Option<PathBuf>,
+    /// A file of public keys that may log in as root over SSH; only for an image with a disk.
+    pub ssh_key: Option<PathBuf>,
 }
 
 /// A finished image.
@@ -99,14 +113,20 @@ pub struct BuiltImage {
     pub kernel: PathBuf,
     /// The initramfs, a raw newc archive.
     pub initrd: PathBuf,
+    /// The disk, a sparse raw ext4 file system; it belongs to its guest from now on.
+    pub disk: Option<PathBuf>,
+    /// With a disk: a VM.toml that starts it.
+    pub vm: Option<PathBuf>,
     /// The command line that the image is meant to be started with.
     pub cmdline: String,
     /// Nothing had to be made: the files were there and still have the right digests.
     pub up_to_date: bool,
 }
 
-/// Makes the image in the folder `out`: `kernel`, `initrd.cpio` and `image.toml`, the lines that
-/// a VM.toml needs.
+/// Makes the image in the folder `out`: `kernel`, `initrd.cpio`, and `image.toml`, the lines that
+/// a VM.toml needs; or with a disk `disk.img` and a whole `VM.toml`.
+///
+/// A disk that is there is never replaced.
 ///
 /// If the folder already holds what the lock and the recipe ask for, the files are only verified.
 /// Everything is made in a folder aside and renamed into place, so a build that is cut short
@@ -123,6 +143,7 @@ pub fn build(
 ) -> Result<BuiltImage, ImageError> {
     match kind {
         ImageKind::Redis => builder::build(&redis::RECIPE, out, options, progress),
+        ImageKind::Debian => builder::build(&debian::RECIPE, out, options, progress),
     }
 }
 

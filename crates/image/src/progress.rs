@@ -1,7 +1,7 @@
 //! Telling the person who waits what is going on.
 
 use std::io::IsTerminal as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -12,6 +12,9 @@ pub trait Progress {
 
     /// How far the stage is, in bytes.
     fn advance(&mut self, done_bytes: u64, total_bytes: u64);
+
+    /// Which of many like things the stage is at, e.g. a package that is being set up.
+    fn item(&mut self, what: &str, number: u64, total: u64);
 
     /// Something to be kept on the screen, e.g. "up to date".
     fn note(&mut self, what: &str);
@@ -24,6 +27,7 @@ pub struct Silent;
 impl Progress for Silent {
     fn stage(&mut self, _: &str) {}
     fn advance(&mut self, _: u64, _: u64) {}
+    fn item(&mut self, _: &str, _: u64, _: u64) {}
     fn note(&mut self, _: &str) {}
 }
 
@@ -32,10 +36,16 @@ impl Progress for Silent {
 pub struct Terminal {
     bar: Option<ProgressBar>,
     live: bool,
+    stage: String,
+    started: Instant,
+    /// When something was last printed where there is no terminal.
+    printed: Instant,
 }
 
 /// How often the spinner turns.
 const TICK: Duration = Duration::from_millis(100);
+/// How often a long stage says where it is, where there is no terminal.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 
 impl Terminal {
     /// Looks at standard error once, to choose between bars and lines.
@@ -43,6 +53,9 @@ impl Terminal {
         Self {
             bar: None,
             live: std::io::stderr().is_terminal(),
+            stage: String::new(),
+            started: Instant::now(),
+            printed: Instant::now(),
         }
     }
 
@@ -66,12 +79,15 @@ fn style(template: &str) -> ProgressStyle {
 impl Progress for Terminal {
     fn stage(&mut self, what: &str) {
         self.clear();
+        what.clone_into(&mut self.stage);
+        self.started = Instant::now();
+        self.printed = self.started;
         if !self.live {
             eprintln!("{what}");
             return;
         }
         let bar = ProgressBar::new_spinner().with_message(what.to_owned());
-        bar.set_style(style("{spinner} {msg}"));
+        bar.set_style(style("{spinner} {elapsed:>4} {msg}"));
         bar.enable_steady_tick(TICK);
         self.bar = Some(bar);
     }
@@ -85,6 +101,16 @@ impl Progress for Terminal {
                 bar.set_length(total_bytes);
             }
             bar.set_position(done_bytes.min(total_bytes));
+        }
+    }
+
+    fn item(&mut self, what: &str, number: u64, total: u64) {
+        let text = format!("{}: {what} ({number} of {total})", self.stage);
+        if let Some(bar) = &self.bar {
+            bar.set_message(text);
+        } else if !self.live && self.printed.elapsed() >= SIGN_OF_LIFE {
+            self.printed = Instant::now();
+            eprintln!("{text}, {} s", self.started.elapsed().as_secs());
         }
     }
 

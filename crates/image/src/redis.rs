@@ -1,10 +1,10 @@
 //! The Redis image: what goes into it and where.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::builder::{Content, Recipe};
 use crate::cpio::Archive;
+use crate::parts::{self, content, read};
 use crate::{ImageError, Sha256, elf};
 
 /// Raised when the same packages and files would come out as other bytes.
@@ -138,6 +138,7 @@ pub(crate) const RECIPE: Recipe = Recipe {
     lock: include_str!("../redis.lock"),
     digest,
     assemble,
+    disk: None,
 };
 
 fn digest() -> Sha256 {
@@ -151,7 +152,7 @@ fn digest() -> Sha256 {
 
 /// Takes the kernel and the file tree out of the unpacked packages.
 fn assemble(unpacked: &Path) -> Result<Content, ImageError> {
-    let (kernel, release) = kernel(unpacked)?;
+    let (kernel, release) = parts::kernel(unpacked)?;
     let mut tree = Archive::new();
     for folder in ["proc", "root", "run", "sys", "tmp", "var/log"] {
         tree.directory(folder);
@@ -163,57 +164,13 @@ fn assemble(unpacked: &Path) -> Result<Content, ImageError> {
     tree.file("etc/profile", false, PROFILE);
     tree.file("etc/passwd", false, PASSWD);
     tree.file("etc/group", false, GROUP);
-    busybox(unpacked, &mut tree)?;
+    parts::busybox(unpacked, &mut tree, &APPLETS)?;
     programs(unpacked, &mut tree)?;
-    for module in MODULES {
-        let name = module.rsplit('/').next().unwrap_or(module);
-        let path = format!("usr/lib/modules/{release}/kernel/{module}.ko.xz");
-        // Only unpacked: the kernel checks Debian's signature at the end of the file.
-        let data = unxz(&path, &read(unpacked, &path)?)?;
-        tree.file(&format!("lib/modules/{name}.ko"), false, data);
-    }
+    parts::modules(unpacked, &mut tree, &release, &MODULES)?;
     Ok(Content {
         kernel,
         initrd: tree,
     })
-}
-
-/// The kernel and its release, from `boot/vmlinux-RELEASE`.
-fn kernel(unpacked: &Path) -> Result<(Vec<u8>, String), ImageError> {
-    let boot = unpacked.join("boot");
-    let entries = fs::read_dir(&boot).map_err(ImageError::io(&boot))?;
-    let mut releases: Vec<String> = entries
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            name.strip_prefix("vmlinux-").map(str::to_owned)
-        })
-        .collect();
-    let (Some(release), None) = (releases.pop(), releases.pop()) else {
-        return Err(content("boot/vmlinux-*", "exactly one kernel is expected"));
-    };
-    let path = format!("boot/vmlinux-{release}");
-    let data = read(unpacked, &path)?;
-    // Linux, Documentation/arch/riscv/boot-image-header.rst: the second magic number.
-    if data.get(56..60) != Some(b"RSC\x05") {
-        return Err(content(&path, "has no header of a RISC-V Linux Image"));
-    }
-    Ok((data, release))
-}
-
-fn busybox(unpacked: &Path, tree: &mut Archive) -> Result<(), ImageError> {
-    let path = "usr/bin/busybox";
-    let data = read(unpacked, path)?;
-    for applet in APPLETS {
-        // The names stand in one table, each ended by a zero byte.
-        let entry = [b"\0", applet.as_bytes(), b"\0"].concat();
-        if !data.windows(entry.len()).any(|window| window == entry) {
-            return Err(content(path, format!("has no applet `{applet}`")));
-        }
-        tree.link(&format!("bin/{applet}"), "busybox");
-    }
-    tree.file("bin/busybox", true, data);
-    Ok(())
 }
 
 /// The programs and, step by step, every library that they or their libraries ask for.
@@ -251,30 +208,6 @@ fn note_libraries(path: &str, data: &[u8], libraries: &mut Vec<String>) -> Resul
         }
     }
     Ok(())
-}
-
-/// Reads a file of the unpacked packages; links may not lead out of them.
-fn read(unpacked: &Path, name: &str) -> Result<Vec<u8>, ImageError> {
-    let missing = |_| content(name, "is in none of the packages");
-    let path: PathBuf = unpacked.join(name).canonicalize().map_err(missing)?;
-    if !path.starts_with(unpacked) {
-        return Err(content(name, "is a link that leads out of the packages"));
-    }
-    fs::read(&path).map_err(ImageError::io(&path))
-}
-
-fn unxz(name: &str, packed: &[u8]) -> Result<Vec<u8>, ImageError> {
-    let mut data = Vec::new();
-    lzma_rs::xz_decompress(&mut &packed[..], &mut data)
-        .map_err(|error| content(name, format!("does not unpack: {error:?}")))?;
-    Ok(data)
-}
-
-fn content(file: &str, why: impl Into<String>) -> ImageError {
-    ImageError::Content {
-        file: file.to_owned(),
-        why: why.into(),
-    }
 }
 
 #[cfg(test)]

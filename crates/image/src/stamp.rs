@@ -10,14 +10,16 @@ use crate::lock::Lock;
 /// Its name in the output folder.
 pub(crate) const FILE: &str = ".stamp";
 
-/// What the stamp of this lock says. The recipe's digest is a line of the lock.
-pub(crate) fn text(lock: &Lock) -> String {
-    format!("{}\n", Sha256::of(lock.to_string().as_bytes()))
+/// What the stamp of this lock says. The recipe's digest is a line of the lock; what the builder
+/// puts in of their own is not.
+pub(crate) fn text(lock: &Lock, ssh_key: Option<&str>) -> String {
+    let text = lock.to_string() + ssh_key.unwrap_or_default();
+    format!("{}\n", Sha256::of(text.as_bytes()))
 }
 
 /// Whether the folder holds a finished build of this lock, its files unchanged.
-pub(crate) fn is_current(out: &Path, lock: &Lock) -> bool {
-    fs::read_to_string(out.join(FILE)).is_ok_and(|found| found == text(lock))
+pub(crate) fn is_current(out: &Path, lock: &Lock, ssh_key: Option<&str>) -> bool {
+    fs::read_to_string(out.join(FILE)).is_ok_and(|found| found == text(lock, ssh_key))
         && lock.outputs.iter().all(|output| {
             let path = out.join(&output.name);
             let right_size = fs::metadata(&path).is_ok_and(|file| file.len() == output.size_bytes);

@@ -78,3 +78,16 @@ fn reads_percentages() {
     assert_eq!(percent("pmstatus:3:45:x"), None);
     assert_eq!(percent("dlstatus"), None);
 }
+
+#[test]
+fn a_simulated_installation_names_its_packages() {
+    assert_eq!(
+        installed("Inst libc6 (2.41-12 Debian:13/stable [riscv64]) []"),
+        Some("libc6")
+    );
+    assert_eq!(installed("Inst a:riscv64 (1 x [riscv64])"), Some("a"));
+    assert_eq!(
+        installed("Conf libc6 (2.41-12 Debian:13/stable [riscv64])"),
+        None
+    );
+}

@@ -88,7 +88,7 @@ fn finished_files_are_only_verified() {
         output.sha256 = Sha256::of(output.name.as_bytes());
         output.size_bytes = output.name.len() as u64;
     }
-    fs::write(out.join(stamp::FILE), stamp::text(&lock)).unwrap();
+    fs::write(out.join(stamp::FILE), stamp::text(&lock, None)).unwrap();
     // An update leaves its lock in the output folder; the next build finds it there.
     fs::write(out.join("redis.lock"), lock.to_string()).unwrap();
     let image = crate::build(ImageKind::Redis, out, &BuildOptions::default(), &mut Silent).unwrap();
@@ -128,7 +128,8 @@ fn damaged_downloads_count_as_missing() {
 #[test]
 fn a_missing_program_is_named_with_its_package() {
     let folder = tempfile::tempdir().unwrap();
-    let look = || look_for_tools(Some(folder.path().as_os_str())).map_err(|e| e.to_string());
+    let look =
+        || look_for_tools(&TOOLS, Some(folder.path().as_os_str())).map_err(|e| e.to_string());
     for tool in ["apt-get", "apt-cache"] {
         fs::write(folder.path().join(tool), "").unwrap();
     }
@@ -164,12 +165,67 @@ fn the_files_replace_older_ones_and_the_stamp_fits() {
     };
     let mut made = Lock::parse(RECIPE.lock).unwrap();
     made.outputs = write_outputs(work.path(), &content).unwrap();
-    install(&RECIPE, out, work.path(), &made).unwrap();
+    install(&RECIPE, out, work.path(), &made, None).unwrap();
     assert_eq!(fs::read_to_string(out.join(KERNEL)).unwrap(), "new");
-    assert!(stamp::is_current(out, &made));
+    assert!(stamp::is_current(out, &made, None));
     let fragment = fs::read_to_string(out.join(FRAGMENT)).unwrap();
     assert!(
         fragment.contains("initrd = \"initrd.cpio\"\n"),
         "{fragment}"
     );
+}
+
+#[test]
+fn keys_for_ssh_are_public_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key.pub");
+    let read = |recipe: &Recipe, text: &str| {
+        fs::write(&path, text).unwrap();
+        let options = BuildOptions {
+            ssh_key: Some(path.clone()),
+            ..BuildOptions::default()
+        };
+        ssh_key(recipe, &options).map_err(|error| error.to_string())
+    };
+    let debian = &crate::debian::RECIPE;
+    let key = "ssh-ed25519 AAAAC3Nz me@here";
+    assert_eq!(
+        read(debian, &format!("\n{key}\n")),
+        Ok(Some(format!("{key}\n")))
+    );
+    for (text, why) in [
+        ("-----BEGIN OPENSSH PRIVATE KEY-----\n", "private key"),
+        ("", "no public keys"),
+        ("hello\n", "no public keys"),
+    ] {
+        let error = read(debian, text).unwrap_err();
+        assert!(error.contains("key.pub") && error.contains(why), "{error}");
+    }
+    assert!(read(&RECIPE, key).unwrap_err().contains("no SSH server"));
+    assert_eq!(ssh_key(debian, &BuildOptions::default()).unwrap(), None);
+}
+
+#[test]
+fn a_disk_and_its_file_are_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path();
+    let recipe = &crate::debian::RECIPE;
+    let lock = Lock::parse(recipe.lock).unwrap();
+    let work = out.join("work");
+    fs::create_dir(&work).unwrap();
+    for name in [KERNEL, INITRD, DISK] {
+        fs::write(work.join(name), name).unwrap();
+    }
+    fs::write(out.join(VM), "mine").unwrap();
+    install(recipe, out, &work, &lock, None).unwrap();
+    assert_eq!(fs::read_to_string(out.join(VM)).unwrap(), "mine");
+    assert_eq!(fs::read_to_string(out.join(DISK)).unwrap(), DISK);
+    // The files are not those of the lock, so a build would begin: it must stop at the disk.
+    let error = crate::build(
+        ImageKind::Debian,
+        out,
+        &BuildOptions::default(),
+        &mut Silent,
+    );
+    assert!(matches!(error, Err(ImageError::DiskThere(_))), "{error:?}");
 }

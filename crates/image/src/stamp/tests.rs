@@ -27,26 +27,27 @@ fn is_current_only_while_lock_recipe_and_files_are_as_they_were() {
     let out = folder.path();
     let lock = lock_of(Sha256::of(b"recipe"));
 
-    assert!(!is_current(out, &lock), "no stamp, no files");
+    assert!(!is_current(out, &lock, None), "no stamp, no files");
     for name in ["kernel", "initrd.cpio"] {
         fs::write(out.join(name), "image").unwrap();
     }
-    assert!(!is_current(out, &lock), "no stamp");
-    fs::write(out.join(FILE), text(&lock)).unwrap();
-    assert!(is_current(out, &lock));
+    assert!(!is_current(out, &lock, None), "no stamp");
+    fs::write(out.join(FILE), text(&lock, None)).unwrap();
+    assert!(is_current(out, &lock, None));
+    assert!(!is_current(out, &lock, Some("ssh-x AAAA")), "another key");
 
     let mut newer = lock.clone();
     newer.packages[0].version = "2".to_owned();
-    assert!(!is_current(out, &newer), "another lock");
+    assert!(!is_current(out, &newer, None), "another lock");
     assert!(
-        !is_current(out, &lock_of(Sha256::of(b"other"))),
+        !is_current(out, &lock_of(Sha256::of(b"other")), None),
         "another recipe"
     );
 
     fs::write(out.join("kernel"), "imagf").unwrap();
-    assert!(!is_current(out, &lock), "another byte");
+    assert!(!is_current(out, &lock, None), "another byte");
     fs::write(out.join("kernel"), "imag").unwrap();
-    assert!(!is_current(out, &lock), "cut short");
+    assert!(!is_current(out, &lock, None), "cut short");
     fs::remove_file(out.join("kernel")).unwrap();
-    assert!(!is_current(out, &lock), "gone");
+    assert!(!is_current(out, &lock, None), "gone");
 }

@@ -16,6 +16,8 @@ fn the_vm_toml_is_what_the_nodes_read() {
     let image = BuiltImage {
         kernel: odd.join("kernel"),
         initrd: odd.join("initrd.cpio"),
+        disk: None,
+        vm: None,
         cmdline: "console=ttyS0 quoted=\"x y\"".to_owned(),
         up_to_date: true,
     };
