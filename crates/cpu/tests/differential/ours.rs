@@ -57,6 +57,8 @@ pub(crate) struct Ours {
     pub(crate) memory: Memory,
     engine: Engine,
     pub(crate) icount: u64,
+    /// The instruction at which the last trap was taken.
+    pub(crate) trapped: Option<u32>,
     /// Before and after the last instruction.
     pub(crate) before: HartState,
     pub(crate) state: HartState,
@@ -75,6 +77,7 @@ impl Ours {
             memory,
             engine: Engine::new(),
             icount: 0,
+            trapped: None,
             before: state.clone(),
             state,
         })
@@ -117,9 +120,27 @@ impl Ours {
             if self.before.traps == self.state.traps {
                 return Ok((self.before.mode, self.before.pc));
             }
+            self.trapped = self.raw();
             halves.extend(self.half());
         }
         Err("only traps".into())
+    }
+
+    /// The instruction of the last step, if it can be fetched.
+    fn raw(&self) -> Option<u32> {
+        let fetch = |va| {
+            let mut bytes = [0; 2];
+            self.memory
+                .read(self.translate(va, true)?, &mut bytes)
+                .ok()?;
+            Some(u32::from(u16::from_le_bytes(bytes)))
+        };
+        let pc = self.before.pc;
+        let mut raw = fetch(pc)?;
+        if raw & 3 == 3 {
+            raw |= fetch(pc.wrapping_add(2))? << 16;
+        }
+        Some(raw)
     }
 
     /// If the last step was the trap of a store whose second page faulted: what it
@@ -134,19 +155,7 @@ impl Ours {
         if !matches!(cause, 7 | 15) || tval & 0xfff != 0 {
             return None;
         }
-        let fetch = |va| {
-            let mut bytes = [0; 2];
-            self.memory
-                .read(self.translate(va, true)?, &mut bytes)
-                .ok()?;
-            Some(u32::from(u16::from_le_bytes(bytes)))
-        };
-        let pc = self.before.pc;
-        let mut raw = fetch(pc)?;
-        if raw & 3 == 3 {
-            raw |= fetch(pc.wrapping_add(2))? << 16;
-        }
-        let (at, value) = store::decode(raw, &self.before)?;
+        let (at, value) = store::decode(self.trapped?, &self.before)?;
         let count = tval.wrapping_sub(at);
         if !(1..8).contains(&count) {
             return None;
