@@ -30,6 +30,10 @@ const FLAG_CWR: u8 = 0x80;
 const EXTENSIONS: [u8; 3] = [0, 43, 60];
 /// More of them than any stack sends.
 const MAX_EXTENSIONS: usize = 4;
+/// Most bytes of all segments of a packet: each repeats the headers, so small segments behind long
+/// headers make thousands of times more of it. Stacks send segments of 48 bytes at least, which
+/// with the longest headers of theirs is a quarter of this.
+const MAX_SEGMENTED_BYTES: usize = 1 << 20;
 
 /// A packet that is not what its header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -91,8 +95,10 @@ impl Layout {
         let header = frame.get(tcp..tcp + TCP_HEADER_BYTES).ok_or(Unfit)?;
         let tcp_bytes = usize::from(header[12] >> 4) * 4;
         let payload = tcp + tcp_bytes;
+        let data = frame.len().checked_sub(payload).ok_or(Unfit)?;
+        let segments = data.div_ceil(cut.size.into());
         let proper = tcp_bytes >= TCP_HEADER_BYTES
-            && payload <= frame.len()
+            && data + segments * payload <= MAX_SEGMENTED_BYTES
             && usize::from(sum.start) == tcp
             && usize::from(sum.offset) == TCP_CHECKSUM;
         proper

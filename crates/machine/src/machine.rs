@@ -260,7 +260,7 @@ impl Machine {
 
     /// Starts again inside the guest's own step: step count and virtual time go
     /// on, RAM is zeroed and the images are loaded from the machine's own copy.
-    fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.mem.clear();
         self.board.reset();
         let loaded = Boot::new(&self.config, &self.power_on).and_then(|boot| {

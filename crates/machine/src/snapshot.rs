@@ -13,6 +13,7 @@ mod stream;
 
 pub use stream::SnapshotStream;
 
+use crate::boot::Boot;
 use crate::config::{ImageKind, Images, MachineConfig, OnReset, PowerOn};
 use crate::harts::{Harts, HartsState};
 use crate::machine::{Machine, MachineError};
@@ -357,6 +358,8 @@ impl Restore {
                 config
             }
         };
+        // A reset by the guest must find what it needs.
+        Boot::new(&config, &head.power_on)?;
         let content = |error: &dyn std::fmt::Display| SnapshotError::Content(error.to_string());
         let harts = Harts::restore(&head.hart_states, config.harts, head.icount)
             .map_err(|e| content(&e))?;

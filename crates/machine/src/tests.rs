@@ -1,5 +1,6 @@
 //! Tests of the whole machine with guests of a few instructions.
 
+mod cuts;
 mod disk;
 mod guest;
 mod harts;

@@ -377,24 +377,19 @@ impl VirtioMmio<VirtioBlk> {
         let at = self.device().find(id, status, data)?;
         let done = self.device_mut().held.remove(at);
         self.device_mut().issue();
-        if let Some(chain) = &done.chain {
-            self.act(REQUESTS, |device, queues| {
-                let queue = &mut queues[REQUESTS];
+        self.act(REQUESTS, |device, queues| {
+            let queue = &mut queues[REQUESTS];
+            if let Some(chain) = &done.chain {
                 finish(queue, mem, chain, status, data)?;
-                // There is room now.
-                device.take(queue, mem)?;
+            }
+            // There is room now.
+            let taken = device.take(queue, mem)?;
+            if done.chain.is_some() || taken {
                 queue.publish(mem)
-            });
-        } else {
-            self.act(REQUESTS, |device, queues| {
-                let queue = &mut queues[REQUESTS];
-                if device.take(queue, mem)? {
-                    queue.publish(mem)
-                } else {
-                    Ok(false)
-                }
-            });
-        }
+            } else {
+                Ok(false)
+            }
+        });
         Ok(())
     }
 }

@@ -284,6 +284,19 @@ fn what_is_not_as_its_header_says_is_unfit() {
 }
 
 #[test]
+fn a_packet_does_not_swell_without_bound() {
+    let mut large = Large {
+        tcp_options: 40,
+        payload: vec![1; 65_000],
+        size: 48,
+        ..example()
+    };
+    assert_eq!(frames_of(&large.packet()).unwrap().len(), 1355);
+    large.size = 1;
+    assert_eq!(frames_of(&large.packet()), Err(Unfit));
+}
+
+#[test]
 fn ipv6_extensions_are_walked_but_not_for_ever() {
     let mut large = Large {
         ipv6: true,

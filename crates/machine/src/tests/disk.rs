@@ -29,7 +29,7 @@ fn register(m: &mut Machine, offset: u64, value: u64) {
 
 /// A machine whose disk has a driver and two requests: a read of one sector, and a write of the
 /// same sector, which waits for it.
-fn busy() -> Machine {
+pub(crate) fn busy() -> Machine {
     let mut m = Machine::new(disk_config(), POWER_ON).unwrap();
     m.run(1000);
     for (offset, value) in [

@@ -15,7 +15,7 @@ const HEADER: usize = 64;
 
 /// Instructions one behind the other.
 #[derive(Default)]
-pub(crate) struct Asm(Vec<u32>);
+pub(crate) struct Asm(pub(super) Vec<u32>);
 
 impl Asm {
     pub(crate) fn op(mut self, raw: u32) -> Self {
@@ -136,4 +136,17 @@ pub(crate) fn counter() -> Asm {
         .sd(T1, T0, 0)
         .addi(T0, T0, 8)
         .loop_back(16)
+}
+
+/// A small generator of numbers that repeat (xorshift64).
+pub(crate) struct Numbers(pub(crate) u64);
+
+impl Numbers {
+    /// A number below `end`.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
 }

@@ -445,7 +445,7 @@ fn the_next_timer_is_that_of_any_hart() {
 }
 
 /// Firmware that is these instructions, on three harts.
-fn bare(code: &[u32]) -> MachineConfig {
+pub(crate) fn bare(code: &[u32]) -> MachineConfig {
     let bytes = code.iter().flat_map(|op| op.to_le_bytes()).collect();
     MachineConfig {
         harts: 3,

@@ -1,5 +1,6 @@
 use super::guest::*;
 use crate::*;
+use twinvm_log::{Body, Record};
 
 #[test]
 fn a_restored_machine_goes_on_like_the_original() {
@@ -94,4 +95,90 @@ fn damaged_or_foreign_snapshots_are_refused() {
     );
     let without = m.save(false).unwrap();
     assert!(matches!(restore(&without), Err(SnapshotError::NoImages)));
+}
+
+#[test]
+fn a_snapshot_without_what_a_reset_needs_is_refused() {
+    let mut m = machine(counter());
+    m.run(1000);
+    let initrd = vec![7; 100];
+    for images in [
+        Images::default(),
+        Images::new(b"no kernel".to_vec(), None),
+        Images::default().with(ImageKind::Initrd, initrd),
+    ] {
+        m.config.images = images;
+        let bytes = m.save(true).unwrap();
+        assert!(matches!(
+            Machine::restore(&bytes, None),
+            Err(SnapshotError::Machine(MachineError::Load(_)))
+        ));
+    }
+}
+
+#[test]
+fn whatever_a_hostile_head_says_is_refused_or_runs() {
+    let several = MachineConfig {
+        harts: 3,
+        ..config(counter())
+    };
+    let mut several = Machine::new(several, POWER_ON).unwrap();
+    several.run(40_000);
+    let mut numbers = Numbers(0x1234_5678_9abc_def1);
+    for mut m in [super::disk::busy(), several] {
+        let good = m.save(true).unwrap();
+        let head = u64::from(u32::from_le_bytes(*good[12..].first_chunk().unwrap()));
+        let end = good.len() - 8;
+        let mut ran = 0;
+        for _ in 0..200 {
+            let mut bad = good.clone();
+            let at = 16 + numbers.below(head) as usize;
+            bad[at] = match numbers.below(3) {
+                0 => 0xff,
+                1 => bad[at] ^ 1 << numbers.below(8),
+                _ => numbers.below(256) as u8,
+            };
+            let sum = xxhash_rust::xxh3::xxh3_64(&bad[..end]);
+            bad[end..].copy_from_slice(&sum.to_le_bytes());
+            if let Ok(mut m) = Machine::restore(&bad, None) {
+                ran += 1;
+                live_on(&mut m);
+            }
+        }
+        assert!((20..180).contains(&ran), "{ran} of 200 ran");
+    }
+}
+
+/// Runs, takes records for each device, resets, and restores once more.
+fn live_on(m: &mut Machine) {
+    for _ in 0..3 {
+        m.run(m.icount().saturating_add(1000));
+        m.take_output();
+        for request in m.disk_requests(&mut [0; VIRTIO_SLOTS]) {
+            let data = match request.op {
+                DiskOp::Read => vec![1; request.bytes as usize],
+                _ => Vec::new(),
+            };
+            let (device, id, status) = (request.device, request.id, 0);
+            let done = Body::BlockDone {
+                device,
+                id,
+                status,
+                data,
+            };
+            record(m, done).unwrap();
+        }
+        let (frame, bytes) = (vec![0; 100], vec![0; 100]);
+        let _ = record(m, Body::NetRx { device: 0, frame });
+        let _ = record(m, Body::Entropy { device: 1, bytes });
+        m.reset();
+    }
+    let want = m.digest();
+    let own = m.save(true).unwrap();
+    assert_eq!(Machine::restore(&own, None).unwrap().digest(), want);
+}
+
+fn record(m: &mut Machine, body: Body) -> Result<(), InjectError> {
+    let icount = m.icount();
+    m.inject(&Record { icount, body })
 }
