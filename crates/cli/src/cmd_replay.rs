@@ -1,5 +1,6 @@
 //! `twinvm replay`: runs a recording again and checks it, step by step.
 
+mod explain;
 mod progress;
 mod report;
 mod source;
@@ -13,6 +14,7 @@ use twinvm_machine::Machine;
 use twinvm_replica::{Divergence, Perturbation, Replay, ReplayExit};
 
 use crate::{BAD_INPUT, FAULT, Outcome};
+use explain::Explained;
 use progress::Progress;
 use report::Report;
 use source::{Source, SourceError};
@@ -34,6 +36,25 @@ Example:
   twinvm replay rec --perturb 7 --json
   twinvm replay rec --until 1000000000
 
+A replay that has diverged looks for where it went wrong first. One with --perturb runs again
+beside a plain replay, until a single step is left; a plain one is compared with what the recording
+holds of its digests (its file \"states\"). This replays the recording several times and keeps two
+machines in memory; --no-explain leaves it out. What it finds is told on standard error, and with
+--json in divergence.explanation:
+  found         disturbance: between two steps, what was done to the machine there mattered
+                step: this step came out differently
+                slice: only if the slice is not cut into steps
+                check: the machines are equal, the replay's own check is not
+                recording: compared with the recording, at the record that failed
+                vanished: the same seed doesn't diverge again
+  position      records applied before it
+  icount        the step at which it shows
+  slice         first and last step of the slice it lies in
+  item, hart    what differs first: registers, whose turn it is, devices, memory
+  left, right   its values: in the plain replay or the recording, and in the one that diverged
+  instructions  the last ones before it: icount, hart, pc, raw, text, trap (the step was a trap)
+  notes         what else is to be known
+
 Exit codes:
   0    equal, to the end of the recording or the step of --until
   1    diverged: position in the log, step and what differs are named
@@ -52,6 +73,9 @@ pub(crate) struct ReplayArgs {
     /// Give the guest a key that is not in the log, to see that the replay finds it
     #[arg(long, value_name = "STEP", hide = true, requires = "perturb")]
     sabotage: Option<u64>,
+    /// Don't look for where a replay that has diverged went wrong first
+    #[arg(long)]
+    no_explain: bool,
     /// Print what the guest printed
     #[arg(long, conflicts_with = "json")]
     console: bool,
@@ -84,10 +108,9 @@ pub(crate) fn run(args: ReplayArgs) -> Outcome {
     }
 
     let from = machine.icount();
-    let mut perturbation = args.perturb.map(|seed| Perturbation::new(seed, &machine));
-    if let (Some(perturbation), Some(step)) = (&mut perturbation, args.sabotage) {
-        perturbation.sabotage(step);
-    }
+    let mut perturbation = args
+        .perturb
+        .map(|seed| disturb(seed, args.sabotage, &machine));
     let began_ns = mono_ns();
     let mut progress = Progress::new(from, until.min(source.last_icount()));
     let mut replay = Replay::new(machine, source.first_position());
@@ -111,14 +134,31 @@ pub(crate) fn run(args: ReplayArgs) -> Outcome {
         Err(Stop::Diverged(divergence)) => Some(divergence),
         Err(Stop::Source(error)) => return Err(bad(error)),
     };
-    let report = Report::new(
+    let mut report = Report::new(
         &mut replay,
         &source,
         from,
         began_ns,
         args.perturb.zip(perturbation.map(|p| p.counts())),
-        divergence,
+        divergence.clone(),
     );
+    if !args.json && !report.is_equal() {
+        eprintln!("twinvm replay: {report}");
+    }
+    if let Some(divergence) = divergence.filter(|_| !args.no_explain) {
+        // A search needs room for two machines of its own.
+        drop((replay, source));
+        match Explained::search(&args, until, &divergence) {
+            Ok(found) => {
+                if !args.json {
+                    eprint!("{found}");
+                }
+                report.explain(found);
+            }
+            // The divergence is told all the same.
+            Err(error) => eprintln!("twinvm replay: what differs first is not known: {error}"),
+        }
+    }
     if args.json {
         let text = serde_json::to_string_pretty(&report)
             .map_err(|error| (FAULT, format!("the outcome as JSON: {error}")))?;
@@ -127,10 +167,17 @@ pub(crate) fn run(args: ReplayArgs) -> Outcome {
         eprintln!("{report}");
     } else if report.is_equal() {
         println!("{report}");
-    } else {
-        eprintln!("twinvm replay: {report}");
     }
     Ok(if report.is_equal() { 0 } else { DIVERGED })
+}
+
+/// The disturbance of a seed, as often as it is asked for.
+fn disturb(seed: u64, sabotage: Option<u64>, machine: &Machine) -> Perturbation {
+    let mut perturbation = Perturbation::new(seed, machine);
+    if let Some(step) = sabotage {
+        perturbation.sabotage(step);
+    }
+    perturbation
 }
 
 /// Why a replay stopped before its end.

@@ -155,7 +155,7 @@ fn every_seed_gives_the_digests_of_the_recording() {
         // The recording is all that is needed to look into it.
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("perturb-failed");
         fs::create_dir_all(&kept).unwrap();
-        for name in ["snapshot", "log"] {
+        for name in ["snapshot", "log", "states"] {
             fs::copy(folder.path("rec").join(name), kept.join(name)).unwrap();
         }
         panic!(

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::{Folder, Running, guest, refuses, twinvm, twinvm_with};
-use twinvm_log::RecordingWriter;
+use twinvm_log::{BatchBuilder, Body, RecordingReader, RecordingWriter};
 
 /// A recording of the worker with some keys; its folder inside `folder`.
 fn record(folder: &Folder) -> String {
@@ -101,11 +101,114 @@ fn input_that_is_not_in_the_log_is_found() {
         "{}",
         done.err
     );
+    for line in [
+        "  uart fifo",
+        "    plain replay  []",
+        "    this replay   [0x78]",
+    ] {
+        assert!(done.err.lines().any(|it| it == line), "{}", done.err);
+    }
     let (code, found) = outcome(&[&sabotage[..], &["--json"]].concat());
     assert_eq!(code, Some(1));
     assert_eq!(found["outcome"], "diverged");
-    assert!(found["divergence"]["icount"].as_u64().unwrap() >= 20_000_000);
-    assert!(!found["divergence"]["what"].as_str().unwrap().is_empty());
+    let divergence = &found["divergence"];
+    assert!(!divergence["what"].as_str().unwrap().is_empty());
+    // The key came at the first slice end from step 20,000,000 on; slices have at most 600,000.
+    let explanation = &divergence["explanation"];
+    let step = explanation["icount"].as_u64().unwrap();
+    assert!((20_000_000..20_600_000).contains(&step), "{explanation}");
+    assert!(step <= divergence["icount"].as_u64().unwrap());
+    assert_eq!(explanation["found"], "disturbance");
+    assert_eq!(explanation["item"], "uart fifo");
+    assert_eq!(explanation["left"], "[]");
+    assert_eq!(explanation["right"], "[0x78]");
+    let instructions = explanation["instructions"].as_array().unwrap();
+    assert_eq!(instructions.len(), 16);
+    assert_eq!(instructions[15]["icount"], step);
+    let text = |it: &Value| it["text"].as_str().unwrap().to_owned();
+    assert!(
+        instructions.iter().any(|it| text(it) == "rdtime t0"),
+        "{explanation}"
+    );
+
+    let (code, short) = outcome(&[&sabotage[..], &["--json", "--no-explain"]].concat());
+    assert_eq!(code, Some(1));
+    assert!(short["divergence"]["explanation"].is_null());
+    assert_eq!(short["divergence"]["what"], divergence["what"]);
+}
+
+/// The recording in `dir` again in `to`, but its first key is another.
+fn with_another_key(dir: &str, to: &Path) {
+    let mut reader = RecordingReader::open(Path::new(dir)).unwrap();
+    let (config, first) = (reader.config().to_vec(), reader.first_position());
+    let snapshot = reader.take_snapshot();
+    let mut writer = RecordingWriter::create(to, &config, first, &snapshot).unwrap();
+    let mut other = Some(b'H');
+    for entry in reader {
+        let mut record = entry.unwrap().record;
+        if let Body::ConsoleRx { bytes } = &mut record.body {
+            bytes[0] = other.take().unwrap_or(bytes[0]);
+        }
+        let mut builder = BatchBuilder::new(writer.next_position());
+        builder.push(&record).unwrap();
+        writer.append(&builder.take().unwrap()).unwrap();
+    }
+    writer.finish().unwrap();
+    assert_eq!(other, None, "nobody typed anything");
+}
+
+#[test]
+fn a_plain_replay_that_diverges_is_compared_with_the_recording() {
+    let folder = Folder::new();
+    let dir = record(&folder);
+    let (other, states) = (folder.text("other"), folder.path("other/states"));
+    with_another_key(&dir, Path::new(&other));
+    fs::copy(folder.path("rec/states"), &states).unwrap();
+
+    let (code, found) = outcome(&["replay", &other, "--json"]);
+    let explanation = &found["divergence"]["explanation"];
+    assert_eq!(
+        (code, &explanation["found"]),
+        (Some(1), &"recording".into())
+    );
+    assert_eq!(explanation["icount"], 30_000_000);
+    let item = explanation["item"].as_str().unwrap();
+    // The guest keeps its keys from 0x80400000 on.
+    assert!(item.starts_with("RAM page 0x80"), "{explanation}");
+    assert!(explanation["left"].as_str().unwrap().starts_with("hash 0x"));
+    assert_eq!(explanation["instructions"].as_array().unwrap().len(), 16);
+    // A disturbed one finds that the plain one doesn't fit either.
+    let (_, disturbed) = outcome(&["replay", &other, "--json", "--perturb", "3"]);
+    assert_eq!(
+        disturbed["divergence"]["explanation"]["item"],
+        explanation["item"]
+    );
+
+    // Damaged, junk or missing, it only says less.
+    flip(&states, |len| len / 2);
+    let mut poorer = vec![outcome(&["replay", &other, "--json"])];
+    fs::write(&states, "junk").unwrap();
+    poorer.push(outcome(&["replay", &other, "--json"]));
+    fs::remove_file(&states).unwrap();
+    poorer.push(outcome(&["replay", &other, "--json"]));
+    let notes = [
+        "states: damaged at byte ",
+        "states: not a file of states ",
+        "the recording has no file states",
+    ];
+    for ((code, found), note) in poorer.into_iter().zip(notes) {
+        assert_eq!(code, Some(1));
+        let explanation = &found["divergence"]["explanation"];
+        assert!(explanation["item"].is_null(), "{explanation}");
+        let told = |it: &Value| it.as_str().unwrap().starts_with(note);
+        assert!(
+            explanation["notes"].as_array().unwrap().iter().any(told),
+            "{explanation}"
+        );
+    }
+    // And it is never in a good replay's way.
+    fs::write(folder.path("rec/states"), "junk").unwrap();
+    assert_eq!(outcome(&["replay", &dir, "--json"]).0, Some(0));
 }
 
 #[test]

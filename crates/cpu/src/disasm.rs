@@ -24,6 +24,11 @@ pub fn disassemble(raw: u32, pc: u64) -> String {
     })
 }
 
+/// Name of register `n` (0–31) in the calling convention: integer, or floating-point.
+pub fn register_name(n: u8, float: bool) -> &'static str {
+    if float { f(n) } else { x(n & 31) }
+}
+
 /// Ordering bits of atomics.
 fn suffix(op: &Op) -> &'static str {
     let atomic = op.kind as u8 >= Kind::LrW as u8 && op.kind as u8 <= Kind::AmoMaxuD as u8;

@@ -265,6 +265,11 @@ impl Hart {
         self.mode
     }
 
+    /// Traps taken so far.
+    pub fn traps(&self) -> u64 {
+        self.traps
+    }
+
     /// True while the hart waits for an interrupt.
     pub fn waiting(&self) -> bool {
         self.waiting

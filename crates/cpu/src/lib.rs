@@ -27,6 +27,7 @@ mod hart;
 mod interrupts;
 mod mmu;
 mod op;
+mod peek;
 mod pmp;
 mod rvc;
 mod state;
@@ -35,10 +36,11 @@ mod walk;
 
 pub use bus::{AccessFault, Bus, Lines};
 pub use clock::{Clock, TICKS_PER_SECOND};
-pub use disasm::disassemble;
+pub use disasm::{disassemble, register_name};
 pub use engine::{Engine, EngineCounters, Env, Exit};
 pub use extensions::{CACHE_BLOCK_BYTES, EXTENSIONS};
 pub use hart::{Hart, Mode};
+pub use peek::{Peeked, peek_instruction};
 pub use state::{CSR_NAMES, HartState, HartStateError};
 pub use trap::Exception;
 

@@ -194,6 +194,35 @@ pub(crate) fn walk(
     Err(WalkFault::Page)
 }
 
+/// Where the tables of `satp` lead for `va`, for a reader that changes nothing and may see
+/// everything: permissions, accessed and dirty bits are not looked at.
+pub(crate) fn peek(mem: &Memory, satp: u64, va: u64) -> Option<u64> {
+    let space = Space::new(satp, false, false, false, false, 0);
+    if space.is_bare() {
+        return Some(va);
+    }
+    let levels = space.levels();
+    if extend(va, PAGE_SHIFT + 9 * levels) != va {
+        return None;
+    }
+    let mut table = (space.root & ((1 << 44) - 1)) << PAGE_SHIFT;
+    for level in (0..levels).rev() {
+        let shift = PAGE_SHIFT + 9 * level;
+        let entry = mem.load_u64(table + ((va >> shift) & 511) * 8).ok()?;
+        if entry & pte::V == 0 {
+            return None;
+        }
+        if entry & (pte::R | pte::X) == 0 {
+            table = frame_of(entry);
+            continue;
+        }
+        let napot = entry & pte::N != 0 && level == 0;
+        let mask = (1u64 << (shift + if napot { 4 } else { 0 })) - 1;
+        return Some(frame_of(entry) & !mask | (va & mask));
+    }
+    None
+}
+
 /// Physical address that an entry points to.
 fn frame_of(entry: u64) -> u64 {
     (entry & pte::PPN) >> 10 << PAGE_SHIFT

@@ -9,6 +9,8 @@
 //!   back into records.
 //! - [`RecordingWriter`] and [`RecordingReader`] keep a directory with a machine's snapshot
 //!   and the log after it.
+//! - [`StatesWriter`] and [`StatesReader`] keep, beside it, what tells where a replay that fails
+//!   went wrong.
 //!
 //! Decoding is total: whatever bytes come in, the answer is a value or an error, and memory
 //! use stays proportional to the input. This crate has no clock, thread or socket; the
@@ -19,6 +21,7 @@ mod builder;
 mod logfile;
 mod record;
 mod recording;
+mod states;
 mod varint;
 
 pub use batch::{
@@ -36,4 +39,8 @@ pub use record::{
 pub use recording::{
     LOG_FILE, RecordingError, RecordingReader, RecordingWriter, SNAPSHOT_FILE, SNAPSHOT_VERSION,
     SnapshotWriter, snapshot_checksum,
+};
+pub use states::{
+    MAX_STATE_BYTES, STATES_FILE, STATES_VERSION, StateEntry, StatesError, StatesReader,
+    StatesWriter,
 };

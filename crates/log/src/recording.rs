@@ -12,6 +12,8 @@
 //!     28      8  checksum of bytes 0..28
 //! ```
 //!
+//! `states` may be missing: see [`StatesReader`](crate::StatesReader).
+//!
 //! The snapshot is written while the machine already runs and its log grows: until it is
 //! complete its header states a length that no file has, and the log's header doesn't
 //! name its checksum. A recording that ended before that can't be replayed.
@@ -25,6 +27,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::batch::EncodedBatch;
 use crate::logfile::{AppendError, Ending, Entry, LogHeader, LogReader, LogWriter, ReadError};
+use crate::states::STATES_FILE;
 
 /// Name of the snapshot in a recording's directory.
 pub const SNAPSHOT_FILE: &str = "snapshot";
@@ -199,9 +202,11 @@ impl RecordingWriter {
         first_position: u64,
     ) -> Result<(Self, SnapshotWriter), RecordingError> {
         let path = dir.join(LOG_FILE);
-        // Looked at first, so that a log alone is refused before anything is written.
-        if fs::symlink_metadata(&path).is_ok() {
-            return Err(RecordingError::Exists { path });
+        // Looked at first, so that one file alone is refused before anything is written.
+        for path in [&path, &dir.join(STATES_FILE)] {
+            if fs::symlink_metadata(path).is_ok() {
+                return Err(RecordingError::Exists { path: path.clone() });
+            }
         }
         fs::create_dir_all(dir).map_err(io("create", dir))?;
         let snapshot = SnapshotWriter::create(dir.join(SNAPSHOT_FILE))?;

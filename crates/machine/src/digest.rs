@@ -63,4 +63,21 @@ impl Machine {
             ram: self.mem.digest().0,
         }
     }
+
+    /// From now on digests note which pages of RAM have changed.
+    pub fn note_changed_pages(&mut self) {
+        self.mem.note_changed_hashes();
+    }
+
+    /// Numbers (from the start of RAM) and hashes of the pages that digests have found changed
+    /// since the last call, in order. Costs no hashing.
+    pub fn take_changed_pages(&mut self) -> Vec<(u32, u128)> {
+        self.mem.take_changed_hashes()
+    }
+
+    /// Hash of each page of RAM, from its start; `None` where a page was stored to since the last
+    /// digest.
+    pub fn page_hashes(&self) -> impl Iterator<Item = Option<u128>> + '_ {
+        (0..self.mem.pages()).map(|page| self.mem.page_hash(page))
+    }
 }

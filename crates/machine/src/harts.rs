@@ -51,6 +51,13 @@ pub(crate) struct HartsState {
     turn_end: u64,
 }
 
+impl HartsState {
+    /// Number of harts.
+    pub(crate) fn count(&self) -> usize {
+        self.harts.len()
+    }
+}
+
 impl Harts {
     /// Harts at power-on: the first has the turn.
     pub(crate) fn new(mut harts: Vec<Hart>, status: Vec<HartStatus>) -> Self {
@@ -97,6 +104,16 @@ impl Harts {
     /// The hart that has the turn.
     pub(crate) fn running_mut(&mut self) -> &mut Hart {
         &mut self.harts[self.running]
+    }
+
+    /// All harts, by id.
+    pub(crate) fn all(&self) -> &[Hart] {
+        &self.harts
+    }
+
+    /// Id of the hart that has the turn.
+    pub(crate) fn running_id(&self) -> usize {
+        self.running
     }
 
     /// A hart by its id.

@@ -8,10 +8,12 @@
 
 mod boot;
 mod config;
+mod difference;
 mod digest;
 pub mod fdt;
 mod harts;
 mod inject;
+mod instruction;
 pub mod loader;
 mod machine;
 mod output;
@@ -19,13 +21,15 @@ mod sbi;
 mod snapshot;
 
 pub use config::{ImageKind, Images, MachineConfig, OnReset, PowerOn};
+pub use difference::{Difference, MachineState, StateDecodeError, first_difference};
 pub use digest::Digest;
 pub use harts::MAX_HARTS;
 pub use inject::InjectError;
+pub use instruction::Upcoming;
 pub use machine::{Exit, Machine, MachineError};
 pub use output::{Halt, Output, OutputItem};
 pub use snapshot::{Restore, SnapshotError, SnapshotStream};
-pub use twinvm_cpu::{Clock, EngineCounters, TICKS_PER_SECOND};
+pub use twinvm_cpu::{Clock, EngineCounters, TICKS_PER_SECOND, disassemble};
 pub use twinvm_devices::SlotConfig;
 pub use twinvm_devices::map::VIRTIO_SLOTS;
 pub use twinvm_devices::virtio::MAX_REQUESTS as MAX_DISK_REQUESTS;

@@ -67,7 +67,7 @@ pub struct Machine {
 }
 
 /// The devices as the hart sees them.
-struct BoardBus<'a>(&'a mut Board);
+pub(crate) struct BoardBus<'a>(pub(crate) &'a mut Board);
 
 impl Bus for BoardBus<'_> {
     fn read(

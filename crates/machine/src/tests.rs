@@ -2,7 +2,7 @@
 
 mod cuts;
 mod disk;
-mod guest;
+pub(crate) mod guest;
 mod harts;
 mod run;
 mod snapshot;

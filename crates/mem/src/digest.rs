@@ -11,6 +11,8 @@ pub struct MemoryDigest(pub u128);
 pub(crate) struct PageHashes {
     pages: Vec<u128>,
     sum: u128,
+    /// Pages whose hash has changed since they were last asked for, if anybody asks.
+    changed: Option<Vec<bool>>,
 }
 
 impl PageHashes {
@@ -19,13 +21,51 @@ impl PageHashes {
         Self {
             pages: vec![0; pages],
             sum: 0,
+            changed: None,
         }
+    }
+
+    /// All pages are zero now.
+    pub(crate) fn clear(&mut self) {
+        if let Some(changed) = &mut self.changed {
+            for (changed, hash) in changed.iter_mut().zip(&self.pages) {
+                *changed |= *hash != 0;
+            }
+        }
+        self.pages.fill(0);
+        self.sum = 0;
     }
 
     pub(crate) fn update(&mut self, page: usize, bytes: &[u8]) {
         let hash = page_hash(page as u64, bytes);
-        self.sum = self.sum.wrapping_sub(self.pages[page]).wrapping_add(hash);
+        let before = self.pages[page];
+        if let (true, Some(changed)) = (hash != before, &mut self.changed) {
+            changed[page] = true;
+        }
+        self.sum = self.sum.wrapping_sub(before).wrapping_add(hash);
         self.pages[page] = hash;
+    }
+
+    /// From now on notes which hashes change.
+    pub(crate) fn note_changes(&mut self) {
+        self.changed
+            .get_or_insert_with(|| vec![false; self.pages.len()]);
+    }
+
+    /// The pages noted since the last call, in order, and their hashes.
+    pub(crate) fn take_changes(&mut self) -> Vec<(u32, u128)> {
+        let Some(changed) = &mut self.changed else {
+            return Vec::new();
+        };
+        (0..)
+            .zip(changed.iter_mut().zip(&self.pages))
+            .filter_map(|(page, (changed, hash))| std::mem::take(changed).then_some((page, *hash)))
+            .collect()
+    }
+
+    /// The page's last hash; 0 for a zero page.
+    pub(crate) fn get(&self, page: usize) -> Option<u128> {
+        self.pages.get(page).copied()
     }
 
     /// Whether the page's last hash says that it is all zero.

@@ -1,5 +1,7 @@
 //! RAM bytes and page states.
 
+mod compare;
+
 use crate::digest::PageHashes;
 use crate::ram::Ram;
 use crate::snapshot::{SnapshotBusy, SnapshotReader};
@@ -117,7 +119,7 @@ impl Memory {
         let pages = self.pages();
         self.code_chunks = vec![0; pages];
         self.write_tagged = vec![false; pages];
-        self.hashes = PageHashes::new(pages);
+        self.hashes.clear();
         self.changes.clear();
         self.changes.push(Change::Everything);
     }

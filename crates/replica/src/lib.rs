@@ -5,6 +5,7 @@
 //!   and hands out outputs with their log positions.
 //! * [`Replay`] executes a machine from a log and checks it against the log.
 //! * [`Perturbation`] disturbs a replay in every way that must not matter.
+//! * [`explain_disturbed`] and [`explain_recorded`] find where a replay that diverged went wrong.
 //! * [`Replica`] joins either with the protocol: one `apply` per event.
 //!
 //! Neither has a clock: the host's time is an argument. Waiting, threads and
@@ -12,6 +13,7 @@
 
 mod announce;
 mod event;
+mod explain;
 mod install;
 mod live;
 mod node;
@@ -20,6 +22,10 @@ mod perturb;
 mod replay;
 
 pub use event::{Action, Env, Event};
+pub use explain::{
+    AHEAD, Executed, ExplainError, Explanation, Found, Opened, Recorded, Records, Searching,
+    TOLD_INSTRUCTIONS, explain_disturbed, explain_recorded,
+};
 pub use install::{Piece, SnapshotPieces, SnapshotSource};
 pub use live::{Live, LiveError, LiveExit, LiveStats};
 pub use node::{Replica, ReplicaStatus, Wait};

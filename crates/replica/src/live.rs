@@ -1,7 +1,7 @@
 //! The live half: executes the machine and writes its log.
 
 use crate::pacing::{HostTime, Pacing};
-use twinvm_log::{BatchBuilder, Body, EncodedBatch, PushError, Record};
+use twinvm_log::{BatchBuilder, Body, EncodedBatch, PushError, Record, StateEntry};
 use twinvm_machine::{Clock, DiskRequest, Exit, Halt, InjectError, Machine, Output, VIRTIO_SLOTS};
 
 /// Steps between two digests in the log. At 10^8 steps a digest that rehashes a
@@ -72,6 +72,8 @@ pub struct Live {
     stats: LiveStats,
     /// Of each virtio slot, the number of the first disk request not yet handed out.
     disks_next: [u64; VIRTIO_SLOTS],
+    /// What was true at the digests since they were last taken, if somebody keeps that.
+    states: Option<Vec<StateEntry>>,
 }
 
 impl Live {
@@ -98,6 +100,7 @@ impl Live {
             first_unflushed_ns: None,
             stats: LiveStats::default(),
             disks_next: [0; VIRTIO_SLOTS],
+            states: None,
         };
         live.anchor(now)?;
         Ok(live)
@@ -317,8 +320,7 @@ impl Live {
         Ok(match exit {
             Exit::Limit => {
                 if self.machine.icount() == self.next_digest {
-                    let digest = self.machine.digest().total();
-                    self.append(Body::Digest { digest }, now)?;
+                    self.log_digest(now)?;
                     self.next_digest = next_digest(self.machine.icount());
                 }
                 LiveExit::Busy
@@ -364,8 +366,7 @@ impl Live {
 
     /// Appends a last record, so that a replay runs to this very step.
     pub fn end(&mut self, reason: u8, now: HostTime) -> Result<(), LiveError> {
-        let digest = self.machine.digest().total();
-        self.append(Body::Digest { digest }, now)?;
+        self.log_digest(now)?;
         self.append(Body::End { reason }, now)?;
         self.flush();
         Ok(())
@@ -374,8 +375,35 @@ impl Live {
     /// Appends a digest of the state as it is now.
     pub fn log_digest(&mut self, now: HostTime) -> Result<(), LiveError> {
         let digest = self.machine.digest().total();
-        self.append(Body::Digest { digest }, now)?;
+        let position = self.append(Body::Digest { digest }, now)?;
+        if let Some(states) = &mut self.states {
+            let changed = self.machine.take_changed_pages();
+            states.push(StateEntry {
+                position,
+                icount: self.machine.icount(),
+                digest,
+                state: self.machine.state().encode(),
+                pages: changed
+                    .into_iter()
+                    .map(|(page, hash)| (page, hash as u64))
+                    .collect(),
+            });
+        }
         Ok(())
+    }
+
+    /// From now on keeps what is true at each digest, for [`Live::take_states`], which then is to
+    /// be called after each slice. To be asked for at the recording's beginning.
+    pub fn keep_states(&mut self) {
+        self.machine.note_changed_pages();
+        self.states = Some(Vec::new());
+    }
+
+    /// Takes what was kept since the last call, oldest first.
+    ///
+    /// Next hop: the recording's file of states.
+    pub fn take_states(&mut self) -> Vec<StateEntry> {
+        self.states.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Closes the current batch.

@@ -7,7 +7,7 @@
 
 use crate::replay::{Divergence, Replay, ReplayExit};
 use twinvm_log::{Body, Record};
-use twinvm_machine::{Digest, Machine, SnapshotError, SnapshotStream};
+use twinvm_machine::{Digest, Machine, SnapshotError, SnapshotStream, first_difference};
 
 /// Bytes of a page of guest RAM.
 const PAGE_BYTES: u64 = 4096;
@@ -141,7 +141,7 @@ impl Perturbation {
         1 + self.rng.below(CUTS[self.cut].steps)
     }
 
-    fn disturb(&mut self, replay: &mut Replay) -> Result<(), Divergence> {
+    pub(crate) fn disturb(&mut self, replay: &mut Replay) -> Result<(), Divergence> {
         let icount = replay.machine().icount();
         if self.sabotage_at.is_some_and(|at| icount >= at) {
             let record = Record {
@@ -224,7 +224,16 @@ fn equal_copy(
     let mut copy = restored.map_err(|error| diverged(format!("it can't be restored: {error}")))?;
     match digest.first_difference(&copy.digest()) {
         None => Ok(copy),
-        Some(part) => Err(diverged(format!("it restores to another machine: {part}"))),
+        Some(part) => {
+            // Only a snapshot of this very step has its original beside it.
+            let item = (begun == copy.icount() && begun == replay.machine().icount())
+                .then(|| first_difference(replay.machine(), &copy))
+                .flatten();
+            let item = item.map(|item| format!(": {item}")).unwrap_or_default();
+            Err(diverged(format!(
+                "it restores to another machine: {part}{item}"
+            )))
+        }
     }
 }
 

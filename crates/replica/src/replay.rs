@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use twinvm_log::{Body, Record};
-use twinvm_machine::{Exit, Machine, Output};
+use twinvm_machine::{Exit, Machine, Output, OutputItem};
 
 /// Replay and log do not agree: one of them is not of this run, or determinism
 /// is broken. Never flaky.
@@ -112,10 +112,40 @@ impl Replay {
         }
     }
 
+    /// The record that is applied next, if it is held already.
+    pub(crate) fn next_record(&self) -> Option<&Record> {
+        self.records.front()
+    }
+
+    /// Applies records for this very step, but not that at `position` nor any behind it.
+    pub(crate) fn apply_before(&mut self, position: u64) -> Result<(), Divergence> {
+        while self.position < position
+            && self.records.front().is_some_and(|record| {
+                record.icount == self.machine.icount()
+                    && !matches!(record.body, Body::Output { .. })
+            })
+        {
+            self.apply()?;
+        }
+        Ok(())
+    }
+
     /// Runs at most `budget` steps and applies what is due.
     pub fn run(&mut self, budget: u64) -> Result<ReplayExit, Divergence> {
         let end = self.machine.icount().saturating_add(budget);
+        self.advance(end, true)
+    }
+
+    /// Runs to step `end` at most; what is due there is not applied yet.
+    pub(crate) fn run_up_to(&mut self, end: u64) -> Result<ReplayExit, Divergence> {
+        self.advance(end, false)
+    }
+
+    fn advance(&mut self, end: u64, apply_last: bool) -> Result<ReplayExit, Divergence> {
         loop {
+            if !apply_last && self.machine.icount() >= end {
+                return Ok(ReplayExit::Busy);
+            }
             let Some(record) = self.records.front() else {
                 return Ok(ReplayExit::Starved);
             };
@@ -138,8 +168,10 @@ impl Replay {
             }
             match self.machine.run(record.icount.min(end)) {
                 Exit::Limit if is_output && self.machine.icount() == record.icount => {
-                    return Err(self
-                        .diverged("the log has an output here, the replay made none".to_owned()));
+                    return Err(self.diverged(format!(
+                        "the log has an output here, the replay made none ({})",
+                        self.place()
+                    )));
                 }
                 Exit::Limit => {}
                 Exit::Output => return self.check_output(),
@@ -188,7 +220,9 @@ impl Replay {
                     let own = self.machine.tell_tale();
                     if own != *tell_tale {
                         return Err(self.diverged(format!(
-                            "tell-tale of the registers is {tell_tale:#06x} in the log, {own:#06x} here"
+                            "tell-tale of the registers is {tell_tale:#06x} in the log, {own:#06x} \
+                             here ({})",
+                            self.place()
                         )));
                     }
                 }
@@ -212,9 +246,11 @@ impl Replay {
             }) if *icount == output.icount => {
                 if *hash != output.hash() {
                     return Err(self.diverged(format!(
-                        "output hash {:#018x} in the log, {:#018x} here",
+                        "output hash {:#018x} in the log, {:#018x} here: {} ({})",
                         hash,
-                        output.hash()
+                        output.hash(),
+                        describe(&output),
+                        self.place()
                     )));
                 }
                 self.records.pop_front();
@@ -225,13 +261,58 @@ impl Replay {
                 })
             }
             next => Err(self.diverged(format!(
-                "output of {} item(s) here, the log goes on with {}",
-                output.items.len(),
+                "output here: {}, hash {:#018x} ({}); the log goes on with {}",
+                describe(&output),
+                output.hash(),
+                self.place(),
                 match next {
-                    Some(record) => format!("another record for step {}", record.icount),
+                    Some(record) => format!("{} for step {}", kind(&record.body), record.icount),
                     None => "nothing".to_owned(),
                 }
             ))),
         }
+    }
+
+    /// Where the guest is, for messages.
+    fn place(&self) -> String {
+        format!(
+            "hart {} at pc {:#x}",
+            self.machine.running_hart(),
+            self.machine.pc()
+        )
+    }
+}
+
+/// Items of an output that a message names.
+const NAMED_ITEMS: usize = 4;
+
+/// Kinds and lengths of an output's items.
+fn describe(output: &Output) -> String {
+    let items = output.items.iter().take(NAMED_ITEMS);
+    let mut names: Vec<String> = items
+        .map(|item| match item {
+            OutputItem::Frame { device, bytes } => {
+                format!("a frame of {} bytes from slot {device}", bytes.len())
+            }
+            OutputItem::Halt(halt) => format!("the end ({halt:?})"),
+        })
+        .collect();
+    if output.items.len() > NAMED_ITEMS {
+        names.push(format!("{} more", output.items.len() - NAMED_ITEMS));
+    }
+    names.join(", ")
+}
+
+/// Name of a record's kind.
+pub(crate) fn kind(body: &Body) -> &'static str {
+    match body {
+        Body::Anchor { .. } => "an anchor",
+        Body::NetRx { .. } => "a frame",
+        Body::ConsoleRx { .. } => "console input",
+        Body::Entropy { .. } => "entropy",
+        Body::BlockDone { .. } => "a disk's result",
+        Body::Output { .. } => "an output",
+        Body::Digest { .. } => "a digest",
+        Body::End { .. } => "the end",
     }
 }

@@ -7,6 +7,7 @@ use twinvm_host::time::mono_ns;
 use twinvm_log::Ending;
 use twinvm_replica::{Divergence, PerturbCounts, Replay};
 
+use super::explain::Explained;
 use super::source::Source;
 
 /// What a replay has found.
@@ -49,6 +50,9 @@ struct Difference {
     position: u64,
     icount: u64,
     what: String,
+    /// Where it went wrong first, if that was looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explanation: Option<Explained>,
 }
 
 impl Report {
@@ -93,7 +97,15 @@ impl Report {
                 position: divergence.position,
                 icount: divergence.icount,
                 what: divergence.what,
+                explanation: None,
             }),
+        }
+    }
+
+    /// Adds where it went wrong first.
+    pub(crate) fn explain(&mut self, explanation: Explained) {
+        if let Some(divergence) = &mut self.divergence {
+            divergence.explanation = Some(explanation);
         }
     }
 
@@ -110,6 +122,7 @@ impl fmt::Display for Report {
                 position,
                 icount,
                 what,
+                ..
             }) => write!(
                 f,
                 "diverged at position {position}, step {icount}: {what} ({} digests before it \

@@ -8,10 +8,7 @@ use twinvm_log::{
     Ending, LOG_FILE, LogReader, ReadError, RecordingError, RecordingReader, SNAPSHOT_FILE, Torn,
 };
 use twinvm_machine::{MACHINE_VERSION, Machine, SnapshotError};
-use twinvm_replica::Replay;
-
-/// Records held ahead of the replay: 16 MiB at most, of a guest that reads its disk.
-const AHEAD: usize = 128;
+use twinvm_replica::{AHEAD, Opened, Recorded, Replay};
 
 /// Why a recording can't be replayed.
 #[derive(Debug, thiserror::Error)]
@@ -88,12 +85,7 @@ impl Source {
     pub(crate) fn open(dir: &Path) -> Result<(Self, Machine), SourceError> {
         let mut reader = RecordingReader::open(dir)?;
         let fields = check_version(&dir.join(LOG_FILE), reader.config())?;
-        let machine = Machine::restore(&reader.take_snapshot(), None).map_err(|source| {
-            SourceError::Snapshot {
-                path: dir.join(SNAPSHOT_FILE),
-                source,
-            }
-        })?;
+        let machine = restore(dir, &mut reader)?;
         check_fields(dir, &fields, &machine.config().fields())?;
         let summary = scan(&dir.join(LOG_FILE), machine.icount())?;
         let source = Self {
@@ -142,6 +134,32 @@ impl Source {
         }
         Ok(())
     }
+}
+
+/// A recording that was found good, for replays of it that follow.
+pub(crate) struct Again {
+    /// Its folder.
+    pub(crate) dir: PathBuf,
+}
+
+impl Recorded for Again {
+    type Error = SourceError;
+
+    fn open(&mut self) -> Result<Opened<SourceError>, SourceError> {
+        let mut reader = RecordingReader::open(&self.dir)?;
+        Ok(Opened {
+            machine: restore(&self.dir, &mut reader)?,
+            position: reader.first_position(),
+            records: Box::new(reader.map(|entry| Ok(entry?.record))),
+        })
+    }
+}
+
+fn restore(dir: &Path, reader: &mut RecordingReader) -> Result<Machine, SourceError> {
+    Machine::restore(&reader.take_snapshot(), None).map_err(|source| SourceError::Snapshot {
+        path: dir.join(SNAPSHOT_FILE),
+        source,
+    })
 }
 
 /// Reads the log to its end.

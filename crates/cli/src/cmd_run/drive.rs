@@ -87,8 +87,12 @@ impl Drive {
         disks: Disks,
         recording: Option<Recorder>,
     ) -> Result<Self, DriveError> {
+        let mut live = Live::new(machine, 0, now())?;
+        if recording.is_some() {
+            live.keep_states();
+        }
         Ok(Self {
-            live: Live::new(machine, 0, now())?,
+            live,
             console,
             signals,
             wires,
@@ -243,6 +247,11 @@ impl Drive {
         for batch in self.live.take_batches() {
             if let Some(recording) = &mut self.recording {
                 recording.append(&batch)?;
+            }
+        }
+        for entry in self.live.take_states() {
+            if let Some(recording) = &mut self.recording {
+                recording.keep_state(&entry);
             }
         }
         Ok(())

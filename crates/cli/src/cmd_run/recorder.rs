@@ -6,7 +6,8 @@ use std::path::Path;
 use std::thread::{self, JoinHandle};
 
 use twinvm_log::{
-    EncodedBatch, LOG_FILE, RecordingError, RecordingWriter, SNAPSHOT_FILE, SnapshotWriter,
+    EncodedBatch, LOG_FILE, RecordingError, RecordingWriter, SNAPSHOT_FILE, STATES_FILE,
+    SnapshotWriter, StateEntry, StatesWriter,
 };
 use twinvm_machine::{Machine, SnapshotBusy, SnapshotStream};
 
@@ -32,6 +33,8 @@ pub(crate) struct Recorder {
     log: RecordingWriter,
     /// Until it has written the snapshot, whose checksum it gives back.
     snapshot: Option<JoinHandle<Result<u64, RecordingError>>>,
+    /// What helps a replay that fails. A recording is good without it.
+    states: Option<StatesWriter>,
 }
 
 impl Recorder {
@@ -44,7 +47,7 @@ impl Recorder {
             // There was a recording before: it stays as it is.
             Ok(_) | Err(RecorderError::Recording(RecordingError::Exists { .. })) => {}
             Err(_) => {
-                for file in [SNAPSHOT_FILE, LOG_FILE] {
+                for file in [SNAPSHOT_FILE, LOG_FILE, STATES_FILE] {
                     let _ = fs::remove_file(dir.join(file));
                 }
                 if is_new {
@@ -58,6 +61,7 @@ impl Recorder {
     fn begin(machine: &mut Machine, dir: &Path) -> Result<Self, RecorderError> {
         let fields = serde_json::json!(machine.config().fields()).to_string();
         let (log, writer) = RecordingWriter::begin(dir, fields.as_bytes(), 0)?;
+        let states = StatesWriter::create(dir).map_err(without_states).ok();
         let stream = machine.snapshot(true)?;
         let snapshot = thread::Builder::new()
             .name("snapshot".to_owned())
@@ -66,6 +70,7 @@ impl Recorder {
         Ok(Self {
             log,
             snapshot: Some(snapshot),
+            states,
         })
     }
 
@@ -73,6 +78,15 @@ impl Recorder {
     pub(crate) fn append(&mut self, batch: &EncodedBatch) -> Result<(), RecorderError> {
         self.seal_if(JoinHandle::is_finished)?;
         Ok(self.log.append(batch)?)
+    }
+
+    /// Keeps what was true at a digest of the log.
+    pub(crate) fn keep_state(&mut self, entry: &StateEntry) {
+        let result = self.states.as_mut().map(|states| states.append(entry));
+        if let Some(Err(error)) = result {
+            without_states(error);
+            self.states = None;
+        }
     }
 
     /// Waits for the snapshot, and makes all of it durable.
@@ -94,6 +108,13 @@ impl Recorder {
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
+}
+
+fn without_states(error: std::io::Error) {
+    eprintln!(
+        "twinvm run: the recording's file {STATES_FILE} can't be written: {error}: a replay that \
+         diverges will say less"
+    );
 }
 
 fn write(mut stream: SnapshotStream, mut writer: SnapshotWriter) -> Result<u64, RecordingError> {

@@ -1,0 +1,99 @@
+//! Where two memories differ. Reading only: page states stay as they are.
+
+use super::{Memory, state};
+use crate::{PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
+
+impl Memory {
+    /// Physical address of the first byte in which two memories differ. Pages that both sides
+    /// have hashed since they were last stored to are compared by their hashes, all others byte
+    /// by byte. Behind the smaller of the two nothing is compared.
+    pub fn first_difference(&self, other: &Memory) -> Option<u64> {
+        (0..self.pages().min(other.pages())).find_map(|page| {
+            if let (Some(ours), Some(theirs)) = (self.page_hash(page), other.page_hash(page))
+                && ours == theirs
+            {
+                return None;
+            }
+            let (ours, theirs) = (self.page(page)?, other.page(page)?);
+            // At once first: pages are mostly equal.
+            if ours == theirs {
+                return None;
+            }
+            let at = ours.iter().zip(theirs).position(|(a, b)| a != b)?;
+            Some(RAM_BASE + ((page as u64) << PAGE_SHIFT) + at as u64)
+        })
+    }
+
+    /// The page's hash, if it is current: the page was not stored to since the last digest. 0 for
+    /// a page of zeroes.
+    pub fn page_hash(&self, page: usize) -> Option<u128> {
+        let current = self.page_state(page) & state::HASHED != 0;
+        self.hashes.get(page).filter(|_| current)
+    }
+
+    /// From now on, digests note which pages' hashes change, for
+    /// [`Memory::take_changed_hashes`]. Costs a byte a page.
+    pub fn note_changed_hashes(&mut self) {
+        self.hashes.note_changes();
+    }
+
+    /// The pages whose hash a digest has changed since the last call, in order, with their
+    /// hashes. Hashes nothing by itself. Empty without [`Memory::note_changed_hashes`].
+    pub fn take_changed_hashes(&mut self) -> Vec<(u32, u128)> {
+        self.hashes.take_changes()
+    }
+}
+
+const _: () = assert!(PAGE_BYTES == 1 << PAGE_SHIFT);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ram() -> Memory {
+        Memory::new(64 * PAGE_BYTES as u64).unwrap()
+    }
+
+    #[test]
+    fn the_first_differing_byte_is_found_hashed_or_not() {
+        for digests in 0..4 {
+            let (mut a, mut b) = (ram(), ram());
+            for m in [&mut a, &mut b] {
+                m.store_u64(RAM_BASE + 0x1000, 5).unwrap();
+            }
+            assert_eq!(a.first_difference(&b), None);
+            b.store_u64(RAM_BASE + 0x5008, 1 << 24).unwrap();
+            b.store_u64(RAM_BASE + 0x7000, 1).unwrap();
+            if digests & 1 != 0 {
+                a.digest();
+            }
+            if digests & 2 != 0 {
+                b.digest();
+            }
+            assert_eq!(a.first_difference(&b), Some(RAM_BASE + 0x500b));
+            assert_eq!(b.first_difference(&a), Some(RAM_BASE + 0x500b));
+        }
+    }
+
+    #[test]
+    fn changed_hashes_are_those_of_pages_that_changed() {
+        let mut m = ram();
+        m.store_u64(RAM_BASE + 0x1000, 5).unwrap();
+        m.digest();
+        assert_eq!(m.take_changed_hashes(), []);
+        m.note_changed_hashes();
+        m.store_u64(RAM_BASE + 0x3000, 7).unwrap();
+        // The same as before: rehashed, but not changed.
+        m.store_u64(RAM_BASE + 0x1000, 5).unwrap();
+        assert_eq!(m.take_changed_hashes(), []);
+        m.digest();
+        let hash = m.page_hash(3).unwrap();
+        assert_eq!(m.take_changed_hashes(), [(3, hash)]);
+        assert_eq!(m.take_changed_hashes(), []);
+        m.store_u64(RAM_BASE + 0x3000, 8).unwrap();
+        assert_eq!(m.page_hash(3), None);
+        // A reset makes every page zero.
+        m.clear();
+        assert_eq!(m.take_changed_hashes(), [(1, 0), (3, 0)]);
+    }
+}

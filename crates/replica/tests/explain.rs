@@ -1,0 +1,291 @@
+//! Where a replay went wrong is found and named: beside a plain replay, or by what the recording
+//! holds.
+
+#[path = "support/guest.rs"]
+mod guest;
+
+use twinvm_log::{Batch, Body, Record, StateEntry};
+use twinvm_machine::{Images, Machine, MachineConfig, OnReset, PowerOn, SlotConfig};
+use twinvm_replica::{
+    Divergence, ExplainError, Explanation, Found, HostTime, Live, LiveExit, Opened, Perturbation,
+    Recorded, Replay, ReplayExit, TOLD_INSTRUCTIONS, explain_disturbed, explain_recorded,
+};
+
+const STEPS: u64 = 20_000_000;
+/// Steps between two keys.
+const KEY_STEPS: u64 = 2_000_000;
+/// Steps between two digests.
+const DIGEST_STEPS: u64 = 5_000_000;
+const SEED: u64 = 1;
+
+fn machine() -> Machine {
+    let config = MachineConfig {
+        ram_bytes: 16 << 20,
+        harts: 1,
+        slots: vec![SlotConfig::Rng],
+        cmdline: String::new(),
+        images: Images::new(guest::worker(), None),
+        on_reset: OnReset::Exit,
+    };
+    let power_on = PowerOn {
+        rng_seed: [3; 32],
+        rtc_base_ns: 0,
+    };
+    Machine::new(config, power_on).expect("a guest of a few instructions")
+}
+
+/// A copy with all pages hashed, as a recording's snapshot gives it.
+fn restored() -> Machine {
+    let bytes = machine().save(true).unwrap();
+    Machine::restore(&bytes, None).unwrap()
+}
+
+/// Runs the worker live, with a key now and then, on a host of 300 MIPS.
+fn record() -> (Vec<Record>, Vec<StateEntry>) {
+    let start = HostTime { mono_ns: 1 << 40 };
+    let mut live = Live::new(machine(), 0, start).unwrap();
+    live.keep_states();
+    live.stop_at(STEPS);
+    let mut now = start;
+    let (mut keys, mut digests) = (0, 1);
+    let mut states = Vec::new();
+    while live.machine().icount() < STEPS {
+        let from = live.machine().icount();
+        if from / DIGEST_STEPS >= digests {
+            digests += 1;
+            live.log_digest(now).unwrap();
+        }
+        if from / KEY_STEPS >= keys {
+            keys += 1;
+            assert_eq!(live.console_rx(b"k", now).unwrap(), 1);
+        }
+        let exit = live.slice(now, &mut || now).unwrap();
+        assert!(matches!(exit, LiveExit::Busy), "{exit:?}");
+        now.mono_ns += (live.machine().icount() - from) * 10 / 3;
+        states.extend(live.take_states());
+    }
+    // Too late for the guest to read.
+    assert_eq!(live.console_rx(b"l", now).unwrap(), 1);
+    live.end(0, now).unwrap();
+    states.extend(live.take_states());
+    let mut records = Vec::new();
+    for batch in live.take_batches() {
+        records.extend(Batch::decode(batch.bytes()).unwrap().records);
+    }
+    (records, states)
+}
+
+/// Gives the plain replays the first log and every second one, the disturbed, the other.
+struct Logs {
+    plain: Vec<Record>,
+    disturbed: Vec<Record>,
+    opened: u32,
+}
+
+impl Recorded for Logs {
+    type Error = ();
+
+    fn open(&mut self) -> Result<Opened<()>, ()> {
+        self.opened += 1;
+        let records = match self.opened % 2 {
+            1 => &self.plain,
+            _ => &self.disturbed,
+        };
+        Ok(Opened {
+            machine: restored(),
+            position: 0,
+            records: Box::new(records.clone().into_iter().map(Ok)),
+        })
+    }
+}
+
+fn replay(records: &[Record], mut perturbation: Option<Perturbation>) -> Result<(), Divergence> {
+    let mut replay = Replay::new(restored(), 0);
+    let mut records = records.iter().cloned();
+    loop {
+        replay.push(
+            records
+                .by_ref()
+                .take(twinvm_replica::AHEAD - replay.backlog()),
+        );
+        let exit = match &mut perturbation {
+            Some(perturbation) => perturbation.run(&mut replay, u64::MAX)?,
+            None => replay.run(u64::MAX)?,
+        };
+        match exit {
+            ReplayExit::End { .. } => return Ok(()),
+            ReplayExit::Starved | ReplayExit::Busy | ReplayExit::Output { .. } => {}
+        }
+        replay.machine_mut().take_console();
+    }
+}
+
+fn explain(logs: (&[Record], &[Record]), sabotage: Option<u64>) -> (Divergence, Explanation) {
+    let mut perturbation = |machine: &Machine| {
+        let mut perturbation = Perturbation::new(SEED, machine);
+        if let Some(step) = sabotage {
+            perturbation.sabotage(step);
+        }
+        perturbation
+    };
+    let divergence = replay(logs.1, Some(perturbation(&machine()))).expect_err("it was sabotaged");
+    let mut logs = Logs {
+        plain: logs.0.to_vec(),
+        disturbed: logs.1.to_vec(),
+        opened: 0,
+    };
+    let found = explain_disturbed(
+        &mut logs,
+        &mut perturbation,
+        u64::MAX,
+        &divergence,
+        &mut |_| {},
+    );
+    (
+        divergence,
+        found.unwrap_or_else(|_| panic!("no explanation")),
+    )
+}
+
+/// The log with another key at the record `n` keys from the first.
+fn other_key(records: &[Record], n: usize, key: u8) -> (Vec<Record>, usize) {
+    let mut records = records.to_vec();
+    let mut keys =
+        (0..records.len()).filter(|at| matches!(records[*at].body, Body::ConsoleRx { .. }));
+    let at = keys.nth(n).unwrap();
+    records[at].body = Body::ConsoleRx { bytes: vec![key] };
+    (records, at)
+}
+
+#[test]
+fn a_disturbance_that_matters_is_named_at_its_step() {
+    let (records, _) = record();
+    let (divergence, found) = explain((&records, &records), Some(STEPS / 2));
+    assert_eq!(found.found, Found::Disturbance, "{found:?}");
+    let difference = found.difference.unwrap();
+    assert_eq!(difference.item, "uart fifo");
+    assert_eq!(
+        (difference.left.as_str(), difference.right.as_str()),
+        ("[]", "[0x78]")
+    );
+    // The first slice end from there on; slices have 600,000 steps at most.
+    assert!((STEPS / 2..STEPS / 2 + 600_000).contains(&found.icount));
+    assert!(found.icount <= divergence.icount);
+    assert_eq!(found.slice.unwrap().0, found.icount);
+    assert_eq!(found.instructions.len() as u64, TOLD_INSTRUCTIONS);
+    let last = found.instructions.last().unwrap();
+    assert_eq!((last.icount, last.hart), (found.icount, 0));
+    assert!(
+        found
+            .instructions
+            .iter()
+            .any(|it| it.text.starts_with("lbu t0,"))
+    );
+}
+
+#[test]
+fn a_record_that_is_applied_otherwise_is_named_at_the_next_step() {
+    let (records, _) = record();
+    let (other, at) = other_key(&records, 5, b'j');
+    let (_, found) = explain((&records, &other), None);
+    assert_eq!(found.found, Found::Step, "{found:?}");
+    assert_eq!(found.icount, records[at].icount + 1);
+    assert!(found.position > at as u64);
+    let difference = found.difference.unwrap();
+    assert_eq!(difference.item, "uart fifo[0]");
+    assert_eq!(
+        (difference.left.as_str(), difference.right.as_str()),
+        ("0x6b", "0x6a")
+    );
+}
+
+#[test]
+fn a_recording_that_is_wrong_is_told_from_a_disturbance() {
+    let (records, _) = record();
+    let (other, _) = other_key(&records, 1, b'j');
+    let mut logs = Logs {
+        plain: other.clone(),
+        disturbed: other.clone(),
+        opened: 0,
+    };
+    let mut perturbation = |machine: &Machine| Perturbation::new(SEED, machine);
+    let first = perturbation(&machine());
+    let divergence = replay(&other, Some(first)).expect_err("another key");
+    let found = explain_disturbed(
+        &mut logs,
+        &mut perturbation,
+        u64::MAX,
+        &divergence,
+        &mut |_| {},
+    );
+    match found {
+        Err(ExplainError::PlainDiverged(plain)) => assert_eq!(plain, divergence),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_plain_replay_is_compared_with_what_the_recording_holds() {
+    let (records, states) = record();
+    let digests = records
+        .iter()
+        .filter(|record| matches!(record.body, Body::Digest { .. }));
+    assert_eq!(digests.count(), states.len());
+    assert!(states[0].pages.len() > 200 && states[1].pages.len() > 200);
+    let explain = |log: &[Record], states: &[StateEntry]| {
+        let divergence = replay(log, None).expect_err("another key");
+        let mut logs = Logs {
+            plain: log.to_vec(),
+            disturbed: log.to_vec(),
+            opened: 0,
+        };
+        let states = &mut states.iter().cloned();
+        let found = explain_recorded(&mut logs, &divergence, states, &mut |_| {});
+        let found = found.unwrap_or_else(|_| panic!("no explanation"));
+        assert_eq!(found.icount, divergence.icount);
+        assert_eq!(found.instructions.len() as u64, TOLD_INSTRUCTIONS);
+        found
+    };
+
+    // A key that the guest has read: it is in RAM. The tell-tale may see it before: the worker
+    // has it in t0 for some steps, but no record lies there.
+    let (other, _) = other_key(&records, 1, b'j');
+    let found = explain(&other, &states);
+    assert_eq!(found.icount, states[0].icount);
+    let difference = found.difference.unwrap();
+    assert!(
+        difference.item.starts_with("RAM page 0x804"),
+        "{difference}"
+    );
+    assert!(difference.left.starts_with("hash 0x"), "{difference}");
+    assert!(difference.right.contains(", begins "), "{difference}");
+
+    // A key that it has not read.
+    let last = records
+        .iter()
+        .filter(|record| matches!(record.body, Body::ConsoleRx { .. }))
+        .count()
+        - 1;
+    let (other, _) = other_key(&records, last, b'm');
+    let found = explain(&other, &states);
+    let difference = found.difference.unwrap();
+    assert_eq!(difference.item, "uart fifo[0]");
+    assert_eq!(
+        (difference.left.as_str(), difference.right.as_str()),
+        ("0x6c", "0x6d")
+    );
+
+    // Without the states, with foreign ones, with junk: poorer, and said.
+    let mut foreign = states.clone();
+    let mut junk = states.clone();
+    for n in 0..states.len() {
+        foreign[n].digest ^= 1;
+        junk[n].state = vec![0xff; 50];
+        junk[n].pages.push((u32::MAX, 3));
+    }
+    for states in [vec![], foreign, junk] {
+        let found = explain(&other, &states);
+        assert_eq!(found.difference, None);
+        assert!(!found.notes.is_empty());
+    }
+}
