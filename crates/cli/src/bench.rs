@@ -7,14 +7,22 @@
 
 mod boot;
 mod clock;
+mod debian;
 mod guests;
 mod idle;
+mod iperf;
+mod load;
+mod log;
 mod machine;
+mod memory;
+mod netns;
 mod pair;
+mod record;
 mod redis;
 mod report;
 mod stats;
 mod table;
+mod tap;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -40,14 +48,17 @@ const QEMU: &str = "qemu-system-riscv64";
 
 /// Measures twinvm on this host, with QEMU beside it
 ///
-/// Boots the same guest image under both and measures processor time, then what an idle
-/// protected pair costs, then round trips to the guest's Redis. Needs qemu-system-riscv64.
+/// Runs the same guest image under both, in turns: processor time of a boot and of an idle guest,
+/// round trips and bytes through the network, memory; and what recording costs. Needs
+/// qemu-system-riscv64. What goes through TAP is measured in a network namespace of its own, for
+/// which root, or `unshare -Urn`, is needed; without either that part alone is left out.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
   twinvm bench
   twinvm bench boot --runs 10
   twinvm bench clock --clock-for 600
+  twinvm bench debian --debian target/image/debian
   twinvm bench --from target/bench/bench.json --markdown
 
 Progress goes to standard error, the tables to standard output, every sample into the JSON file.
@@ -62,7 +73,8 @@ pub(crate) struct BenchArgs {
     /// What to measure
     #[arg(value_enum, default_value_t = What::All)]
     what: What,
-    /// How often each thing is measured
+    /// How often each thing is measured (pairs of `record`: twice and one more; boots of `debian`:
+    /// at most three)
     #[arg(long, value_name = "N", default_value_t = 5,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RUNS)))]
     runs: u32,
@@ -80,7 +92,7 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     markdown: bool,
     /// Measure nothing: print the samples of an earlier run
-    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["what", "runs", "out", "clock_for"])]
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["what", "runs", "out", "clock_for", "debian"])]
     from: Option<PathBuf>,
     /// Where the guests' files and logs go
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
@@ -88,16 +100,33 @@ pub(crate) struct BenchArgs {
     /// Where the guest's image is, or is made if it isn't there
     #[arg(long, value_name = "DIR", default_value = "target/image/redis")]
     image: PathBuf,
+    /// The Debian image (of `twinvm image build debian`) for `debian`, and for iperf3 in `tap`;
+    /// its disk is copied and stays as it is
+    #[arg(long, value_name = "DIR")]
+    debian: Option<PathBuf>,
+    /// The bench that another one has started in a network namespace
+    #[arg(long, hide = true)]
+    in_namespace: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
     /// Processor time from power-on to Redis's PONG
     Boot,
-    /// Processor time and log of a pair whose guest does nothing
+    /// Processor time of a guest that does nothing, alone and as a pair, and the pair's log
     Idle,
-    /// Round trips to the guest's Redis
+    /// Round trips to the guest's Redis, in user-mode networks
     Redis,
+    /// Round trips, pipelined requests and bytes in bulk through TAP interfaces
+    Tap,
+    /// How fast a recording's log grows: idle, serving, busy
+    Log,
+    /// What recording costs work on the processor
+    Record,
+    /// What a process has in RAM, beside what its guest has touched
+    Memory,
+    /// Processor time of a whole Debian to its login; needs --debian
+    Debian,
     /// How far the guest's clock goes off, idle and busy
     Clock,
     /// All of these
@@ -116,8 +145,10 @@ pub(crate) fn run(args: &BenchArgs) -> Outcome {
     if !report.sections.is_empty() {
         let path = out_path(args);
         report.write(&path).map_err(fail)?;
-        show(args, &report).map_err(fail)?;
-        say(&format!("samples    {}", path.display()));
+        if !args.in_namespace {
+            show(args, &report).map_err(fail)?;
+            say(&format!("samples    {}", path.display()));
+        }
     }
     outcome.map(|()| 0).map_err(fail)
 }
@@ -131,7 +162,15 @@ fn out_path(args: &BenchArgs) -> PathBuf {
 
 /// Runs what was asked for; what was measured, and what ended it early.
 fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoError> {
-    let qemu = find_program(QEMU)?;
+    let qemu = find_program(QEMU).ok_or_else(|| {
+        DemoError::Input(format!(
+            "no {QEMU} in PATH, the yardstick of the benchmarks: `make bench` installs it"
+        ))
+    })?;
+    let debian = match &args.debian {
+        Some(dir) => Some(debian::check(dir)?),
+        None => None,
+    };
     let _lock = claim(&args.dir)?;
     check_out(&out_path(args))?;
     let image = make_image(&args.image)?;
@@ -140,6 +179,12 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
         program: std::env::current_exe()
             .map_err(|error| DemoError::failed(format!("this program's own path: {error}")))?,
         image,
+        image_dir: args
+            .image
+            .canonicalize()
+            .map_err(DemoError::io(&args.image))?,
+        debian,
+        in_namespace: args.in_namespace,
         qemu,
         // A signal ends the making of an image at once; only from here on is there something
         // to stop.
@@ -149,19 +194,24 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
     };
     let mut report = Report::new(machine::look(&bench)?);
     say(&format!("machine    {}", report.machine));
-    type Measure = fn(&Bench) -> Result<Section, DemoError>;
-    let all: [(What, Measure); 4] = [
-        (What::Boot, boot::measure),
-        (What::Idle, idle::measure),
-        (What::Redis, redis::measure),
-        (What::Clock, clock::measure),
+    type Measure = fn(&Bench) -> Result<Vec<Section>, DemoError>;
+    let all: [(What, Measure); 9] = [
+        (What::Boot, |bench| Ok(vec![boot::measure(bench)?])),
+        (What::Idle, |bench| Ok(vec![idle::measure(bench)?])),
+        (What::Redis, |bench| Ok(vec![redis::measure(bench)?])),
+        (What::Tap, tap::measure),
+        (What::Log, |bench| Ok(vec![log::measure(bench)?])),
+        (What::Record, |bench| Ok(vec![record::measure(bench)?])),
+        (What::Memory, |bench| Ok(vec![memory::measure(bench)?])),
+        (What::Clock, |bench| Ok(vec![clock::measure(bench)?])),
+        (What::Debian, debian::measure),
     ];
     for (what, measure) in all {
         if args.what != What::All && args.what != what {
             continue;
         }
         match measure(&bench) {
-            Ok(section) => report.sections.push(section),
+            Ok(sections) => report.sections.extend(sections),
             Err(error) => return Ok((report, Err(error))),
         }
     }
@@ -174,6 +224,12 @@ struct Bench {
     dir: PathBuf,
     program: PathBuf,
     image: BuiltImage,
+    /// Where the image is; absolute.
+    image_dir: PathBuf,
+    /// The folder of the Debian image; absolute.
+    debian: Option<PathBuf>,
+    /// This process is the one in the network namespace.
+    in_namespace: bool,
     qemu: PathBuf,
     interrupted: Arc<AtomicBool>,
     runs: u32,
@@ -225,16 +281,11 @@ impl Bench {
 }
 
 /// Finds a program as a shell would.
-fn find_program(name: &str) -> Result<PathBuf, DemoError> {
+fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .map(|folder| folder.join(name))
         .find(|file| file.is_file())
-        .ok_or_else(|| {
-            DemoError::Input(format!(
-                "no {name} in PATH, the yardstick of the benchmarks: `make bench` installs it"
-            ))
-        })
 }
 
 /// Takes the folder for this run alone.

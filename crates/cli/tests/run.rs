@@ -34,6 +34,10 @@ fn a_guest_that_powers_off() {
     assert_eq!(report["exit"]["code"], 0);
     assert!(report["icount"].as_u64().unwrap() > 10);
     assert!(report["peak_rss_bytes"].as_u64().unwrap() > 1 << 20);
+    // The program's own page, its device tree, and not much more.
+    let touched = report["ram_touched_bytes"].as_u64().unwrap();
+    assert!((2 * 4096..1 << 20).contains(&touched), "{touched}");
+    assert_eq!(touched % 4096, 0);
     assert_eq!(report["digest"].as_str().unwrap().len(), 32);
     for key in ["host_s", "cpu_s", "mips"] {
         assert!(report[key].as_f64().unwrap() > 0.0, "{key}");

@@ -9,7 +9,7 @@ use crate::sbi::SbiEffect;
 use twinvm_cpu::{AccessFault, Bus, Clock, Engine, EngineCounters, Env, Exit as CpuExit, Lines};
 use twinvm_devices::virtio::{DiskRequest, NetOffloads};
 use twinvm_devices::{Board, BoardConfig, BoardError, DeviceOutput, FinisherRequest, Now, map};
-use twinvm_mem::{MemError, Memory};
+use twinvm_mem::{MemError, Memory, PAGE_BYTES};
 
 /// Why [`Machine::run`] stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -341,6 +341,14 @@ impl Machine {
     /// Bytes of RAM at physical address `pa`; `None` if they don't all lie there.
     pub fn ram(&self, pa: u64, bytes: usize) -> Option<&[u8]> {
         self.mem.slice(pa, bytes).ok()
+    }
+
+    /// RAM that the guest has put something into: its pages that are not all zero, in bytes. Reads
+    /// all of RAM.
+    pub fn ram_touched_bytes(&self) -> u64 {
+        let pages = (0..self.mem.pages()).filter_map(|page| self.mem.page(page));
+        let touched = pages.filter(|&page| page != [0; PAGE_BYTES]);
+        touched.map(|page| page.len() as u64).sum()
     }
 
     /// A cheap 16-bit tell-tale over pc and registers of the hart that has the turn, for anchors.

@@ -1,8 +1,9 @@
 //! Single guests, ours and QEMU's, started the same way and watched the same way.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use serde::Deserialize;
 use twinvm_log::{LOG_FILE, SNAPSHOT_FILE};
 
 use super::Bench;
-use super::machine::cpu_s;
+use super::machine::{cpu_s, peak_rss_bytes};
 use crate::demo::client::ping;
 use crate::demo::error::DemoError;
 use crate::demo::processes::{Process, read_end};
@@ -58,6 +59,67 @@ impl Kind {
     }
 }
 
+/// Where a guest's network card leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// QEMU's user-mode network or `twinvm lan`: needs no rights.
+    User,
+    /// A TAP interface of the network namespace that this process is in.
+    Tap(Tap),
+}
+
+/// A TAP interface with a network of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tap {
+    /// The interface.
+    pub(crate) name: &'static str,
+    /// The host's address there.
+    pub(crate) host: Ipv4Addr,
+    /// The guest's.
+    pub(crate) guest: Ipv4Addr,
+}
+
+/// What a guest is made of. Both kinds of machine are given the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Spec {
+    pub(crate) kernel: PathBuf,
+    pub(crate) initrd: PathBuf,
+    pub(crate) cmdline: String,
+    /// Whole MiB.
+    pub(crate) memory_mib: u64,
+    pub(crate) disk: Option<PathBuf>,
+    pub(crate) wire: Wire,
+}
+
+impl Spec {
+    /// The Redis image, with its network card on `wire`.
+    pub(crate) fn redis(bench: &Bench, wire: Wire) -> Self {
+        Self {
+            kernel: bench.image.kernel.clone(),
+            initrd: bench.image.initrd.clone(),
+            cmdline: wire.cmdline(&bench.image.cmdline),
+            memory_mib: 256,
+            disk: None,
+            wire,
+        }
+    }
+}
+
+impl Wire {
+    /// A guest's command line with the addresses of this wire's network.
+    pub(crate) fn cmdline(self, cmdline: &str) -> String {
+        let Self::Tap(tap) = self else {
+            return cmdline.to_owned();
+        };
+        let others = cmdline
+            .split(' ')
+            .filter(|word| !word.starts_with("ADDR=") && !word.starts_with("GW="));
+        let own = [format!("ADDR={}/24", tap.guest), format!("GW={}", tap.host)];
+        let words: Vec<&str> = others.chain(own.iter().map(String::as_str)).collect();
+        words.join(" ")
+    }
+}
+
 /// A guest that runs. It ends, at the latest, when this value does.
 pub(crate) struct Guest {
     kind: Kind,
@@ -87,6 +149,10 @@ pub(crate) struct Steps {
     pub(crate) icount: u64,
     /// Million steps for each second of processor time.
     pub(crate) mips: f64,
+    /// Of the process, when the run had ended.
+    pub(crate) peak_rss_bytes: Option<u64>,
+    /// Pages of RAM that are not zero.
+    pub(crate) ram_touched_bytes: u64,
 }
 
 /// How a guest ended.
@@ -106,13 +172,7 @@ impl Files {
     fn new(folder: PathBuf) -> Result<Self, DemoError> {
         fs::create_dir_all(&folder).map_err(DemoError::io(&folder))?;
         let files = Self(folder);
-        for name in [
-            "console.log",
-            "process.log",
-            "lan.log",
-            "lan.sock",
-            "report.json",
-        ] {
+        for name in ["console.log", "lan.log", "lan.sock", "report.json"] {
             files.remove(&files.0.join(name))?;
         }
         files.remove_recording()?;
@@ -146,61 +206,29 @@ impl Files {
 }
 
 impl Guest {
-    /// Powers a guest on.
+    /// Powers a guest of the Redis image on.
     pub(crate) fn start(bench: &Bench, kind: Kind) -> Result<Self, DemoError> {
+        Self::power_on(bench, kind, &Spec::redis(bench, Wire::User))
+    }
+
+    /// Powers a guest on.
+    pub(crate) fn power_on(bench: &Bench, kind: Kind, spec: &Spec) -> Result<Self, DemoError> {
         let files = Files::new(bench.dir.join(kind.folder()))?;
-        match kind {
-            Kind::Qemu => Self::start_qemu(bench, files),
-            Kind::Run | Kind::Record => Self::start_ours(bench, kind, files),
-        }
-    }
-
-    fn start_qemu(bench: &Bench, files: Files) -> Result<Self, DemoError> {
-        let [address, _] = free_channels()?;
         let (_, guest_port) = GUEST.split_once(':').unwrap_or((GUEST, "6379"));
-        let mut command = Command::new(&bench.qemu);
-        command.args([
-            "-M", "virt", "-m", "256M", "-display", "none", "-monitor", "none",
-        ]);
-        command
-            .arg("-serial")
-            .arg(format!("file:{}", files.path("console.log").display()));
-        command
-            .args(["-bios", "default", "-kernel"])
-            .arg(&bench.image.kernel);
-        command.arg("-initrd").arg(&bench.image.initrd);
-        command.args(["-append", &bench.image.cmdline]);
-        command.args(["-global", "virtio-mmio.force-legacy=false"]);
-        command.arg("-netdev").arg(format!(
-            "user,id=net,hostfwd=tcp:{}:{}-:{guest_port}",
-            address.ip(),
-            address.port()
-        ));
-        command.args(["-device", "virtio-net-device,netdev=net"]);
-        command.args(["-device", "virtio-rng-device"]);
-        let began = Instant::now();
-        Ok(Self {
-            kind: Kind::Qemu,
-            stdin: None,
-            process: Process::start("QEMU", &mut command, &files.path("process.log"))?,
-            lan: None,
-            address,
-            began,
-            files,
-        })
-    }
-
-    fn start_ours(bench: &Bench, kind: Kind, files: Files) -> Result<Self, DemoError> {
-        let toml = files.path("VM.toml");
-        let socket = files.path("lan.sock");
-        fs::write(&toml, vm_toml(bench, &socket)?).map_err(DemoError::io(&toml))?;
-        let (lan, address) = start_lan(bench, &socket, &files.path("lan.log"))?;
-        let mut command = Command::new(&bench.program);
-        command.arg("run").arg(&toml);
-        command.arg("--report").arg(files.path("report.json"));
-        if kind == Kind::Record {
-            command.arg("--record").arg(files.recording());
-        }
+        let guest_port: u16 = guest_port.parse().unwrap_or(6379);
+        let (lan, address) = match (spec.wire, kind) {
+            (Wire::Tap(tap), _) => (None, SocketAddr::from((tap.guest, guest_port))),
+            (Wire::User, Kind::Qemu) => (None, free_channels()?[0]),
+            (Wire::User, _) => {
+                let socket = files.path("lan.sock");
+                let (lan, address) = start_lan(bench, &socket, &files.path("lan.log"))?;
+                (Some(lan), address)
+            }
+        };
+        let mut command = match kind {
+            Kind::Qemu => qemu(bench, spec, address, guest_port),
+            Kind::Run | Kind::Record => ours(bench, kind, spec, &files)?,
+        };
         let began = Instant::now();
         let log = files.path("console.log");
         let mut process = Process::start_reading(kind.name(), &mut command, &log, Stdio::piped())?;
@@ -208,7 +236,7 @@ impl Guest {
             kind,
             stdin: process.take_stdin(),
             process,
-            lan: Some(lan),
+            lan,
             address,
             began,
             files,
@@ -217,13 +245,25 @@ impl Guest {
 
     /// Waits until the guest says that its Redis answers, and until it does.
     pub(crate) fn await_pong(&mut self, bench: &Bench) -> Result<Up, DemoError> {
-        let console = self.files.path("console.log");
         let what = format!("Redis answers in the guest of {}", self.kind.name());
-        bench.wait_for(&what, BOOT_LIMIT, &console, || {
+        self.await_up(bench, &what, BOOT_LIMIT, |console, address| {
+            console.contains(READY) && ping(address, PING_LIMIT)
+        })
+    }
+
+    /// Waits until `is_up` says so of the end of the console and of the guest's address.
+    pub(crate) fn await_up(
+        &mut self,
+        bench: &Bench,
+        what: &str,
+        limit: Duration,
+        is_up: impl Fn(&str, SocketAddr) -> bool,
+    ) -> Result<Up, DemoError> {
+        let console = self.files.path("console.log");
+        bench.wait_for(what, limit, &console, || {
             self.check()?;
-            let says_ready =
-                read_end(&console, CONSOLE_BYTES).is_ok_and(|text| text.contains(READY));
-            if !says_ready || !ping(self.address, PING_LIMIT) {
+            let text = read_end(&console, CONSOLE_BYTES).unwrap_or_default();
+            if !is_up(&text, self.address) {
                 return Ok(None);
             }
             Ok(Some(Up {
@@ -233,12 +273,23 @@ impl Guest {
         })
     }
 
+    /// The most memory the process has had in RAM so far.
+    pub(crate) fn peak_rss_bytes(&self) -> Result<u64, DemoError> {
+        peak_rss_bytes(self.process.pid())
+    }
+
+    /// Bytes of log that the recording holds so far.
+    pub(crate) fn log_bytes(&self) -> Result<u64, DemoError> {
+        let log = self.files.recording().join(LOG_FILE);
+        Ok(fs::metadata(&log).map_err(DemoError::io(&log))?.len())
+    }
+
     /// Processor time so far, without the switch's.
     pub(crate) fn cpu_s(&self) -> Result<f64, DemoError> {
         cpu_s(self.process.pid())
     }
 
-    /// Types a line on the console of one of our own guests.
+    /// Types a line on the guest's console.
     pub(crate) fn type_line(&mut self, line: &str) -> Result<(), DemoError> {
         let Some(stdin) = &mut self.stdin else {
             return Err(DemoError::failed("this guest has no console to type on"));
@@ -277,10 +328,9 @@ impl Guest {
             .map_err(|error| DemoError::failed(format!("{}: {error}", path.display())))?;
         let log_bytes = match self.kind {
             Kind::Record => {
-                let log = self.files.recording().join(LOG_FILE);
-                let about = fs::metadata(&log).map_err(DemoError::io(&log))?;
+                let bytes = self.log_bytes()?;
                 self.files.remove_recording()?;
-                Some(about.len())
+                Some(bytes)
             }
             _ => None,
         };
@@ -291,19 +341,59 @@ impl Guest {
     }
 }
 
-/// The same machine as QEMU's.
-fn vm_toml(bench: &Bench, socket: &Path) -> Result<String, DemoError> {
-    let utf8 = |path: &Path| match path.to_str() {
-        Some(text) => Ok(text.to_owned()),
-        None => Err(DemoError::Input(format!(
-            "--dir {}: a VM.toml is UTF-8, so the path must be too",
-            path.display()
-        ))),
+/// QEMU with its console on its standard input and output.
+fn qemu(bench: &Bench, spec: &Spec, address: SocketAddr, guest_port: u16) -> Command {
+    let mut command = Command::new(&bench.qemu);
+    command.args(["-M", "virt", "-m"]);
+    command.arg(format!("{}M", spec.memory_mib));
+    command.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
+    command
+        .args(["-bios", "default", "-kernel"])
+        .arg(&spec.kernel);
+    command.arg("-initrd").arg(&spec.initrd);
+    command.args(["-append", &spec.cmdline]);
+    command.args(["-global", "virtio-mmio.force-legacy=false"]);
+    command.arg("-netdev").arg(match spec.wire {
+        Wire::User => format!(
+            "user,id=net,hostfwd=tcp:{}:{}-:{guest_port}",
+            address.ip(),
+            address.port()
+        ),
+        Wire::Tap(tap) => format!(
+            "tap,id=net,ifname={},script=no,downscript=no,vhost=off",
+            tap.name
+        ),
+    });
+    command.args(["-device", "virtio-net-device,netdev=net"]);
+    if let Some(disk) = &spec.disk {
+        let mut drive = OsString::from("if=none,id=disk,format=raw,discard=unmap,file=");
+        drive.push(disk);
+        command.arg("-drive").arg(drive);
+        command.args(["-device", "virtio-blk-device,drive=disk"]);
+    }
+    command.args(["-device", "virtio-rng-device"]);
+    command
+}
+
+/// `twinvm run` of the same machine.
+fn ours(bench: &Bench, kind: Kind, spec: &Spec, files: &Files) -> Result<Command, DemoError> {
+    let backend = match spec.wire {
+        Wire::User => {
+            let socket = files.path("lan.sock");
+            let socket = socket.to_str().ok_or_else(|| {
+                DemoError::Input(format!(
+                    "--dir {}: a VM.toml is UTF-8, so the path must be too",
+                    socket.display()
+                ))
+            })?;
+            format!("lan:{socket}")
+        }
+        Wire::Tap(tap) => format!("tap:{}", tap.name),
     };
-    Ok(format!(
+    let text = format!(
         "# Written by `twinvm bench`.\n\
          name = \"bench\"\n\
-         memory = \"256M\"\n\
+         memory = \"{}M\"\n\
          harts = 1\n\
          kernel = {}\n\
          initrd = {}\n\
@@ -312,11 +402,24 @@ fn vm_toml(bench: &Bench, socket: &Path) -> Result<String, DemoError> {
          [[net]]\n\
          mac = \"52:54:00:12:34:56\"\n\
          backend = {}\n",
-        quoted(&absolute(&bench.image.kernel)?),
-        quoted(&absolute(&bench.image.initrd)?),
-        quoted(&bench.image.cmdline),
-        quoted(&format!("lan:{}", utf8(socket)?)),
-    ))
+        spec.memory_mib,
+        quoted(&absolute(&spec.kernel)?),
+        quoted(&absolute(&spec.initrd)?),
+        quoted(&spec.cmdline),
+        quoted(&backend),
+    );
+    let toml = files.path("VM.toml");
+    fs::write(&toml, text).map_err(DemoError::io(&toml))?;
+    let mut command = Command::new(&bench.program);
+    command.arg("run").arg(&toml);
+    if let Some(disk) = &spec.disk {
+        command.arg("--disk").arg(disk);
+    }
+    command.arg("--report").arg(files.path("report.json"));
+    if kind == Kind::Record {
+        command.arg("--record").arg(files.recording());
+    }
+    Ok(command)
 }
 
 fn start_lan(bench: &Bench, socket: &Path, log: &Path) -> Result<(Process, SocketAddr), DemoError> {

@@ -108,5 +108,22 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(next()? + next()?)
 }
 
+/// The most memory that a process has had in RAM so far (`VmHWM` of proc_pid_status(5)).
+pub(crate) fn peak_rss_bytes(pid: u32) -> Result<u64, DemoError> {
+    let path = format!("/proc/{pid}/status");
+    let status =
+        fs::read_to_string(&path).map_err(|error| DemoError::failed(format!("{path}: {error}")))?;
+    high_water_bytes(&status)
+        .ok_or_else(|| DemoError::failed(format!("{path}: no VmHWM in {status:?}")))
+}
+
+fn high_water_bytes(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
 #[cfg(test)]
 mod tests;

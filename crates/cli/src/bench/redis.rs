@@ -14,9 +14,9 @@ use crate::demo::error::DemoError;
 use crate::demo::resp::{self, Reply};
 
 /// Round trips of each turn.
-const REQUESTS: usize = 1000;
+pub(crate) const REQUESTS: usize = 1000;
 /// Round trips before the first that counts: connections, caches, branch predictors.
-const WARM_UP: usize = 100;
+pub(crate) const WARM_UP: usize = 100;
 /// How long a turn may take at most.
 const TURN_LIMIT: Duration = Duration::from_secs(60);
 /// The counter's key.
@@ -75,7 +75,8 @@ pub(crate) fn measure(bench: &Bench) -> Result<Section, DemoError> {
     })
 }
 
-fn take(row: &mut Row, times_us: Vec<u32>) {
+/// Adds one turn's round trips to a row.
+pub(crate) fn take(row: &mut Row, times_us: Vec<u32>) {
     let mut sorted = times_us.clone();
     sorted.sort_unstable();
     let ms = |us: u32| f64::from(us) / 1000.0;
@@ -96,7 +97,7 @@ fn take(row: &mut Row, times_us: Vec<u32>) {
 }
 
 /// One connection that counts.
-struct Client {
+pub(crate) struct Client {
     name: &'static str,
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -104,7 +105,8 @@ struct Client {
 }
 
 impl Client {
-    fn new(address: SocketAddr, name: &'static str) -> Result<Self, DemoError> {
+    /// Connects; `name` is for messages.
+    pub(crate) fn new(address: SocketAddr, name: &'static str) -> Result<Self, DemoError> {
         let stream = connect(address)
             .map_err(|error| DemoError::failed(format!("{name}: connecting: {error}")))?;
         Ok(Self {
@@ -116,7 +118,7 @@ impl Client {
     }
 
     /// Sends requests one after the other; the round trips in microseconds.
-    fn turn(&mut self, bench: &Bench, requests: usize) -> Result<Vec<u32>, DemoError> {
+    pub(crate) fn turn(&mut self, bench: &Bench, requests: usize) -> Result<Vec<u32>, DemoError> {
         let deadline = Instant::now() + TURN_LIMIT;
         let request = resp::command(&["INCR", KEY]);
         let mut times_us = Vec::with_capacity(requests);

@@ -105,6 +105,19 @@ impl Report {
     }
 }
 
+impl Section {
+    /// Stands for what could not be measured here, and says why.
+    pub(crate) fn skipped(name: &str, title: &str, why: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            title: title.to_owned(),
+            rows: Vec::new(),
+            bars: Vec::new(),
+            notes: vec![format!("not measured: {why}")],
+        }
+    }
+}
+
 impl Row {
     /// A row without samples.
     pub(crate) fn new(name: &str) -> Self {

@@ -42,7 +42,9 @@ pub(crate) fn markdown(report: &Report) -> String {
                 out.push_str(&format!("|{}\n", "---|".repeat(line.len())));
             }
         }
-        out.push('\n');
+        if !section.rows.is_empty() {
+            out.push('\n');
+        }
         for bar in &section.bars {
             out.push_str(&format!("- {}\n", verdict(bar)));
         }
@@ -54,6 +56,9 @@ pub(crate) fn markdown(report: &Report) -> String {
 }
 
 fn heading(section: &Section) -> String {
+    if section.rows.is_empty() {
+        return format!("{}: {}", section.name, section.title);
+    }
     let n = section
         .rows
         .iter()
@@ -69,6 +74,9 @@ fn heading(section: &Section) -> String {
 
 /// The table's cells, its head first. Columns stand in the order in which the rows name them.
 fn grid(section: &Section) -> Vec<Vec<String>> {
+    if section.rows.is_empty() {
+        return Vec::new();
+    }
     let mut columns: Vec<(&str, &str)> = Vec::new();
     for series in section.rows.iter().flat_map(|row| &row.series) {
         let column = (series.quantity.as_str(), series.unit.as_str());

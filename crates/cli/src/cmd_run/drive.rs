@@ -57,6 +57,8 @@ pub(crate) struct Ended {
     pub(crate) host_ns: u64,
     /// Processor time at that moment.
     pub(crate) cpu_ns: u64,
+    /// Pages of RAM that are not all zero, in bytes.
+    pub(crate) ram_touched_bytes: u64,
     /// What went through each network card's port.
     pub(crate) nets: Vec<PortCounts>,
     /// What went wrong while the recording was finished.
@@ -272,6 +274,7 @@ impl Drive {
             digest: self.live.machine_mut().digest().total(),
             host_ns,
             cpu_ns,
+            ram_touched_bytes: self.live.machine().ram_touched_bytes(),
             nets: self.wires.iter().map(|wire| wire.port.counts()).collect(),
             trouble,
         }

@@ -37,6 +37,7 @@ pub(crate) struct Report {
     cpu_s: f64,
     mips: f64,
     peak_rss_bytes: Option<u64>,
+    ram_touched_bytes: u64,
     digest: String,
     nets: Vec<PortCounts>,
     exit: Exit,
@@ -63,6 +64,7 @@ impl Report {
             cpu_s,
             mips: ended.icount.saturating_sub(meter.icount) as f64 / 1e6 / cpu_s.max(1e-9),
             peak_rss_bytes: peak_rss_bytes(),
+            ram_touched_bytes: ended.ram_touched_bytes,
             digest: format!("{:032x}", ended.digest),
             nets: ended.nets.clone(),
             exit: Exit {

@@ -110,6 +110,11 @@ impl Process {
         }
     }
 
+    /// True once the process has ended with exit code 0.
+    pub(crate) fn has_succeeded(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(status)) if status.success())
+    }
+
     fn kill_and_reap(&mut self) {
         // Both do nothing once it has been reaped.
         let _ = self.child.kill();

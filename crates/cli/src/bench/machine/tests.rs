@@ -32,3 +32,12 @@ fn model_and_load() {
     assert_eq!(cpu_model("hart\t: 0\n"), "unknown processor");
     assert_eq!(load("0.93 1.25 0.95 1/345 6789\n"), "0.93 1.25 0.95");
 }
+
+#[test]
+fn the_high_water_mark_is_in_kib() {
+    let status = "Name:\tx\nVmPeak:\t 9 kB\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n";
+    assert_eq!(high_water_bytes(status), Some(2 << 20));
+    assert_eq!(high_water_bytes("Name:\tx\n"), None);
+    assert!(peak_rss_bytes(std::process::id()).unwrap() > 1 << 20);
+    assert!(peak_rss_bytes(u32::MAX).is_err());
+}

@@ -31,3 +31,21 @@ fn three_digits_that_count() {
     ];
     assert_eq!(shown, expected);
 }
+
+#[test]
+fn the_interval_of_a_median_is_binomial() {
+    let samples = |n: u32| (0..n).rev().map(f64::from).collect::<Vec<_>>();
+    assert_eq!(median_interval(&[]), None);
+    assert_eq!(median_interval(&samples(5)), None);
+    // Printed tables of the sign test: 1 - 2/64, 1 - 2·12/2048, 1 - 2·(1 + 21 + 210 + 1330 +
+    // 5985 + 20349)/2^21.
+    for (n, confidence, from, to) in [
+        (6, 0.968_75, 0.0, 5.0),
+        (11, 0.988_281_25, 1.0, 9.0),
+        (21, 0.973_396_301_269_531_2, 5.0, 15.0),
+    ] {
+        let interval = median_interval(&samples(n)).unwrap();
+        assert!((interval.confidence - confidence).abs() < 1e-12, "{n}");
+        assert_eq!((interval.from, interval.to), (from, to), "{n}");
+    }
+}

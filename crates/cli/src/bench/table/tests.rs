@@ -55,6 +55,17 @@ fn a_table_for_a_document() {
 }
 
 #[test]
+fn what_was_not_measured_says_why() {
+    let mut report = Report::new(MachineLine::default());
+    let section = Section::skipped("tap", "through TAP", "no rights");
+    report.sections.push(section);
+    assert!(text(&report).ends_with("\n\ntap: through TAP\n  not measured: no rights\n"));
+    let document = markdown(&report);
+    let end = "\n\n### tap: through TAP\n\n- not measured: no rights\n";
+    assert!(document.ends_with(end), "{document}");
+}
+
+#[test]
 fn ratios_are_of_pairs_and_never_of_nothing() {
     let mut above = Row::new("a");
     let mut below = Row::new("b");
