@@ -23,7 +23,7 @@ use twinvm_host::time::wall_ns;
 use twinvm_machine::{Machine, PowerOn};
 
 use crate::guest::{blame, first_disk_slot, machine_config, open_disks};
-use crate::vmtoml::{self, Disk, OnReset, VmConfig};
+use crate::vmtoml::{self, ConsoleKind, Disk, OnReset, VmConfig};
 use crate::{BAD_INPUT, FAULT, Outcome};
 use console::Console;
 use disks::Disks;
@@ -52,6 +52,7 @@ Example:
   twinvm run --kernel vmlinux --initrd initrd.cpio --cmdline console=ttyS0 --memory 256M
   twinvm run VM.toml --disk disk.img
   twinvm run VM.toml --record rec && twinvm replay rec
+  twinvm run VM.toml --console virtio --cmdline 'console=ttyS0 console=hvc0'
   twinvm run --from redis.snap
   twinvm run VM.toml --from redis.snap --record rec
   twinvm run --firmware fw_dynamic.bin --kernel vmlinux --cmdline console=ttyS0
@@ -114,6 +115,10 @@ pub(crate) struct RunArgs {
     /// What a reset of the guest does [default: the file's, else restart]
     #[arg(long, value_name = "WHAT")]
     on_reset: Option<ResetArg>,
+    /// Which console gets the keys [default: the file's, else uart]. What the guest prints on
+    /// either is shown
+    #[arg(long, value_name = "NAME")]
+    console: Option<ConsoleArg>,
     /// What executes the guest; the guest can't tell
     #[arg(long, value_name = "NAME", default_value = "interp")]
     engine: EngineArg,
@@ -139,6 +144,14 @@ pub(crate) struct RunArgs {
 enum EngineArg {
     /// The interpreter
     Interp,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ConsoleArg {
+    /// The serial port (Linux: ttyS0)
+    Uart,
+    /// A virtio console (Linux: the last hvc), which only then is on the board
+    Virtio,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -268,6 +281,11 @@ fn describe(args: &RunArgs) -> Result<VmConfig, String> {
     match args.on_reset {
         Some(ResetArg::Restart) => vm.on_reset = OnReset::Restart,
         Some(ResetArg::Exit) => vm.on_reset = OnReset::Exit,
+        None => {}
+    }
+    match args.console {
+        Some(ConsoleArg::Uart) => vm.console = ConsoleKind::Uart,
+        Some(ConsoleArg::Virtio) => vm.console = ConsoleKind::Virtio,
         None => {}
     }
     Ok(vm)

@@ -10,10 +10,8 @@ use twinvm_machine::{
     DiskConfig, ImageKind, Images, MachineConfig, MachineError, OnReset, SlotConfig,
 };
 
-use crate::vmtoml::{self, Disk, VmConfig};
+use crate::vmtoml::{self, ConsoleKind, Disk, VmConfig};
 
-/// Devices beside the entropy device, which takes one of the board's eight slots.
-const MAX_OTHERS: usize = vmtoml::MAX_DEVICES - 1;
 /// A file that is longer, and longer than the guest's memory, is not read: a wrong name must
 /// not cost the host its own.
 const ANY_FILE_BYTES: u64 = 1 << 30;
@@ -32,13 +30,17 @@ pub(crate) enum GuestError {
     InitrdAlone,
     /// More devices than slots.
     #[error(
-        "{nets} network cards and {disks} disks: at most {MAX_OTHERS} devices fit beside the entropy device on the board's eight slots"
+        "{nets} network cards and {disks} disks: at most {most} devices fit beside {own} on the board's eight slots"
     )]
     Devices {
         /// Network cards asked for.
         nets: usize,
         /// Disks asked for.
         disks: usize,
+        /// Most that fit.
+        most: usize,
+        /// What is on the board anyway.
+        own: &'static str,
     },
     /// A file can't be a disk.
     #[error(transparent)]
@@ -95,7 +97,8 @@ pub(crate) fn first_disk_slot(vm: &VmConfig) -> usize {
 }
 
 /// The machine that a VM's file describes: network cards in the slots from 0 on, in the order
-/// of the file, behind them the disks, and behind them an entropy source.
+/// of the file, behind them the disks, and behind them an entropy source and a
+/// console.
 pub(crate) fn machine_config(
     vm: &VmConfig,
     disks: &[DiskFile],
@@ -106,10 +109,20 @@ pub(crate) fn machine_config(
     if vm.kernel.is_none() && vm.initrd.is_some() {
         return Err(GuestError::InitrdAlone);
     }
-    if vm.nets.len() + disks.len() > MAX_OTHERS {
+    let (own, own_names): (&[_], _) = match vm.console {
+        ConsoleKind::Uart => (&[SlotConfig::Rng], "the entropy device"),
+        ConsoleKind::Virtio => (
+            &[SlotConfig::Rng, SlotConfig::Console],
+            "the entropy device and the console",
+        ),
+    };
+    let most = vmtoml::MAX_DEVICES - own.len();
+    if vm.nets.len() + disks.len() > most {
         return Err(GuestError::Devices {
             nets: vm.nets.len(),
             disks: disks.len(),
+            most,
+            own: own_names,
         });
     }
     check_memory(vm.memory_bytes, host_memory_bytes())?;
@@ -125,7 +138,7 @@ pub(crate) fn machine_config(
     Ok(MachineConfig {
         ram_bytes: vm.memory_bytes,
         harts: vm.harts,
-        slots: cards.chain(disks).chain([SlotConfig::Rng]).collect(),
+        slots: cards.chain(disks).chain(own.iter().copied()).collect(),
         cmdline: vm.cmdline.clone(),
         images,
         on_reset: match vm.on_reset {

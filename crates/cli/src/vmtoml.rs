@@ -38,6 +38,7 @@ const ROOT_KEYS: &[&str] = &[
     "cmdline",
     "firmware",
     "dtb",
+    "console",
     "arbiter",
     "net",
     "disk",
@@ -76,6 +77,8 @@ pub(crate) struct VmConfig {
     pub(crate) firmware: Option<PathBuf>,
     /// A device tree in place of the machine's own.
     pub(crate) dtb: Option<PathBuf>,
+    /// Where the terminal's keys go.
+    pub(crate) console: ConsoleKind,
     /// Who decides which node is live.
     pub(crate) arbiter: Option<Arbiter>,
     /// Network cards, in the order of their slots.
@@ -99,6 +102,15 @@ pub(crate) enum OnReset {
     Restart,
     /// The VM ends.
     Exit,
+}
+
+/// Which of the guest's consoles gets the terminal's keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConsoleKind {
+    /// The serial port.
+    Uart,
+    /// A virtio console, which is on the board only then.
+    Virtio,
 }
 
 /// Where the record is kept that says who is live.
@@ -211,21 +223,14 @@ impl VmConfig {
             .value;
         let memory_bytes = root.memory("memory")?.unwrap_or(DEFAULT_MEMORY_BYTES);
         let harts = root.integer("harts", 1, MAX_HARTS as u64)?;
-        let on_reset = match root.string("on_reset")? {
-            None => OnReset::Restart,
-            Some(text) => match text.value {
-                "restart" => OnReset::Restart,
-                "exit" => OnReset::Exit,
-                other => {
-                    return Err(root.value_at(
-                        text.line,
-                        "on_reset",
-                        other,
-                        "\"restart\" or \"exit\"",
-                    ));
-                }
-            },
-        };
+        let on_reset = root.choice(
+            "on_reset",
+            [("restart", OnReset::Restart), ("exit", OnReset::Exit)],
+        )?;
+        let console = root.choice(
+            "console",
+            [("uart", ConsoleKind::Uart), ("virtio", ConsoleKind::Virtio)],
+        )?;
         let nets = parse_nets(&document, &root)?;
         let disks = parse_disks(&document, &root, &mut unsupported)?;
         if nets.len() + disks.len() > MAX_DEVICES {
@@ -252,6 +257,7 @@ impl VmConfig {
                 .to_owned(),
             firmware: root.path("firmware")?.map(|path| path.value),
             dtb: root.path("dtb")?.map(|path| path.value),
+            console,
             arbiter: parse_arbiter(&root, &mut unsupported)?,
             nets,
             disks,

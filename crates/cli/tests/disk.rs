@@ -1,5 +1,6 @@
 //! Disks of `twinvm run`: files that are refused, and a Linux guest that reads and writes one, with
-//! a host whose file fails; all of it recorded and replayed without the file.
+//! a host whose file fails; all of it recorded and replayed without the file. What is typed and
+//! printed goes through a virtio console.
 
 mod support;
 
@@ -94,6 +95,13 @@ fn files_that_are_refused() {
          on the board's eight slots",
     );
     assert_eq!(twinvm(&many[..many.len() - 2]).code, Some(0));
+    many.truncate(many.len() - 2);
+    many.extend(["--console", "virtio"]);
+    refuses(
+        &many,
+        "twinvm run: 0 network cards and 7 disks: at most 6 devices fit beside the entropy device \
+         and the console on the board's eight slots",
+    );
 }
 
 #[test]
@@ -145,6 +153,7 @@ const FILE_BYTES: u64 = 512 * MIB;
 /// Four writers and four readers at a time, then a write where the host's file has no room, and,
 /// once the host has made the file shorter, a read behind its end.
 const LOAD: &str = "
+head -n 1 /proc/consoles
 dd if=/dev/urandom of=/tmp/r bs=64k count=32
 for i in 0 1 2 3; do dd if=/tmp/r of=/dev/vda bs=64k seek=$((i*64)) conv=fsync & done; wait
 for i in 0 1 2 3; do dd if=/dev/vda bs=128k skip=$((i*32)) count=16 iflag=direct | md5sum & done; wait
@@ -169,7 +178,9 @@ fn record(folder: &Folder) -> Value {
         "--initrd",
         &file("initrd.cpio"),
         "--cmdline",
-        "console=ttyS0 panic=-1 twinvm.shell",
+        "console=ttyS0 console=hvc0 panic=-1 twinvm.shell",
+        "--console",
+        "virtio",
         "--memory",
         "128M",
         "--disk",
@@ -192,6 +203,8 @@ fn record(folder: &Folder) -> Value {
     let mut keys = run.child.stdin.take().unwrap();
     keys.write_all(LOAD.as_bytes()).unwrap();
 
+    // The console that the shell reads, once the driver has found it.
+    run.line_with("hvc0  ");
     let sum = |line: &str| line.split_whitespace().next().unwrap().to_owned();
     let sums: Vec<String> = (0..4).map(|_| sum(&run.line_with("  -"))).collect();
     assert!(sums.iter().all(|other| *other == sums[0]), "{sums:?}");

@@ -1,7 +1,7 @@
 //! The board: all devices, their address map and their interrupt lines.
 //!
 //! The machine calls [`Board::read`] and [`Board::write`] inside the hart's access step, and the
-//! `receive_frame`, `push_console_input`, `complete_entropy`, `complete_disk` and `update_time` calls for records
+//! `receive_frame`, `push_console_input`, `push_port_input`, `complete_entropy`, `complete_disk` and `update_time` calls for records
 //! and deadlines. After each of them it takes what [`Board::has_outputs`] announces and looks at
 //! [`Board::interrupt_lines`].
 
@@ -11,7 +11,8 @@ use twinvm_mem::Memory;
 use crate::access::read_le;
 use crate::persist::{Persist, StateError, consistent, length};
 use crate::virtio::{
-    DiskDoneError, DiskRequest, NetOffloads, VirtioBlk, VirtioMmio, VirtioNet, VirtioRng,
+    DiskDoneError, DiskRequest, NetOffloads, VirtioBlk, VirtioConsole, VirtioMmio, VirtioNet,
+    VirtioRng,
 };
 use crate::{
     AccessFault, Clint, ClintState, DeviceOutput, Finisher, FinisherRequest, FinisherState,
@@ -275,7 +276,7 @@ impl Board {
         self.outbox.take_outputs()
     }
 
-    /// Takes what the guest sent on the serial console, oldest first.
+    /// Takes what the guest sent on its consoles, oldest first.
     pub fn take_console(&mut self) -> Vec<u8> {
         self.outbox.take_console()
     }
@@ -285,17 +286,39 @@ impl Board {
         self.finisher.take_request()
     }
 
-    /// Bytes of console input that would be taken now. The host looks before it logs input.
+    /// Bytes of input that the serial console would take now. The host looks before it logs input.
     pub fn console_room(&self) -> usize {
         self.uart.input_room()
     }
 
-    /// Console input, in the step of its record. Gives the number of bytes taken; those beyond
+    /// Input for the serial console, in the step of its record. Gives the number of bytes taken; those beyond
     /// [`console_room`](Self::console_room) are dropped, the same on every node.
     pub fn push_console_input(&mut self, bytes: &[u8]) -> usize {
         let taken = self.uart.push_input(bytes);
         self.drive_lines();
         taken
+    }
+
+    /// Bytes of input that the virtio console in `slot` would take now; none for another slot.
+    pub fn port_room(&self, slot: u8) -> usize {
+        match self.slots.get(usize::from(slot)) {
+            Some(Slot::Console(console)) => console.input_room(),
+            _ => 0,
+        }
+    }
+
+    /// Input for the virtio console in `slot`, in the step of its record. Gives the number of
+    /// bytes taken; those beyond [`port_room`](Self::port_room) are dropped, the same on every
+    /// node.
+    pub fn push_port_input(
+        &mut self,
+        mem: &mut Memory,
+        slot: u8,
+        bytes: &[u8],
+    ) -> Result<usize, BoardError> {
+        let taken = self.console(slot)?.push_input(mem, bytes);
+        self.drive_lines();
+        Ok(taken)
     }
 
     /// Whether a packet for the card in `slot` would reach the guest. If not, the host keeps or
@@ -401,6 +424,16 @@ impl Board {
             _ => Err(BoardError::WrongSlot {
                 slot,
                 expected: "disk",
+            }),
+        }
+    }
+
+    fn console(&mut self, slot: u8) -> Result<&mut VirtioMmio<VirtioConsole>, BoardError> {
+        match self.slots.get_mut(usize::from(slot)) {
+            Some(Slot::Console(console)) => Ok(console),
+            _ => Err(BoardError::WrongSlot {
+                slot,
+                expected: "console",
             }),
         }
     }

@@ -36,7 +36,7 @@ impl Outbox {
         std::mem::take(&mut self.outputs)
     }
 
-    /// Takes the bytes sent on the serial console, oldest first.
+    /// Takes the bytes sent on the consoles, oldest first.
     pub fn take_console(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.console)
     }
@@ -69,6 +69,11 @@ impl DeviceOut<'_> {
             device: self.device,
             outbox: self.outbox,
         }
+    }
+
+    /// Adds text that the guest prints on a console of its own.
+    pub fn console(&mut self, text: &[u8]) {
+        self.outbox.console.extend_from_slice(text);
     }
 
     /// Adds a packet that the guest sent.

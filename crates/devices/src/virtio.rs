@@ -11,6 +11,7 @@
 //! notify is bounded by the queue size, the longest chain and the largest frame.
 
 mod blk;
+mod console;
 mod mmio;
 mod net;
 mod ring;
@@ -21,6 +22,7 @@ pub use blk::{
     MAX_HELD_BYTES, MAX_REQUEST_BYTES as MAX_DISK_REQUEST_BYTES, MAX_REQUESTS, MAX_SECTORS,
     SECTOR_BYTES, VirtioBlk,
 };
+pub use console::{ConsoleState, MAX_TEXT_BYTES, VirtioConsole};
 pub use mmio::{MmioState, VirtioMmio};
 pub(crate) use mmio::{read_empty_slot, write_empty_slot};
 pub use net::{

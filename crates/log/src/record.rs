@@ -26,6 +26,7 @@ const KIND_OUTPUT: u8 = 5;
 const KIND_DIGEST: u8 = 6;
 const KIND_END: u8 = 7;
 const KIND_BLOCK_DONE: u8 = 8;
+const KIND_PORT_RX: u8 = 9;
 
 const KIND_MASK: u8 = 0x0f;
 /// Same instruction count as the record before it (or the batch's base): no step count follows.
@@ -67,8 +68,15 @@ pub enum Body {
         /// [`MAX_FRAME_BYTES`].
         frame: Vec<u8>,
     },
-    /// Bytes typed at the console, at most [`MAX_CONSOLE_BYTES`].
+    /// Bytes typed at the serial console, at most [`MAX_CONSOLE_BYTES`].
     ConsoleRx {
+        /// The bytes, in order.
+        bytes: Vec<u8>,
+    },
+    /// Bytes typed at a virtio console, at most [`MAX_CONSOLE_BYTES`].
+    PortRx {
+        /// Index of the device on its board.
+        device: u8,
         /// The bytes, in order.
         bytes: Vec<u8>,
     },
@@ -178,6 +186,11 @@ pub(crate) fn encode(
             put_bytes(out, "console input", bytes, MAX_CONSOLE_BYTES)?;
             KIND_CONSOLE_RX
         }
+        Body::PortRx { device, bytes } => {
+            out.push(*device);
+            put_bytes(out, "console input", bytes, MAX_CONSOLE_BYTES)?;
+            KIND_PORT_RX
+        }
         Body::Entropy { device, bytes } => {
             out.push(*device);
             put_bytes(out, "entropy", bytes, MAX_ENTROPY_BYTES)?;
@@ -267,6 +280,10 @@ pub(crate) fn decode(
             frame: cursor.bytes(MAX_FRAME_BYTES)?,
         },
         KIND_CONSOLE_RX => Body::ConsoleRx {
+            bytes: cursor.bytes(MAX_CONSOLE_BYTES)?,
+        },
+        KIND_PORT_RX => Body::PortRx {
+            device: cursor.byte()?,
             bytes: cursor.bytes(MAX_CONSOLE_BYTES)?,
         },
         KIND_ENTROPY => Body::Entropy {

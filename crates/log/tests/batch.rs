@@ -25,6 +25,7 @@ fn body() -> impl Strategy<Value = Body> {
         ),
         (any::<u8>(), bytes.clone()).prop_map(|(device, frame)| Body::NetRx { device, frame }),
         bytes.clone().prop_map(|bytes| Body::ConsoleRx { bytes }),
+        (any::<u8>(), bytes.clone()).prop_map(|(device, bytes)| Body::PortRx { device, bytes }),
         (any::<u8>(), bytes.clone()).prop_map(|(device, bytes)| Body::Entropy { device, bytes }),
         (any::<u8>(), any::<u64>(), any::<u8>(), bytes).prop_map(|(device, id, status, data)| {
             Body::BlockDone {
@@ -172,6 +173,13 @@ fn the_format_stands_still() {
             },
             Record {
                 icount: 301,
+                body: Body::PortRx {
+                    device: 3,
+                    bytes: b"ls".to_vec(),
+                },
+            },
+            Record {
+                icount: 301,
                 body: Body::End { reason: 9 },
             },
         ],
@@ -180,9 +188,10 @@ fn the_format_stands_still() {
         0x85, 8, 7, 6, 5, 4, 3, 2, 1, // output, no step count
         0x03, 0xa7, 0x02, 2, b'h', b'i', // console, 295 steps on
         0x08, 1, 2, 0x82, 0x01, 1, 2, 4, 5, // disk 2, request 130, failed, two bytes
+        0x89, 3, 2, b'l', b's', // console 3
         0x87, 9, // end
     ];
-    assert_eq!(batch.encode().unwrap().bytes(), seal(7, 4, 5, &payload));
+    assert_eq!(batch.encode().unwrap().bytes(), seal(7, 5, 5, &payload));
 }
 
 #[test]

@@ -108,6 +108,14 @@ pub struct MachineConfig {
 }
 
 impl MachineConfig {
+    /// The slot of the virtio console, where what is typed goes to if there is one; without it,
+    /// to the serial console.
+    pub fn console_slot(&self) -> Option<u8> {
+        (0..)
+            .zip(&self.slots)
+            .find_map(|(slot, config)| (*config == SlotConfig::Console).then_some(slot))
+    }
+
     /// The fields that two hosts compare before one continues what the other
     /// started: name and value, in a fixed order. Unequal values mean refusal.
     pub fn fields(&self) -> Vec<(String, String)> {
@@ -130,6 +138,7 @@ impl MachineConfig {
             let value = match slot {
                 SlotConfig::Empty => "empty".to_owned(),
                 SlotConfig::Rng => "entropy".to_owned(),
+                SlotConfig::Console => "console".to_owned(),
                 SlotConfig::Disk(disk) => format!(
                     "disk {} of {} sectors{}",
                     disk.number,

@@ -108,6 +108,14 @@ impl Machine {
                 }
                 self.board.push_console_input(bytes);
             }
+            Body::PortRx { device, bytes } => {
+                if self.board.port_room(*device) < bytes.len() {
+                    return Err(refuse(*device, "console input"));
+                }
+                self.board
+                    .push_port_input(&mut self.mem, *device, bytes)
+                    .map_err(|_| refuse(*device, "console input"))?;
+            }
             Body::Entropy { device, bytes } => {
                 self.board
                     .complete_entropy(&mut self.mem, *device, bytes)

@@ -297,7 +297,7 @@ impl Machine {
         self.output.take()
     }
 
-    /// Takes what the guest printed on its console since the last call.
+    /// Takes what the guest printed on its consoles since the last call.
     pub fn take_console(&mut self) -> Vec<u8> {
         self.console.extend(self.board.take_console());
         std::mem::take(&mut self.console)
@@ -368,9 +368,15 @@ impl Machine {
         self.board.net_offloads(device)
     }
 
-    /// How many bytes the console takes now.
+    /// How many bytes of input the serial console takes now.
     pub fn console_room(&self) -> usize {
         self.board.console_room()
+    }
+
+    /// How many bytes of input the virtio console in this slot takes now: none before the guest's
+    /// driver runs it.
+    pub fn port_room(&self, device: u8) -> usize {
+        self.board.port_room(device)
     }
 
     /// Slot and length of an entropy request that waits for a record.

@@ -1,5 +1,6 @@
 //! Tests of the whole machine with guests of a few instructions.
 
+mod console;
 mod cuts;
 mod disk;
 pub(crate) mod guest;

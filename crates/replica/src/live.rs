@@ -217,21 +217,23 @@ impl Live {
         Ok(())
     }
 
-    /// Bytes typed on the console; returns how many were taken.
+    /// Bytes typed for the guest, which go to its virtio console if it has one, else to the
+    /// serial one. Returns how many were taken: what there is no room for is the caller's to keep.
     pub fn console_rx(&mut self, bytes: &[u8], now: HostTime) -> Result<usize, LiveError> {
-        let room = self
-            .machine
-            .console_room()
-            .min(twinvm_log::MAX_CONSOLE_BYTES);
-        let take = bytes.len().min(room);
+        let port = self.machine.config().console_slot();
+        let room = match port {
+            Some(device) => self.machine.port_room(device),
+            None => self.machine.console_room(),
+        };
+        let take = bytes.len().min(room).min(twinvm_log::MAX_CONSOLE_BYTES);
         if take > 0 {
             self.step_time(now)?;
-            self.append(
-                Body::ConsoleRx {
-                    bytes: bytes[..take].to_vec(),
-                },
-                now,
-            )?;
+            let bytes = bytes[..take].to_vec();
+            let body = match port {
+                Some(device) => Body::PortRx { device, bytes },
+                None => Body::ConsoleRx { bytes },
+            };
+            self.append(body, now)?;
         }
         Ok(take)
     }

@@ -308,7 +308,7 @@ pub(crate) fn kind(body: &Body) -> &'static str {
     match body {
         Body::Anchor { .. } => "an anchor",
         Body::NetRx { .. } => "a frame",
-        Body::ConsoleRx { .. } => "console input",
+        Body::ConsoleRx { .. } | Body::PortRx { .. } => "console input",
         Body::Entropy { .. } => "entropy",
         Body::BlockDone { .. } => "a disk's result",
         Body::Output { .. } => "an output",

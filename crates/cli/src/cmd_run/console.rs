@@ -13,7 +13,11 @@ use twinvm_host::console::ConsoleEvent;
 /// Pause when someone has made standard output non-blocking and it is full.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Standard input and output as the guest's serial line.
+/// Keys that are kept for a guest that has no room; beyond them nothing is read, the key that ends
+/// the run neither. More than anyone types while a guest boots.
+const TYPED_BYTES: usize = 64 << 10;
+
+/// Standard input and output as the guest's console.
 pub(crate) struct Console {
     events: Receiver<ConsoleEvent>,
     /// Typed, but the guest had no room.
@@ -33,14 +37,14 @@ impl Console {
         })
     }
 
-    /// What announces new keys; `None` while some wait for the guest to take them.
+    /// What announces new keys; `None` while too many wait for the guest to take them.
     pub(crate) fn wakes(&self) -> Option<&Receiver<ConsoleEvent>> {
-        self.typed.is_empty().then_some(&self.events)
+        (self.typed.len() < TYPED_BYTES).then_some(&self.events)
     }
 
     /// Takes up what was typed; false if it was the key that ends the run.
     pub(crate) fn poll(&mut self) -> bool {
-        if !self.typed.is_empty() {
+        if self.typed.len() >= TYPED_BYTES {
             return true;
         }
         match self.events.try_recv() {

@@ -7,7 +7,7 @@ use twinvm_host::disk::DiskFile;
 use twinvm_host::snapshot_file::{self, SnapshotFileError};
 use twinvm_machine::{Machine, MachineConfig, OnReset, SlotConfig};
 
-use super::{ResetArg, RunArgs};
+use super::{ConsoleArg, ResetArg, RunArgs};
 use crate::guest::{GuestError, add_files, machine_config};
 use crate::vmtoml::VmConfig;
 
@@ -121,6 +121,13 @@ fn described(
         Some(ResetArg::Restart) => config.on_reset = OnReset::Restart,
         Some(ResetArg::Exit) => config.on_reset = OnReset::Exit,
         None => {}
+    }
+    match args.console {
+        Some(ConsoleArg::Uart) => config.slots.retain(|slot| *slot != SlotConfig::Console),
+        Some(ConsoleArg::Virtio) if config.console_slot().is_none() => {
+            config.slots.push(SlotConfig::Console);
+        }
+        _ => {}
     }
     Ok(config)
 }

@@ -163,6 +163,24 @@ impl<'a, 't> Table<'a, 't> {
         }
     }
 
+    /// One of a few words; the first of them if there is none.
+    pub(super) fn choice<T: Copy, const N: usize>(
+        &self,
+        key: &'static str,
+        choices: [(&str, T); N],
+    ) -> Result<T, VmTomlError> {
+        let Some(text) = self.string(key)? else {
+            return Ok(choices[0].1);
+        };
+        match choices.iter().find(|(word, _)| *word == text.value) {
+            Some((_, value)) => Ok(*value),
+            None => {
+                let words = choices.map(|(word, _)| format!("{word:?}"));
+                Err(self.value_at(text.line, key, text.value, &words.join(" or ")))
+            }
+        }
+    }
+
     pub(super) fn boolean(&self, key: &'static str) -> Result<Option<bool>, VmTomlError> {
         match self.table.get(key) {
             None => Ok(None),

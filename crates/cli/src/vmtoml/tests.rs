@@ -56,7 +56,8 @@ fn a_whole_file() {
     assert_eq!(vm.initrd, Some(PathBuf::from("vms/images/initrd")));
     assert_eq!(vm.cmdline, "console=ttyS0");
     assert_eq!(vm.firmware, None);
-    let bare = parse("name = \"x\"\nfirmware = \"fw.elf\"").unwrap();
+    let bare = parse("name = \"x\"\nfirmware = \"fw.elf\"\nconsole = \"virtio\"").unwrap();
+    assert_eq!(bare.console, ConsoleKind::Virtio);
     assert!(bare.validate_supported().is_ok());
     assert_eq!(bare.firmware, Some("vms/fw.elf".into()));
     assert_eq!(vm.arbiter, Some(Arbiter::File("vms/shared/arbiter".into())));
@@ -100,6 +101,7 @@ fn a_short_file_has_defaults() {
     let vm = parse("name = \"x\"").unwrap();
     assert_eq!((vm.memory_bytes, vm.harts), (DEFAULT_MEMORY_BYTES, 1));
     assert_eq!((vm.on_reset, vm.cmdline.as_str()), (OnReset::Restart, ""));
+    assert_eq!(vm.console, ConsoleKind::Uart);
     assert_eq!(vm.state_dir, PathBuf::from("vms/state"));
     assert_eq!((&vm.kernel, &vm.arbiter), (&None, &None));
     let protect = vm.protect;
@@ -258,6 +260,10 @@ fn bad_values_are_named() {
     assert_eq!(
         named("on_reset = \"stop\""),
         "vms/VM.toml:2: on_reset = \"stop\": expected \"restart\" or \"exit\""
+    );
+    assert_eq!(
+        named("console = \"hvc0\""),
+        "vms/VM.toml:2: console = \"hvc0\": expected \"uart\" or \"virtio\""
     );
     assert_eq!(
         named("kernel = \"\""),

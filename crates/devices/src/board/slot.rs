@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use twinvm_mem::Memory;
 
 use crate::persist::{Persist, StateError};
-use crate::virtio::{BlkState, DiskConfig, MmioState, NetState, RngState};
-use crate::virtio::{VirtioBlk, VirtioMmio, VirtioNet, VirtioRng};
+use crate::virtio::{BlkState, ConsoleState, DiskConfig, MmioState, NetState, RngState};
+use crate::virtio::{VirtioBlk, VirtioConsole, VirtioMmio, VirtioNet, VirtioRng};
 use crate::virtio::{read_empty_slot, write_empty_slot};
 use crate::{AccessFault, DeviceOut};
 
@@ -23,6 +23,8 @@ pub enum SlotConfig {
     Rng,
     /// A disk.
     Disk(DiskConfig),
+    /// A console.
+    Console,
 }
 
 /// A slot of the live board.
@@ -32,6 +34,7 @@ pub(super) enum Slot {
     Net(VirtioMmio<VirtioNet>),
     Rng(VirtioMmio<VirtioRng>),
     Disk(VirtioMmio<VirtioBlk>),
+    Console(VirtioMmio<VirtioConsole>),
 }
 
 /// The saved form of a slot. Variants are numbered in their order: new ones go to the end.
@@ -45,6 +48,8 @@ pub enum SlotState {
     Rng(MmioState<RngState>),
     /// A disk.
     Disk(MmioState<BlkState>),
+    /// A console.
+    Console(MmioState<ConsoleState>),
 }
 
 impl SlotState {
@@ -57,6 +62,7 @@ impl SlotState {
             },
             Self::Rng(_) => SlotConfig::Rng,
             Self::Disk(disk) => SlotConfig::Disk(disk.device.config),
+            Self::Console(_) => SlotConfig::Console,
         }
     }
 }
@@ -68,6 +74,7 @@ impl Slot {
             SlotConfig::Net { mac } => Self::Net(VirtioMmio::new(VirtioNet::new(mac))),
             SlotConfig::Rng => Self::Rng(VirtioMmio::new(VirtioRng::new())),
             SlotConfig::Disk(disk) => Self::Disk(VirtioMmio::new(VirtioBlk::new(disk))),
+            SlotConfig::Console => Self::Console(VirtioMmio::new(VirtioConsole::new())),
         }
     }
 
@@ -77,6 +84,7 @@ impl Slot {
             Self::Net(net) => net.reset(),
             Self::Rng(rng) => rng.reset(),
             Self::Disk(disk) => disk.reset(),
+            Self::Console(console) => console.reset(),
         }
     }
 
@@ -87,6 +95,7 @@ impl Slot {
             Self::Net(net) => net.irq_level(),
             Self::Rng(rng) => rng.irq_level(),
             Self::Disk(disk) => disk.irq_level(),
+            Self::Console(console) => console.irq_level(),
         }
     }
 
@@ -96,6 +105,7 @@ impl Slot {
             Self::Net(net) => net.read(offset, size),
             Self::Rng(rng) => rng.read(offset, size),
             Self::Disk(disk) => disk.read(offset, size),
+            Self::Console(console) => console.read(offset, size),
         }
     }
 
@@ -112,6 +122,7 @@ impl Slot {
             Self::Net(net) => net.write(offset, size, value, mem, out),
             Self::Rng(rng) => rng.write(offset, size, value, mem, out),
             Self::Disk(disk) => disk.write(offset, size, value, mem, out),
+            Self::Console(console) => console.write(offset, size, value, mem, out),
         }
     }
 }
@@ -125,6 +136,7 @@ impl Persist for Slot {
             Self::Net(net) => SlotState::Net(net.save()),
             Self::Rng(rng) => SlotState::Rng(rng.save()),
             Self::Disk(disk) => SlotState::Disk(disk.save()),
+            Self::Console(console) => SlotState::Console(console.save()),
         }
     }
 
@@ -134,6 +146,7 @@ impl Persist for Slot {
             SlotState::Net(net) => Self::Net(VirtioMmio::restore(net)?),
             SlotState::Rng(rng) => Self::Rng(VirtioMmio::restore(rng)?),
             SlotState::Disk(disk) => Self::Disk(VirtioMmio::restore(disk)?),
+            SlotState::Console(console) => Self::Console(VirtioMmio::restore(console)?),
         })
     }
 }
