@@ -62,6 +62,8 @@ pub(crate) mod addr {
     pub(crate) const PMPCFG2: u16 = 0x3a2;
     pub(crate) const PMPADDR0: u16 = 0x3b0;
     pub(crate) const PMPADDR15: u16 = 0x3bf;
+    pub(crate) const TSELECT: u16 = 0x7a0;
+    pub(crate) const TDATA3: u16 = 0x7a3;
     pub(crate) const MCYCLE: u16 = 0xb00;
     pub(crate) const MINSTRET: u16 = 0xb02;
     pub(crate) const CYCLE: u16 = 0xc00;
@@ -205,6 +207,10 @@ impl Hart {
             // mhpmcounter3–31, mhpmevent3–31: exist, always zero (Zihpm allows it).
             0xb03..=0xb1f | 0x323..=0x33f => 0,
             0xc03..=0xc1f if self.counter_enabled(u32::from(csr & 31)) => 0,
+            // No trigger: tselect holds only 0, and type 0 in tdata1 says that there is
+            // none (RISC-V Debug Specification 1.0, chapter Sdtrig). Programs look before they
+            // use one, and not all of them expect a trap.
+            TSELECT..=TDATA3 => 0,
             PMPCFG0 => self.pmp.cfg(0),
             PMPCFG2 => self.pmp.cfg(1),
             PMPADDR0..=PMPADDR15 => self.pmp.addr(usize::from(csr - PMPADDR0)),

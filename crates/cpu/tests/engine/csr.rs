@@ -49,6 +49,10 @@ fn writable_bits() {
         (0x301, misa(), misa()),
         (0xb03, 0, 0),
         (0x323, 0, 0),
+        (0x7a0, 0, 0),
+        (0x7a1, 0, 0),
+        (0x7a2, 0, 0),
+        (0x7a3, 0, 0),
     ] {
         let mut world = World::new(|a| {
             a.ops(&[csrw(csr, 5), csrr(6, csr), csrw(csr, 0), csrr(7, csr)]);
@@ -246,6 +250,15 @@ fn counter_enables() {
             assert_eq!(got, want, "{csr:#x} {m:#x} {s:#x}");
         }
     }
+}
+
+#[test]
+fn triggers_are_for_machine_mode() {
+    let mut world = World::new(|a| {
+        a.op(csrr(5, 0x7a0));
+    });
+    world.mode(Supervisor);
+    world.check(1, |after| assert_eq!(after.hart.traps, 1));
 }
 
 #[test]
