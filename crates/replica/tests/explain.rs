@@ -8,7 +8,8 @@ use twinvm_log::{Batch, Body, Record, StateEntry};
 use twinvm_machine::{Images, Machine, MachineConfig, OnReset, PowerOn, SlotConfig};
 use twinvm_replica::{
     Divergence, ExplainError, Explanation, Found, HostTime, Live, LiveExit, Opened, Perturbation,
-    Recorded, Replay, ReplayExit, TOLD_INSTRUCTIONS, explain_disturbed, explain_recorded,
+    Recorded, Replay, ReplayExit, Searching, TOLD_INSTRUCTIONS, explain_disturbed,
+    explain_recorded,
 };
 
 const STEPS: u64 = 20_000_000;
@@ -75,11 +76,13 @@ fn record() -> (Vec<Record>, Vec<StateEntry>) {
     (records, states)
 }
 
-/// Gives the plain replays the first log and every second one, the disturbed, the other.
+/// Gives the plain replays the first log and every second one, the disturbed, the other; in the
+/// passes after `passes` both get the first.
 struct Logs {
     plain: Vec<Record>,
     disturbed: Vec<Record>,
     opened: u32,
+    passes: u32,
 }
 
 impl Recorded for Logs {
@@ -88,8 +91,8 @@ impl Recorded for Logs {
     fn open(&mut self) -> Result<Opened<()>, ()> {
         self.opened += 1;
         let records = match self.opened % 2 {
-            1 => &self.plain,
-            _ => &self.disturbed,
+            0 if self.opened <= 2 * self.passes => &self.disturbed,
+            _ => &self.plain,
         };
         Ok(Opened {
             machine: restored(),
@@ -121,6 +124,16 @@ fn replay(records: &[Record], mut perturbation: Option<Perturbation>) -> Result<
 }
 
 fn explain(logs: (&[Record], &[Record]), sabotage: Option<u64>) -> (Divergence, Explanation) {
+    let (divergence, found, _) = explain_in(logs, sabotage, u32::MAX / 2);
+    (divergence, found)
+}
+
+/// The same where only the first passes see the fault; also the number of passes made.
+fn explain_in(
+    logs: (&[Record], &[Record]),
+    sabotage: Option<u64>,
+    passes: u32,
+) -> (Divergence, Explanation, u32) {
     let mut perturbation = |machine: &Machine| {
         let mut perturbation = Perturbation::new(SEED, machine);
         if let Some(step) = sabotage {
@@ -133,18 +146,22 @@ fn explain(logs: (&[Record], &[Record]), sabotage: Option<u64>) -> (Divergence, 
         plain: logs.0.to_vec(),
         disturbed: logs.1.to_vec(),
         opened: 0,
+        passes,
     };
+    let mut made = 0;
     let found = explain_disturbed(
         &mut logs,
         &mut perturbation,
         u64::MAX,
         &divergence,
-        &mut |_| {},
+        &mut |searching| {
+            if let Searching::Pass { number, .. } = searching {
+                made = number;
+            }
+        },
     );
-    (
-        divergence,
-        found.unwrap_or_else(|_| panic!("no explanation")),
-    )
+    let found = found.unwrap_or_else(|_| panic!("no explanation"));
+    (divergence, found, made)
 }
 
 /// The log with another key at the record `n` keys from the first.
@@ -200,6 +217,104 @@ fn a_record_that_is_applied_otherwise_is_named_at_the_next_step() {
 }
 
 #[test]
+fn what_goes_away_when_it_is_looked_at_is_said_with_its_slice() {
+    let (records, _) = record();
+    let (other, at) = other_key(&records, 5, b'j');
+    let (_, real, passes) = explain_in((&records, &other), None, u32::MAX / 2);
+    // The disturbed replay is made once more to find the fault: none there.
+    let (_, gone, _) = explain_in((&records, &other), None, 0);
+    assert_eq!(gone.found, Found::Vanished, "{gone:?}");
+    assert_eq!(gone.difference, None);
+    let found: Vec<Explanation> = (1..passes)
+        .map(|seen| explain_in((&records, &other), None, seen).1)
+        .collect();
+    let cut = found.iter().find(|it| it.found == Found::Slice);
+    let cut = cut.unwrap_or_else(|| panic!("{found:?}"));
+    assert_eq!(cut.slice, real.slice);
+    let (from, to) = cut.slice.unwrap();
+    assert!((from..=to).contains(&records[at].icount));
+    assert_eq!(cut.notes.len(), 1);
+    // What was seen at its end is still told.
+    assert!(cut.difference.is_some());
+}
+
+#[test]
+fn a_check_that_fails_though_the_machines_are_equal_is_told_as_such() {
+    let (records, _) = record();
+    let mut other = records.clone();
+    let at = other
+        .iter()
+        .position(|record| matches!(record.body, Body::Digest { .. }))
+        .unwrap();
+    other[at].body = Body::Digest { digest: 5 };
+    let (divergence, found) = explain((&records, &other), None);
+    assert_eq!(found.found, Found::Check, "{found:?}");
+    assert_eq!(
+        (found.position, found.icount),
+        (at as u64, records[at].icount)
+    );
+    assert_eq!(found.difference, None);
+    assert!(found.notes[0].ends_with(&divergence.what), "{found:?}");
+}
+
+#[test]
+fn a_divergence_says_what_it_has_at_hand() {
+    let (mut records, _) = record();
+    let anchors = |record: &Record| matches!(record.body, Body::Anchor { .. });
+    let at = records.iter().rposition(anchors).unwrap();
+    if let Body::Anchor { tell_tale, .. } = &mut records[at].body {
+        *tell_tale ^= 1;
+    }
+    let found = replay(&records, None).expect_err("another tell-tale");
+    assert_eq!(found.position, at as u64);
+    let (start, end) = found.what.split_once(" here (hart 0 at pc 0x").unwrap();
+    assert!(
+        start.starts_with("tell-tale of the registers is 0x"),
+        "{found}"
+    );
+    assert!(end.ends_with(')'), "{found}");
+
+    // The guest powers off: its one output.
+    let now = HostTime { mono_ns: 1 << 40 };
+    let mut live = Live::new(machine(), 0, now).unwrap();
+    live.console_rx(b"q", now).unwrap();
+    while !matches!(
+        live.slice(now, &mut || now).unwrap(),
+        LiveExit::Output { .. }
+    ) {}
+    live.flush();
+    let mut records = Vec::new();
+    for batch in live.take_batches() {
+        records.extend(Batch::decode(batch.bytes()).unwrap().records);
+    }
+    let last = records.pop().unwrap();
+    let Body::Output { hash } = last.body else {
+        panic!("{last:?}");
+    };
+    let other = |body| {
+        let mut records = records.clone();
+        let icount = last.icount;
+        records.push(Record { icount, body });
+        replay(&records, None).expect_err("another record").what
+    };
+    let what = other(Body::Output { hash: 7 });
+    assert!(
+        what.starts_with(&format!(
+            "output hash 0x0000000000000007 in the log, {hash:#018x} here: the end (PowerOff) (hart \
+             0 at pc 0x"
+        )),
+        "{what}"
+    );
+    let what = other(Body::Digest { digest: 7 });
+    assert!(
+        what.starts_with("output here: the end (PowerOff), hash "),
+        "{what}"
+    );
+    let goes_on = format!("; the log goes on with a digest for step {}", last.icount);
+    assert!(what.ends_with(&goes_on), "{what}");
+}
+
+#[test]
 fn a_recording_that_is_wrong_is_told_from_a_disturbance() {
     let (records, _) = record();
     let (other, _) = other_key(&records, 1, b'j');
@@ -207,6 +322,7 @@ fn a_recording_that_is_wrong_is_told_from_a_disturbance() {
         plain: other.clone(),
         disturbed: other.clone(),
         opened: 0,
+        passes: u32::MAX / 2,
     };
     let mut perturbation = |machine: &Machine| Perturbation::new(SEED, machine);
     let first = perturbation(&machine());
@@ -238,6 +354,7 @@ fn a_plain_replay_is_compared_with_what_the_recording_holds() {
             plain: log.to_vec(),
             disturbed: log.to_vec(),
             opened: 0,
+            passes: u32::MAX / 2,
         };
         let states = &mut states.iter().cloned();
         let found = explain_recorded(&mut logs, &divergence, states, &mut |_| {});

@@ -81,7 +81,7 @@ struct Window {
     /// The steps of both.
     from: u64,
     to: u64,
-    /// What differs after `hi` slices; not known if the replay breaks off in the last of them.
+    /// What differs after `hi` slices, or where the replay breaks off in the last of them.
     difference: Option<Difference>,
 }
 
@@ -119,10 +119,14 @@ impl<E> Both<E> {
         let result = self.perturbation.run(&mut self.disturbed.replay, budget);
         self.disturbed.replay.machine_mut().take_console();
         self.slices += 1;
+        let to = self.disturbed.at();
         let Ok(exit) = result else {
+            // To where it broke off, before the record that it couldn't apply. If the plain side
+            // can't come there either, a closer look tells.
+            let _ = self.plain.up_to(to.0, &mut |_| {});
+            let _ = self.plain.replay.apply_before(to.1);
             return Ok(Ended::Apart);
         };
-        let to = self.disturbed.at();
         self.plain.catch_up(to).map_err(Stop::of_plain)?;
         let over = match exit {
             ReplayExit::Busy => to.0 >= until,
@@ -186,20 +190,20 @@ impl<E> Search<'_, E> {
             };
             let difference = match ended {
                 _ if both.slices <= first => None,
-                Ended::Apart => None,
-                Ended::Over => both.difference(),
-                Ended::Level if whole => {
+                Ended::Apart | Ended::Over => both.difference(),
+                Ended::Level if whole || both.slices >= last => {
                     next_steps = at.saturating_add(steps);
                     both.difference()
                 }
                 Ended::Level => both.register_difference(),
             };
-            if matches!(ended, Ended::Apart) || difference.is_some() || both.slices >= last {
+            if matches!(ended, Ended::Apart) || difference.is_some() {
                 (window.hi, window.to) = (Some(both.slices), at);
                 window.difference = difference;
                 return Ok(true);
             }
-            if matches!(ended, Ended::Over) {
+            // Where it was to show at the latest, it doesn't.
+            if matches!(ended, Ended::Over) || both.slices >= last {
                 return Ok(false);
             }
             if whole && both.slices >= first {
