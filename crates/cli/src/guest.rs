@@ -1,7 +1,8 @@
 //! From a VM's description to a machine's configuration: reads the files, and says which one
 //! is to blame when they don't go together.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use twinvm_host::disk::{DiskError, DiskFile};
@@ -171,7 +172,7 @@ fn host_memory_bytes() -> Option<u64> {
 pub(crate) fn add_files(mut images: Images, vm: &VmConfig) -> Result<Images, GuestError> {
     for kind in ImageKind::ALL {
         if let Some(path) = file(vm, kind) {
-            images = images.with(kind, read(kind, path, vm.memory_bytes)?);
+            images = read(images, kind, path, vm.memory_bytes)?;
         }
     }
     Ok(images)
@@ -199,7 +200,12 @@ fn file(vm: &VmConfig, kind: ImageKind) -> Option<&Path> {
     }
 }
 
-fn read(what: ImageKind, path: &Path, ram_bytes: u64) -> Result<Vec<u8>, GuestError> {
+fn read(
+    images: Images,
+    what: ImageKind,
+    path: &Path,
+    ram_bytes: u64,
+) -> Result<Images, GuestError> {
     let bad = |why: String| GuestError::File {
         what,
         path: path.to_owned(),
@@ -216,7 +222,10 @@ fn read(what: ImageKind, path: &Path, ram_bytes: u64) -> Result<Vec<u8>, GuestEr
             about.len()
         )));
     }
-    fs::read(path).map_err(|error| bad(error.to_string()))
+    // A file that grows meanwhile is not followed.
+    File::open(path)
+        .and_then(|file| images.read(what, &mut file.take(about.len())))
+        .map_err(|error| bad(error.to_string()))
 }
 
 #[cfg(test)]

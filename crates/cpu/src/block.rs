@@ -7,7 +7,7 @@ use twinvm_mem::{Memory, PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
 /// Most instructions in a block: bounds decode-ahead.
 const MAX_BLOCK_OPS: usize = 48;
 /// Decoded ops kept (16 bytes each) until all are dropped.
-const MAX_OPS: usize = 2 << 20;
+const MAX_OPS: usize = 1 << 19;
 const JUMP_BITS: u32 = 14;
 
 /// A block: where its ops are. Ops of a block never cross a page.

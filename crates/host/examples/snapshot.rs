@@ -97,7 +97,7 @@ fn measure(name: &str, ram_mib: u32, window_mib: u32, stride: u32, snapshots: us
         harts: 1,
         slots: vec![SlotConfig::Rng],
         cmdline: String::new(),
-        images: Images::default().with(ImageKind::Firmware, guest(ram_mib, window_mib, stride)),
+        images: Images::default().with(ImageKind::Firmware, &guest(ram_mib, window_mib, stride)),
         on_reset: OnReset::Exit,
     };
     let power_on = PowerOn {

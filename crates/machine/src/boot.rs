@@ -5,9 +5,10 @@
 //! ROM, which passes on to the firmware as QEMU's `virt` board does: a0 = hart id, a1 = device
 //! tree, a2 = OpenSBI's `struct fw_dynamic_info`.
 
-use crate::config::{ImageKind, MachineConfig, PowerOn};
+use crate::config::{MachineConfig, PowerOn};
 use crate::fdt;
 use crate::harts::{HartStatus, Harts};
+use crate::image::ImageKind;
 use crate::loader::{self, LoadError, LoadPlan};
 use crate::machine::MachineError;
 use twinvm_cpu::Hart;
@@ -50,7 +51,7 @@ impl Boot {
         Ok(Self {
             plan,
             tree,
-            firmware: images.get(ImageKind::Firmware).is_some(),
+            firmware: images.has(ImageKind::Firmware),
         })
     }
 
@@ -82,15 +83,26 @@ impl Boot {
     ) -> Result<(), MachineError> {
         let does_not_fit =
             |_| MachineError::DeviceTree(format!("{} bytes do not fit", self.tree.len()));
-        for segment in &self.plan.segments {
-            let file = config.images.get(segment.image).unwrap_or_default();
-            mem.store(segment.pa, &file[segment.range.clone()])
-                .map_err(does_not_fit)?;
+        for kind in [ImageKind::Firmware, ImageKind::Kernel] {
+            let mut at = 0;
+            for piece in config.images.pieces(kind) {
+                let end = at + piece.len();
+                for segment in self.plan.segments.iter().filter(|s| s.image == kind) {
+                    let (from, to) = (segment.range.start.max(at), segment.range.end.min(end));
+                    if from < to {
+                        let pa = segment.pa + (from - segment.range.start) as u64;
+                        mem.store(pa, &piece[from - at..to - at])
+                            .map_err(does_not_fit)?;
+                    }
+                }
+                at = end;
+            }
         }
-        if let (Some((start, _)), Some(initrd)) =
-            (self.plan.initrd, config.images.get(ImageKind::Initrd))
-        {
-            mem.store(start, initrd).map_err(does_not_fit)?;
+        if let Some((mut at, _)) = self.plan.initrd {
+            for piece in config.images.pieces(ImageKind::Initrd) {
+                mem.store(at, &piece).map_err(does_not_fit)?;
+                at += piece.len() as u64;
+            }
         }
         mem.store(self.plan.fdt_addr, &self.tree)
             .map_err(does_not_fit)
@@ -121,12 +133,12 @@ fn device_tree(
     plan: &LoadPlan,
     rng_seed: Option<[u8; 32]>,
 ) -> Result<Vec<u8>, MachineError> {
-    if let Some(tree) = config.images.get(ImageKind::DeviceTree) {
-        fdt::check_given(tree).map_err(|problem| LoadError::File {
+    if let Some(tree) = config.images.unpack(ImageKind::DeviceTree) {
+        fdt::check_given(&tree).map_err(|problem| LoadError::File {
             image: ImageKind::DeviceTree,
             problem,
         })?;
-        return Ok(tree.to_vec());
+        return Ok(tree);
     }
     fdt::build(&fdt::FdtConfig {
         ram_bytes: config.ram_bytes,

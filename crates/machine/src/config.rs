@@ -1,85 +1,8 @@
 //! What must be equal on both hosts for a guest to run the same on them.
 
 use crate::MACHINE_VERSION;
-use std::fmt;
-use std::sync::Arc;
+use crate::image::{ImageKind, Images};
 use twinvm_devices::SlotConfig;
-
-/// A file that the guest boots from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ImageKind {
-    /// Machine-mode firmware, or any other program for a bare machine.
-    Firmware,
-    /// Linux Image or ELF file.
-    Kernel,
-    /// Initial RAM disk.
-    Initrd,
-    /// A device tree in place of the machine's own.
-    DeviceTree,
-}
-
-impl ImageKind {
-    /// All of them, in the order in which snapshots and configurations name them.
-    pub const ALL: [Self; 4] = [Self::Firmware, Self::Kernel, Self::Initrd, Self::DeviceTree];
-}
-
-impl fmt::Display for ImageKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Firmware => "firmware",
-            Self::Kernel => "kernel",
-            Self::Initrd => "initrd",
-            Self::DeviceTree => "device tree",
-        })
-    }
-}
-
-#[derive(Clone)]
-struct Image {
-    // Not a slice: tens of megabytes would be copied to make one.
-    bytes: Arc<Vec<u8>>,
-    hash: [u8; 32],
-}
-
-/// The files the guest boots from, kept for the machine's whole life because a
-/// reset loads them again.
-#[derive(Clone, Default)]
-pub struct Images([Option<Image>; ImageKind::ALL.len()]);
-
-impl Images {
-    /// A kernel, and an initial RAM disk if there is one.
-    pub fn new(kernel: Vec<u8>, initrd: Option<Vec<u8>>) -> Self {
-        let images = Self::default().with(ImageKind::Kernel, kernel);
-        match initrd {
-            Some(initrd) => images.with(ImageKind::Initrd, initrd),
-            None => images,
-        }
-    }
-
-    /// The same with one file more: takes its contents and hashes them.
-    #[must_use]
-    pub fn with(mut self, kind: ImageKind, bytes: Vec<u8>) -> Self {
-        self.0[kind as usize] = Some(Image {
-            hash: *blake3::hash(&bytes).as_bytes(),
-            bytes: Arc::new(bytes),
-        });
-        self
-    }
-
-    /// The contents of a file, if it was given.
-    pub fn get(&self, kind: ImageKind) -> Option<&[u8]> {
-        self.0[kind as usize]
-            .as_ref()
-            .map(|image| image.bytes.as_slice())
-    }
-
-    fn hash(&self, kind: ImageKind) -> String {
-        match &self.0[kind as usize] {
-            Some(image) => image.hash.iter().map(|b| format!("{b:02x}")).collect(),
-            None => "none".to_owned(),
-        }
-    }
-}
 
 /// What a guest's reset request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

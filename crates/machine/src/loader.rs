@@ -18,8 +18,8 @@ use std::ops::Range;
 
 use twinvm_mem::{PAGE_BYTES, RAM_BASE};
 
-use crate::config::{ImageKind, Images};
 use crate::fdt::MAX_FDT_BYTES;
+use crate::image::{ImageKind, Images};
 
 pub use elf::symbol;
 pub use error::{FileProblem, LoadError};
@@ -85,11 +85,11 @@ struct Program {
 /// # Errors
 /// [`LoadError`], with what to do about it.
 pub fn plan(images: &Images, ram_bytes: u64) -> Result<LoadPlan, LoadError> {
-    let parse = |image: ImageKind, parse: fn(&[u8]) -> Result<Program, FileProblem>| {
+    let parse = |image: ImageKind, parse: fn(&[u8], u64) -> Result<Program, FileProblem>| {
         let wrap = |problem| LoadError::File { image, problem };
         images
-            .get(image)
-            .map(|file| parse(file).map_err(wrap))
+            .len(image)
+            .map(|len| parse_file(images, image, len, parse).map_err(wrap))
             .transpose()
     };
     let firmware = parse(ImageKind::Firmware, kernel::parse_firmware)?;
@@ -109,14 +109,14 @@ pub fn plan(images: &Images, ram_bytes: u64) -> Result<LoadPlan, LoadError> {
         .flat_map(|program| program.segments)
         .collect();
     let space = Space::new(&segments, ram_bytes)?;
-    let initrd_bytes = match images.get(ImageKind::Initrd) {
-        Some([]) => {
+    let initrd_bytes = match images.len(ImageKind::Initrd) {
+        Some(0) => {
             return Err(LoadError::File {
                 image: ImageKind::Initrd,
                 problem: FileProblem::Empty,
             });
         }
-        initrd => initrd.map(|initrd| initrd.len() as u64),
+        initrd => initrd,
     };
     let low = ram_bytes.min(LOW_END - RAM_BASE);
     let places = match space.places(low, initrd_bytes) {
@@ -130,6 +130,21 @@ pub fn plan(images: &Images, ram_bytes: u64) -> Result<LoadPlan, LoadError> {
         initrd: places.initrd,
         fdt_addr: places.fdt,
     })
+}
+
+/// What a program's file asks for. An ELF file is read as a whole; of all others the beginning
+/// is enough.
+fn parse_file(
+    images: &Images,
+    kind: ImageKind,
+    len: u64,
+    parse: fn(&[u8], u64) -> Result<Program, FileProblem>,
+) -> Result<Program, FileProblem> {
+    let head = images.pieces(kind).next().ok_or(FileProblem::Empty)?;
+    if head.starts_with(elf::MAGIC) {
+        return elf::parse(kind, &images.unpack(kind).unwrap_or_default());
+    }
+    parse(&head, len)
 }
 
 fn check_overlap(firmware: &Program, kernel: &Program) -> Result<(), LoadError> {

@@ -1,8 +1,9 @@
 //! The machine: power-on, running, outputs, reset.
 
 use crate::boot::Boot;
-use crate::config::{ImageKind, MachineConfig, OnReset, PowerOn};
+use crate::config::{MachineConfig, OnReset, PowerOn};
 use crate::harts::{Harts, MAX_HARTS};
+use crate::image::ImageKind;
 use crate::loader;
 use crate::output::{Halt, Output, OutputItem};
 use crate::sbi::SbiEffect;
@@ -169,7 +170,7 @@ impl Machine {
     ///
     /// Next hop for what the guest sends: [`Machine::take_output`].
     pub fn run(&mut self, until: u64) -> Exit {
-        let builtin_sbi = self.config.images.get(ImageKind::Firmware).is_none();
+        let builtin_sbi = !self.config.images.has(ImageKind::Firmware);
         loop {
             if self.output.is_some() {
                 return Exit::Output;

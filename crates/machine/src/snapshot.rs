@@ -14,8 +14,9 @@ mod stream;
 pub use stream::SnapshotStream;
 
 use crate::boot::Boot;
-use crate::config::{ImageKind, Images, MachineConfig, OnReset, PowerOn};
+use crate::config::{MachineConfig, OnReset, PowerOn};
 use crate::harts::{Harts, HartsState};
+use crate::image::{ImageKind, Images};
 use crate::machine::{Machine, MachineError};
 use crate::output::Halt;
 use serde::{Deserialize, Serialize};
@@ -147,8 +148,7 @@ impl Machine {
             halted: self.halted,
             hart_states: self.harts.save(),
             board: self.board.save(),
-            images: with_images
-                .then(|| ImageKind::ALL.map(|kind| images.get(kind).map(|i| i.len() as u64))),
+            images: with_images.then(|| ImageKind::ALL.map(|kind| images.len(kind))),
         };
         let head = match postcard::to_stdvec(&head) {
             Ok(bytes) => bytes,
@@ -401,7 +401,7 @@ impl SnapshotHead {
         {
             if let Some(len) = len {
                 let (image, rest) = bytes.split_at(bytes.len().min(len as usize));
-                images = images.with(kind, image.to_vec());
+                images = images.with(kind, image);
                 bytes = rest;
             }
         }

@@ -73,9 +73,9 @@ impl Signature {
             None => (ImageKind::Kernel, vm.kernel.as_ref()),
         };
         let file = file.cloned().unwrap_or_default();
-        let elf = config.images.get(kind).unwrap_or_default();
+        let elf = config.images.unpack(kind).unwrap_or_default();
         let value = |name| {
-            symbol(elf, name).ok_or_else(|| SignatureError::NoSymbol {
+            symbol(&elf, name).ok_or_else(|| SignatureError::NoSymbol {
                 file: file.clone(),
                 symbol: name,
             })

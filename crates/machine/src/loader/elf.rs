@@ -3,7 +3,7 @@
 
 use super::error::FileProblem;
 use super::{MAX_SEGMENTS, Program, Segment, le_u16, le_u32, le_u64};
-use crate::config::ImageKind;
+use crate::image::ImageKind;
 use twinvm_mem::RAM_BASE;
 
 /// How every ELF file starts.

@@ -1,7 +1,7 @@
 //! Why a guest can't be loaded.
 
 use super::MIB;
-use crate::config::ImageKind;
+use crate::image::ImageKind;
 use twinvm_mem::RAM_BASE;
 
 /// Why a guest can't be loaded. Whoever chose the files or the memory size has to act.

@@ -1,35 +1,24 @@
 //! What is in a kernel's or firmware's file: its header, or what it is in place of one.
 
 use super::error::FileProblem;
-use super::{Program, Segment, elf, le_u16, le_u32, le_u64};
-use crate::config::ImageKind;
+use super::{Program, Segment, le_u16, le_u32, le_u64};
+use crate::image::ImageKind;
 use twinvm_mem::RAM_BASE;
 
 /// Linux Images load at a multiple of this (Documentation/arch/riscv/boot.rst).
 const IMAGE_ALIGN: u64 = 2 << 20;
 
-/// Reads the header of a kernel, which is a Linux Image or an ELF file.
-pub(super) fn parse(kernel: &[u8]) -> Result<Program, FileProblem> {
-    if kernel.is_empty() {
-        return Err(FileProblem::Empty);
-    }
-    if kernel.starts_with(elf::MAGIC) {
-        return elf::parse(ImageKind::Kernel, kernel);
-    }
+/// Reads the header of a kernel that is no ELF file: of a Linux Image. `kernel` is the file's
+/// beginning.
+pub(super) fn parse(kernel: &[u8], file_bytes: u64) -> Result<Program, FileProblem> {
     if kernel.get(56..60) == Some(b"RSC\x05") {
-        return parse_image(kernel);
+        return parse_image(kernel, file_bytes);
     }
     Err(not_a_kernel(kernel))
 }
 
-/// Reads firmware: an ELF file, or the bytes for the start of RAM.
-pub(super) fn parse_firmware(file: &[u8]) -> Result<Program, FileProblem> {
-    if file.is_empty() {
-        return Err(FileProblem::Empty);
-    }
-    if file.starts_with(elf::MAGIC) {
-        return elf::parse(ImageKind::Firmware, file);
-    }
+/// Firmware that is no ELF file: the bytes for the start of RAM.
+pub(super) fn parse_firmware(file: &[u8], file_bytes: u64) -> Result<Program, FileProblem> {
     // A reset vector never looks like this.
     if let Some(problem) = compressed(file) {
         return Err(problem);
@@ -37,8 +26,8 @@ pub(super) fn parse_firmware(file: &[u8]) -> Result<Program, FileProblem> {
     let segment = Segment {
         image: ImageKind::Firmware,
         pa: RAM_BASE,
-        range: 0..file.len(),
-        ram_bytes: file.len() as u64,
+        range: 0..file_bytes as usize,
+        ram_bytes: file_bytes,
     };
     Ok(Program {
         entry: RAM_BASE,
@@ -90,8 +79,7 @@ fn not_a_kernel(bytes: &[u8]) -> FileProblem {
 const IMAGE_HEADER_BYTES: usize = 64;
 const IMAGE_BIG_ENDIAN: u64 = 1;
 
-fn parse_image(kernel: &[u8]) -> Result<Program, FileProblem> {
-    let have = kernel.len() as u64;
+fn parse_image(kernel: &[u8], have: u64) -> Result<Program, FileProblem> {
     let need = IMAGE_HEADER_BYTES as u64;
     let short = || FileProblem::Truncated { have, need };
     let text_offset = le_u64(kernel, 8).ok_or_else(short)?;
@@ -121,7 +109,7 @@ fn parse_image(kernel: &[u8]) -> Result<Program, FileProblem> {
     let segment = Segment {
         image: ImageKind::Kernel,
         pa,
-        range: 0..kernel.len(),
+        range: 0..have as usize,
         ram_bytes: image_bytes.max(have),
     };
     Ok(Program {

@@ -2,8 +2,8 @@ use proptest::prelude::*;
 use twinvm_mem::RAM_BASE;
 
 use super::{FileProblem, LoadError, LoadPlan, MAX_SEGMENTS, Segment, symbol};
-use crate::config::{ImageKind, Images};
 use crate::fdt::MAX_FDT_BYTES;
+use crate::image::{ImageKind, Images};
 
 const MIB: u64 = 1 << 20;
 

@@ -1,6 +1,6 @@
 //! A snapshot on its way out: its bytes, one piece after the other, on any thread.
 
-use crate::config::{ImageKind, Images};
+use crate::image::{ImageKind, Images};
 use twinvm_mem::SnapshotReader;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -74,7 +74,7 @@ impl SnapshotStream {
                 Stage::Images => {
                     if let Some(images) = self.images.take() {
                         for kind in ImageKind::ALL {
-                            out.extend_from_slice(images.get(kind).unwrap_or_default());
+                            images.pieces(kind).for_each(|piece| out.extend(piece));
                         }
                     }
                     Stage::Done

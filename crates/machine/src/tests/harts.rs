@@ -446,10 +446,10 @@ fn the_next_timer_is_that_of_any_hart() {
 
 /// Firmware that is these instructions, on three harts.
 pub(crate) fn bare(code: &[u32]) -> MachineConfig {
-    let bytes = code.iter().flat_map(|op| op.to_le_bytes()).collect();
+    let bytes: Vec<u8> = code.iter().flat_map(|op| op.to_le_bytes()).collect();
     MachineConfig {
         harts: 3,
-        images: Images::default().with(ImageKind::Firmware, bytes),
+        images: Images::default().with(ImageKind::Firmware, &bytes),
         ..config(Asm::default())
     }
 }
