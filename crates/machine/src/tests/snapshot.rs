@@ -105,7 +105,7 @@ fn a_snapshot_without_what_a_reset_needs_is_refused() {
     for images in [
         Images::default(),
         Images::new(b"no kernel".to_vec(), None),
-        Images::default().with(ImageKind::Initrd, initrd),
+        Images::default().with(ImageKind::Initrd, &initrd),
     ] {
         m.config.images = images;
         let bytes = m.save(true).unwrap();
