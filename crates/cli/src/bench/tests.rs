@@ -128,7 +128,7 @@ fn the_work_of_record_is_what_its_comments_say() {
             harts: 1,
             slots: Vec::new(),
             cmdline: String::new(),
-            images: Images::default().with(ImageKind::Firmware, program.collect()),
+            images: Images::default().with(ImageKind::Firmware, &program.collect::<Vec<u8>>()),
             on_reset: OnReset::Exit,
         },
         PowerOn {
