@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build test differential demo demo-ci bench image image-debian fmt lint check clean
+.PHONY: help build test differential demo demo-ci bench image fuzz image-debian fmt lint check clean
 
 # The stages of one target follow each other; cargo itself uses all cores.
 .NOTPARALLEL:
@@ -21,6 +21,8 @@ DIFF_ARGS ?=
 BENCH_ARGS ?=
 IMAGE_ARGS ?=
 DEMO_KILLS ?= 6
+FUZZ_TARGET ?= virtqueues
+FUZZ_SECONDS ?= 300
 # Any number does; the demonstration prints it, and the same one repeats the run.
 ifndef DEMO_SEED
 DEMO_SEED := $(shell date +%s)
@@ -69,6 +71,10 @@ image: ## make the redis guest image from Debian packages (target/image/redis)
 image-debian: ## make the debian guest's disk (target/image/debian); as root, IMAGE_ARGS="--ssh-key FILE"
 	@$(STAGE) setup 600 scripts/setup.sh debian
 	@$(STAGE) image-debian 1800 $(TWINVM) image build debian --out target/image/debian --renew $(IMAGE_ARGS)
+
+fuzz: ## one fuzz target; FUZZ_TARGET=virtqueues FUZZ_SECONDS=300 (fuzz/fuzz_targets lists them)
+	@$(STAGE) setup 600 scripts/setup.sh test
+	@scripts/fuzz.sh $(FUZZ_TARGET) $(FUZZ_SECONDS)
 
 fmt: ## format the code
 	$(CARGO) fmt --all

@@ -25,6 +25,7 @@ mod ethernet;
 mod forward;
 mod framing;
 mod gateway;
+mod inside;
 mod listen;
 mod port;
 mod report;
@@ -37,6 +38,8 @@ pub use config::{
 };
 pub use ethernet::{MacAddr, MacAddrError};
 pub use framing::{MAX_FRAME_BYTES, MIN_FRAME_BYTES};
+#[doc(hidden)]
+pub use inside::Inside;
 pub use listen::ListenError;
 pub use report::{BoundAddrs, LanError, LanEvent, LanStats};
 pub use run::{run, run_logged};

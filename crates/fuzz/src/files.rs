@@ -1,0 +1,271 @@
+//! Files that somebody gives to a node: recordings, snapshots, images, the VM's file.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use twinvm_log::{Batch, Body, LogHeader, LogReader, LogWriter, Record};
+use twinvm_machine::{
+    DiskConfig, Exit, ImageKind, Images, Machine, MachineConfig, OnReset, PowerOn, SlotConfig,
+};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::cli::vmtoml::VmConfig;
+use crate::input::Input;
+
+/// Steps that a machine of hostile making is run.
+const STEPS: u64 = 2000;
+const POWER_ON: PowerOn = PowerOn {
+    rng_seed: [1; 32],
+    rtc_base_ns: 1,
+};
+
+/// A batch with right checksums around any payload.
+fn sealed(first_position: u64, count: u16, base: u64, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![twinvm_log::BATCH_VERSION];
+    bytes.extend_from_slice(&first_position.to_le_bytes());
+    bytes.extend_from_slice(&count.to_le_bytes());
+    bytes.extend_from_slice(&base.to_le_bytes());
+    bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    let head = xxh3_64(&bytes) as u32;
+    bytes.extend_from_slice(&head.to_le_bytes());
+    bytes.extend_from_slice(payload);
+    let all = xxh3_64(&bytes);
+    bytes.extend_from_slice(&all.to_le_bytes());
+    bytes
+}
+
+fn is_canonical(batch: &Batch) {
+    for pair in batch.records.windows(2) {
+        assert!(pair[0].icount <= pair[1].icount);
+    }
+    let again = batch.encode().expect("what was decoded can be encoded");
+    assert_eq!(&Batch::decode(again.bytes()).expect("own encoding"), batch);
+}
+
+/// Batches and logs: what is accepted can be written again and reads the same.
+pub fn recording(data: &[u8]) {
+    if let Ok((batch, used)) = Batch::decode_prefix(data) {
+        assert!(used <= data.len());
+        is_canonical(&batch);
+    }
+    let mut input = Input::new(data);
+    let (count, base) = (input.word() % 64, input.quad());
+    let payload = input.rest();
+    let bytes = sealed(0, count, base, payload);
+    if let Ok(batch) = Batch::decode(&bytes) {
+        is_canonical(&batch);
+    }
+
+    // A log: its head and one good batch, what is changed in them, and the batch from above.
+    let mut input = Input::new(data);
+    let header = LogHeader {
+        config: b"config".to_vec(),
+        first_position: 0,
+        snapshot_checksum: 1,
+    };
+    let good = Batch {
+        first_position: 0,
+        records: vec![Record {
+            icount: 5,
+            body: Body::PortRx {
+                device: 1,
+                bytes: b"x".to_vec(),
+            },
+        }],
+    };
+    let mut log = LogWriter::new(Vec::new(), &header).expect("writes to memory");
+    let encoded = good.encode().expect("a good batch");
+    log.append(&encoded).expect("writes to memory");
+    let mut log = log.into_inner();
+    if input.byte() & 1 == 0 {
+        log = input.mutate(log);
+    }
+    log.extend_from_slice(&sealed(1, count, base, payload));
+    if let Ok(reader) = LogReader::new(&log[..]) {
+        for entry in reader {
+            if entry.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+fn config(ram_bytes: u64, images: Images) -> MachineConfig {
+    MachineConfig {
+        ram_bytes,
+        harts: 2,
+        slots: vec![
+            SlotConfig::Net { mac: [2; 6] },
+            SlotConfig::Rng,
+            SlotConfig::Console,
+            SlotConfig::Disk(DiskConfig {
+                sectors: 64,
+                read_only: false,
+                number: 0,
+            }),
+        ],
+        cmdline: "x".to_owned(),
+        images,
+        on_reset: OnReset::Exit,
+    }
+}
+
+/// Lets a machine that nobody vouches for make some steps.
+fn run(machine: &mut Machine) {
+    let until = machine.icount().saturating_add(STEPS);
+    for _ in 0..STEPS {
+        match machine.run(until) {
+            Exit::Output => drop(machine.take_output()),
+            Exit::Reset => {}
+            Exit::Limit | Exit::Idle { .. } | Exit::Halted(_) => break,
+        }
+    }
+    machine.take_output();
+    machine.take_console();
+    machine.digest();
+}
+
+/// The snapshot of a small machine without its checksum.
+fn small_snapshot() -> &'static [u8] {
+    static SNAPSHOT: OnceLock<Vec<u8>> = OnceLock::new();
+    SNAPSHOT.get_or_init(|| {
+        // addi a0, a0, 1; store to the serial port's page; back.
+        let code: Vec<u8> = [0x0015_0513_u32, 0x1000_05b7, 0x00a5_8023, 0xff5f_f06f]
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect();
+        let images = Images::default().with(ImageKind::Firmware, &code);
+        let mut machine = Machine::new(config(4 << 20, images), POWER_ON).expect("a small machine");
+        run(&mut machine);
+        let mut bytes = machine.save(true).expect("a snapshot");
+        bytes.truncate(bytes.len() - 8);
+        bytes
+    })
+}
+
+/// A snapshot with changes and a right checksum: it is refused, or it is a machine that runs and
+/// can be saved and restored to the same.
+pub fn snapshot(data: &[u8]) {
+    let mut input = Input::new(data);
+    let piece = 1 + usize::from(input.word());
+    let mut bytes = input.mutate(small_snapshot().to_vec());
+    let sum = xxh3_64(&bytes);
+    bytes.extend_from_slice(&sum.to_le_bytes());
+    let mut restore = twinvm_machine::Restore::new(None);
+    for part in bytes.chunks(piece) {
+        if restore.push(part).is_err() {
+            return;
+        }
+    }
+    let Ok(mut machine) = restore.finish() else {
+        return;
+    };
+    let saved = machine.save(true).expect("no other snapshot is being read");
+    let mut copy = Machine::restore(&saved, None).expect("own snapshot restores");
+    assert_eq!(copy.digest(), machine.digest());
+    run(&mut machine);
+    run(&mut copy);
+    assert_eq!(copy.digest(), machine.digest());
+}
+
+/// A small program of two segments (System V ABI, ELF-64) with one symbol.
+fn elf() -> Vec<u8> {
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(16, 0);
+    for half in [2u16, 243] {
+        file.extend_from_slice(&half.to_le_bytes());
+    }
+    file.extend_from_slice(&1u32.to_le_bytes());
+    for quad in [0x8000_0000u64, 64, 0] {
+        file.extend_from_slice(&quad.to_le_bytes());
+    }
+    file.extend_from_slice(&0u32.to_le_bytes());
+    for half in [64u16, 56, 2, 64, 0, 0] {
+        file.extend_from_slice(&half.to_le_bytes());
+    }
+    for at in [0x8000_0000u64, 0x8000_1000] {
+        for word in [1u32, 7] {
+            file.extend_from_slice(&word.to_le_bytes());
+        }
+        for quad in [176u64, at, at, 16, 4096, 4096] {
+            file.extend_from_slice(&quad.to_le_bytes());
+        }
+    }
+    file.extend_from_slice(&0x0000_0013_u32.to_le_bytes().repeat(4));
+    file
+}
+
+/// A Linux Image (Documentation/arch/riscv/boot-image-header.rst) of a few instructions.
+fn image() -> Vec<u8> {
+    let mut file = vec![0u8; 80];
+    file[..4].copy_from_slice(&0x0400_006f_u32.to_le_bytes());
+    file[8..16].copy_from_slice(&0x20_0000u64.to_le_bytes());
+    file[16..24].copy_from_slice(&80u64.to_le_bytes());
+    file[0x20..0x24].copy_from_slice(&2u32.to_le_bytes());
+    file[0x30..0x38].copy_from_slice(b"RISCV\0\0\0");
+    file[0x38..0x3c].copy_from_slice(b"RSC\x05");
+    file
+}
+
+/// The device tree of a small machine.
+fn tree() -> &'static [u8] {
+    static TREE: OnceLock<Vec<u8>> = OnceLock::new();
+    TREE.get_or_init(|| {
+        let images = Images::default().with(ImageKind::Kernel, &image());
+        let config = config(16 << 20, images);
+        config.device_tree().expect("a device tree")
+    })
+}
+
+/// Kernels, firmware and device trees: they are refused, or they are what a machine boots from.
+pub fn loader(data: &[u8]) {
+    let mut input = Input::new(data);
+    let choice = input.byte();
+    let base = match choice % 4 {
+        0 => elf(),
+        1 => image(),
+        2 => tree().to_vec(),
+        _ => input.rest().to_vec(),
+    };
+    let file = input.mutate(base);
+    let _ = twinvm_machine::loader::symbol(&file, "begin_signature");
+    let images = Images::default();
+    let images = match choice >> 2 & 3 {
+        0 => images.with(ImageKind::Kernel, &file),
+        1 => images.with(ImageKind::Firmware, &file),
+        2 => images
+            .with(ImageKind::Kernel, &image())
+            .with(ImageKind::DeviceTree, &file),
+        _ => images
+            .with(ImageKind::Kernel, &image())
+            .with(ImageKind::Initrd, &file),
+    };
+    if let Ok(mut machine) = Machine::new(config(16 << 20, images), POWER_ON) {
+        run(&mut machine);
+    }
+}
+
+const VM: &str = "name = \"shop\"\nmemory = \"256M\"\nharts = 2\non_reset = \"exit\"\n\
+console = \"virtio\"\nkernel = \"k\"\narbiter = \"file:a\"\n[[net]]\nmac = \"52:54:00:12:34:ab\"\n\
+backend = \"lan:l\"\n[[disk]]\npath = \"d\"\nreadonly = true\n[[node]]\nname = \"a\"\n\
+channel = \"127.0.0.1:1\"\n[[node]]\nname = \"b\"\nchannel = \"[::1]:2\"\n[protect]\n\
+heartbeat_ms = 20\n";
+
+/// VM.toml: it is refused with an error that can be shown, or its values are in their bounds.
+pub fn vm_toml(data: &[u8]) {
+    let mut input = Input::new(data);
+    let text = match input.byte() % 4 {
+        0 => input.rest().to_vec(),
+        _ => input.mutate(VM.as_bytes().to_vec()),
+    };
+    let text = String::from_utf8_lossy(&text);
+    match VmConfig::parse(Path::new("VM.toml"), &text) {
+        Ok(vm) => {
+            assert!((1..=twinvm_machine::MAX_HARTS).contains(&(vm.harts as usize)));
+            assert!(vm.memory_bytes > 0 && vm.memory_bytes.is_multiple_of(4096));
+            let _ = vm.validate_supported().map_err(|error| error.to_string());
+            let _ = vm.pair("a").map_err(|error| error.to_string());
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
