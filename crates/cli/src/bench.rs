@@ -67,7 +67,7 @@ A bar that is missed is printed as FAIL and is no failure of the command.
 Exit codes:
   0    everything was measured
   2    bad input, or no QEMU
-  125  something didn't run; what was measured before is printed
+  125  something didn't run; everything else was measured and is printed
   130  interrupted")]
 pub(crate) struct BenchArgs {
     /// What to measure
@@ -206,16 +206,22 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
         (What::Clock, |bench| Ok(vec![clock::measure(bench)?])),
         (What::Debian, debian::measure),
     ];
+    // What fails doesn't take the others' measurements away; it is told at the end.
+    let mut outcome = Ok(());
     for (what, measure) in all {
         if args.what != What::All && args.what != what {
             continue;
         }
         match measure(&bench) {
             Ok(sections) => report.sections.extend(sections),
-            Err(error) => return Ok((report, Err(error))),
+            Err(DemoError::Interrupted) => return Ok((report, Err(DemoError::Interrupted))),
+            Err(error) => {
+                say(&format!("{error}"));
+                outcome = outcome.and(Err(error));
+            }
         }
     }
-    Ok((report, Ok(())))
+    Ok((report, outcome))
 }
 
 /// What every measurement needs.

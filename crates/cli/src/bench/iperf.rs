@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
@@ -14,10 +14,15 @@ use super::tap::{KINDS, TAPS, in_turns};
 use super::{Bench, find_program, say};
 use crate::demo::error::DemoError;
 
+/// The table's title.
+pub(crate) const TITLE: &str = "iperf3, both ways, through TAP";
 /// How long one way is measured.
 const SECONDS: u32 = 5;
 /// The client connects, measures and prints.
 const LIMIT: Duration = Duration::from_secs(60);
+/// How often the client is started, and what lies between.
+const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_secs(2);
 /// What the guest's shell shows when it waits for a command.
 const PROMPT: &str = "# ";
 /// Typed at the login: Debian's root has no password on the console.
@@ -36,10 +41,9 @@ pub(crate) fn measure(bench: &Bench) -> Result<Option<Section>, DemoError> {
     let Some(image) = &bench.debian else {
         return Ok(None);
     };
-    let name = "iperf3, both ways, through TAP";
     if find_program("iperf3").is_none() {
         let why = "no iperf3 in PATH: `make bench` installs it";
-        return Ok(Some(Section::skipped("tap", name, why)));
+        return Ok(Some(Section::skipped("tap", TITLE, why)));
     }
     let (mut guests, mut disks) = (Vec::new(), Vec::new());
     for (kind, tap) in KINDS.into_iter().zip(TAPS) {
@@ -77,7 +81,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Option<Section>, DemoError> {
     }
     Ok(Some(Section {
         name: "tap".to_owned(),
-        title: name.to_owned(),
+        title: TITLE.to_owned(),
         rows: vec![qemu, run],
         bars: Vec::new(),
         notes: vec![format!(
@@ -104,7 +108,22 @@ struct Sum {
     bits_per_second: f64,
 }
 
+/// Tries again where the server has not yet done with the client before.
 fn client(bench: &Bench, guest: &Guest, args: &[&str]) -> Result<Sum, DemoError> {
+    let mut tries = 1;
+    loop {
+        match try_client(bench, guest, args) {
+            Err(error @ DemoError::Failed { .. }) if tries < TRIES => {
+                say(&format!("tap        again: {error}"));
+                tries += 1;
+                bench.sleep_until(Instant::now() + PAUSE)?;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn try_client(bench: &Bench, guest: &Guest, args: &[&str]) -> Result<Sum, DemoError> {
     let out = bench.dir.join("iperf3.json");
     if out.exists() {
         fs::remove_file(&out).map_err(DemoError::io(&out))?;

@@ -70,8 +70,15 @@ fn inside(bench: &Bench) -> Result<Vec<Section>, DemoError> {
     for guest in guests {
         guest.finish()?;
     }
-    if let Some(section) = iperf::measure(bench)? {
-        sections.push(section);
+    match iperf::measure(bench) {
+        Ok(section) => sections.extend(section),
+        Err(DemoError::Interrupted) => return Err(DemoError::Interrupted),
+        Err(error) => {
+            say(&format!("tap        iperf3: {error}"));
+            let why = error.to_string();
+            let why = why.lines().next().unwrap_or_default();
+            sections.push(Section::skipped("tap", iperf::TITLE, why));
+        }
     }
     Ok(sections)
 }
