@@ -9,7 +9,7 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use twinvm_log::{LOG_FILE, SNAPSHOT_FILE};
+use twinvm_log::{LOG_FILE, SNAPSHOT_FILE, STATES_FILE};
 
 use super::Bench;
 use super::machine::{cpu_s, peak_rss_bytes};
@@ -189,7 +189,7 @@ impl Files {
 
     /// A recording holds the whole of the guest's RAM.
     fn remove_recording(&self) -> Result<(), DemoError> {
-        for name in [LOG_FILE, SNAPSHOT_FILE] {
+        for name in [LOG_FILE, SNAPSHOT_FILE, STATES_FILE] {
             self.remove(&self.recording().join(name))?;
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use twinvm_log::{LOG_FILE, SNAPSHOT_FILE};
+use twinvm_log::{LOG_FILE, SNAPSHOT_FILE, STATES_FILE};
 
 use super::report::{Row, Section};
 use super::stats::{digits, median_interval};
@@ -201,7 +201,8 @@ impl Files {
 
     /// Removes what a run leaves.
     fn clear(&self) -> Result<(), DemoError> {
-        let recording = [LOG_FILE, SNAPSHOT_FILE].map(|name| self.recording.join(name));
+        let recording =
+            [LOG_FILE, SNAPSHOT_FILE, STATES_FILE].map(|name| self.recording.join(name));
         for path in [&self.log, &self.report].into_iter().chain(&recording) {
             match fs::remove_file(path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
