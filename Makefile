@@ -42,7 +42,7 @@ test: ## every check and every test, from nothing: what CI runs
 	@$(STAGE) build 1200 $(CARGO) build --release --workspace --all-targets $(LOCKED)
 	@$(STAGE) rules 60 $(OUT)/release/xtask check
 	@$(STAGE) lint 900 $(CARGO) clippy --release --workspace --all-targets $(LOCKED) -- -D warnings
-	@$(STAGE) dependencies 600 scripts/cargo-deny.sh
+	@$(STAGE) dependencies 1200 scripts/cargo-deny.sh
 	@$(STAGE) image 300 $(OUT)/release/twinvm image build redis --out target/image/redis --renew
 	@$(STAGE) tests 1200 $(CARGO) test --release --workspace $(LOCKED)
 
@@ -87,7 +87,7 @@ check: ## the project's own rules (cargo xtask check), the format, and the depen
 	@$(STAGE) setup 600 scripts/setup.sh test
 	@$(STAGE) format 60 $(CARGO) fmt --all --check
 	@$(STAGE) rules 300 $(CARGO) xtask check
-	@$(STAGE) dependencies 600 scripts/cargo-deny.sh
+	@$(STAGE) dependencies 1200 scripts/cargo-deny.sh
 
 clean: ## remove everything that was built
 	$(CARGO) clean
