@@ -192,6 +192,8 @@ pub struct Restore {
     rest: Vec<u8>,
     hash: Xxh3,
     received: u64,
+    /// Page records so far.
+    pages: usize,
 }
 
 enum Part {
@@ -213,6 +215,7 @@ impl Restore {
             rest: Vec::new(),
             hash: Xxh3::new(),
             received: 0,
+            pages: 0,
         }
     }
 
@@ -272,6 +275,10 @@ impl Restore {
                     let Some(bytes) = input.get(4..PAGE_RECORD) else {
                         return Ok((Part::Pages(head, mem), 0));
                     };
+                    self.pages += 1;
+                    if self.pages > mem.pages() {
+                        return Err(content("number of pages: more than RAM has".to_owned()));
+                    }
                     if !mem.restore_page(page, bytes) {
                         return Err(content(format!("page number {page}")));
                     }
@@ -313,7 +320,14 @@ impl Restore {
         match &self.config {
             Some(config) => {
                 compare_fields(&config.fields(), &head.fields)?;
-                Ok(config.ram_bytes)
+                // They are received as a whole, so their length must not be the sender's choice.
+                let ours = ImageKind::ALL.map(|kind| config.images.len(kind));
+                match head.images {
+                    Some(theirs) if theirs != ours => {
+                        Err(SnapshotError::Content("length of an image".to_owned()))
+                    }
+                    _ => Ok(config.ram_bytes),
+                }
             }
             None if head.images.is_none() => Err(SnapshotError::NoImages),
             None => {

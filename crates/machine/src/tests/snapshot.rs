@@ -117,6 +117,35 @@ fn a_snapshot_without_what_a_reset_needs_is_refused() {
 }
 
 #[test]
+fn a_sender_does_not_choose_how_much_is_received() {
+    let mut m = machine(counter());
+    m.run(1000);
+    let content = |error: Option<SnapshotError>| match error {
+        Some(SnapshotError::Content(what)) => what,
+        other => panic!("{other:?}"),
+    };
+    // Page records without end.
+    let good = m.save(false).unwrap();
+    let pages = 16 + u32::from_le_bytes(*good[12..].first_chunk().unwrap()) as usize;
+    let mut restore = Restore::new(Some(config(counter())));
+    restore.push(&good[..pages]).unwrap();
+    let record = &good[pages..pages + 4 + 4096];
+    let error = (0..m.mem.pages() + 1).find_map(|_| restore.push(record).err());
+    assert_eq!(content(error), "number of pages: more than RAM has");
+    // A kernel that is said to be longer than ours.
+    let mut bad = m.save(true).unwrap();
+    let head = 16 + u32::from_le_bytes(*bad[12..].first_chunk().unwrap()) as usize;
+    let len = m.config.images.len(ImageKind::Kernel);
+    let tail = postcard::to_stdvec(&Some([None, len, None, None])).unwrap();
+    assert!(bad[..head].ends_with(&tail));
+    let longer = postcard::to_stdvec(&Some([None, len.map(|n| n ^ 1), None, None])).unwrap();
+    bad[head - tail.len()..head].copy_from_slice(&longer);
+    let mut restore = Restore::new(Some(config(counter())));
+    let error = restore.push(&bad[..head]).err();
+    assert_eq!(content(error), "length of an image");
+}
+
+#[test]
 fn whatever_a_hostile_head_says_is_refused_or_runs() {
     let several = MachineConfig {
         harts: 3,
