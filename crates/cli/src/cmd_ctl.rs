@@ -9,7 +9,7 @@ use serde_json::Value;
 use twinvm_host::ctl_socket::{CtlRequest, request, request_with};
 use twinvm_host::store::ctl_path;
 
-use crate::vmtoml::VmConfig;
+use twinvm_config::VmConfig;
 
 /// How long `stop` waits for the VM to be off.
 const STOP_WAIT: Duration = Duration::from_secs(10);

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use crate::guest;
-use crate::vmtoml::{Arbiter, VmConfig};
+use twinvm_config::{Arbiter, VmConfig};
 use twinvm_host::node::{NodeOptions, Wire};
 use twinvm_host::port::PortAddress;
 

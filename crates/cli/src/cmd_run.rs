@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use crossbeam_channel::bounded;
+use twinvm_config::{ConsoleKind, Disk, MEMORY_EXPECTED, OnReset, VmConfig, memory_bytes};
 use twinvm_host::console::{RawTerminal, read_stdin};
 use twinvm_host::disk::DiskFile;
 use twinvm_host::port::{Port, PortError};
@@ -23,7 +24,6 @@ use twinvm_host::time::wall_ns;
 use twinvm_machine::{Machine, PowerOn};
 
 use crate::guest::{blame, first_disk_slot, machine_config, open_disks};
-use crate::vmtoml::{self, ConsoleKind, Disk, OnReset, VmConfig};
 use crate::{BAD_INPUT, FAULT, Outcome};
 use console::Console;
 use disks::Disks;
@@ -272,8 +272,8 @@ fn describe(args: &RunArgs) -> Result<VmConfig, String> {
         vm.cmdline.clone_from(cmdline);
     }
     if let Some(text) = &args.memory {
-        vm.memory_bytes = vmtoml::memory(text)
-            .ok_or_else(|| format!("--memory {text}: expected {}", vmtoml::MEMORY_EXPECTED))?;
+        vm.memory_bytes = memory_bytes(text)
+            .ok_or_else(|| format!("--memory {text}: expected {}", MEMORY_EXPECTED))?;
     }
     if let Some(harts) = args.harts {
         vm.harts = harts;

@@ -5,13 +5,12 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use twinvm_config::{ConsoleKind, Disk, MAX_DEVICES, VmConfig};
 use twinvm_host::disk::{DiskError, DiskFile};
 use twinvm_machine::loader::LoadError;
 use twinvm_machine::{
     DiskConfig, ImageKind, Images, MachineConfig, MachineError, OnReset, SlotConfig,
 };
-
-use crate::vmtoml::{self, ConsoleKind, Disk, VmConfig};
 
 /// A file that is longer, and longer than the guest's memory, is not read: a wrong name must
 /// not cost the host its own.
@@ -117,7 +116,7 @@ pub(crate) fn machine_config(
             "the entropy device and the console",
         ),
     };
-    let most = vmtoml::MAX_DEVICES - own.len();
+    let most = MAX_DEVICES - own.len();
     if vm.nets.len() + disks.len() > most {
         return Err(GuestError::Devices {
             nets: vm.nets.len(),
@@ -143,8 +142,8 @@ pub(crate) fn machine_config(
         cmdline: vm.cmdline.clone(),
         images,
         on_reset: match vm.on_reset {
-            vmtoml::OnReset::Restart => OnReset::Restart,
-            vmtoml::OnReset::Exit => OnReset::Exit,
+            twinvm_config::OnReset::Restart => OnReset::Restart,
+            twinvm_config::OnReset::Exit => OnReset::Exit,
         },
     })
 }

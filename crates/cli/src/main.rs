@@ -11,7 +11,6 @@ mod cmd_replay;
 mod cmd_run;
 mod demo;
 mod guest;
-mod vmtoml;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
+use twinvm_config::VmConfig;
 use twinvm_log::{Batch, Body, LogHeader, LogReader, LogWriter, Record};
 use twinvm_machine::{
     DiskConfig, Exit, ImageKind, Images, Machine, MachineConfig, OnReset, PowerOn, SlotConfig,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::cli::vmtoml::VmConfig;
 use crate::input::Input;
 
 /// Steps that a machine of hostile making is run.

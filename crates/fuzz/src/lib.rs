@@ -8,12 +8,6 @@ mod input;
 mod virtio;
 mod wire;
 
-#[path = "../../cli/src"]
-mod cli {
-    #[allow(dead_code, unused_imports)] // The program uses the rest.
-    pub(crate) mod vmtoml;
-}
-
 pub use files::{loader, recording, snapshot, vm_toml};
 pub use virtio::virtqueues;
 pub use wire::{channel, lan};

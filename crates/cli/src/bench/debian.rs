@@ -10,7 +10,7 @@ use super::netns::tool;
 use super::report::{Row, Section};
 use super::{Bench, say};
 use crate::demo::error::DemoError;
-use crate::vmtoml::{Disk, VmConfig};
+use twinvm_config::{Disk, VmConfig};
 
 /// All services start: half a minute on a quiet host.
 const BOOT_LIMIT: Duration = Duration::from_secs(600);

@@ -9,7 +9,7 @@ use twinvm_machine::{Machine, MachineConfig, OnReset, SlotConfig};
 
 use super::{ConsoleArg, ResetArg, RunArgs};
 use crate::guest::{GuestError, add_files, machine_config};
-use crate::vmtoml::VmConfig;
+use twinvm_config::VmConfig;
 
 /// Why a run can't go on from a snapshot.
 #[derive(Debug, thiserror::Error)]

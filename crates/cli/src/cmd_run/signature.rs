@@ -8,7 +8,7 @@ use std::{fs, io};
 use twinvm_machine::loader::symbol;
 use twinvm_machine::{ImageKind, Machine, MachineConfig, RAM_BASE};
 
-use crate::vmtoml::VmConfig;
+use twinvm_config::VmConfig;
 
 const BEGIN: &str = "begin_signature";
 const END: &str = "end_signature";

@@ -1,5 +1,5 @@
 use super::*;
-use crate::vmtoml::{Arbiter, VmConfig};
+use twinvm_config::{Arbiter, VmConfig};
 use twinvm_host::port::PortAddress;
 
 fn files(dir: &Path) -> Files {

@@ -5,41 +5,41 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{Problem, VmTomlError};
-use super::values;
+use crate::error::{Problem, VmTomlError};
+use crate::values;
 
 /// The most changed letters at which a key still counts as a slip of another.
 const MAX_SLIPS: usize = 3;
 
 /// A file and its text.
-pub(super) struct Document<'t> {
+pub(crate) struct Document<'t> {
     file: &'t Path,
     text: &'t str,
 }
 
 /// A value and its line.
 #[derive(Debug)]
-pub(super) struct At<T> {
-    pub(super) line: usize,
-    pub(super) value: T,
+pub(crate) struct At<T> {
+    pub(crate) line: usize,
+    pub(crate) value: T,
 }
 
 /// One table, whose keys are all known.
-pub(super) struct Table<'a, 't> {
+pub(crate) struct Table<'a, 't> {
     document: &'a Document<'t>,
     table: &'a DeTable<'t>,
     /// The table as the file writes it, such as `[[net]]`; empty at the top.
     name: String,
     /// The line of its heading.
-    pub(super) line: usize,
+    pub(crate) line: usize,
 }
 
 impl<'t> Document<'t> {
-    pub(super) fn new(file: &'t Path, text: &'t str) -> Self {
+    pub(crate) fn new(file: &'t Path, text: &'t str) -> Self {
         Self { file, text }
     }
 
-    pub(super) fn syntax(&self) -> Result<Spanned<DeTable<'t>>, VmTomlError> {
+    pub(crate) fn syntax(&self) -> Result<Spanned<DeTable<'t>>, VmTomlError> {
         DeTable::parse(self.text).map_err(|error| VmTomlError {
             file: self.file.to_path_buf(),
             line: error.span().map(|span| self.line(span.start)),
@@ -60,7 +60,7 @@ impl<'t> Document<'t> {
         }
     }
 
-    pub(super) fn root<'a>(
+    pub(crate) fn root<'a>(
         &'a self,
         parsed: &'a Spanned<DeTable<'t>>,
         known: &[&str],
@@ -69,7 +69,7 @@ impl<'t> Document<'t> {
     }
 
     /// The table `[key]`, if it is there.
-    pub(super) fn table<'a>(
+    pub(crate) fn table<'a>(
         &'a self,
         parent: &Table<'a, 't>,
         key: &'static str,
@@ -87,7 +87,7 @@ impl<'t> Document<'t> {
     }
 
     /// The tables `[[key]]`, in order.
-    pub(super) fn tables<'a>(
+    pub(crate) fn tables<'a>(
         &'a self,
         parent: &Table<'a, 't>,
         key: &'static str,
@@ -149,7 +149,7 @@ impl<'t> Document<'t> {
 }
 
 impl<'a, 't> Table<'a, 't> {
-    pub(super) fn string(&self, key: &'static str) -> Result<Option<At<&'a str>>, VmTomlError> {
+    pub(crate) fn string(&self, key: &'static str) -> Result<Option<At<&'a str>>, VmTomlError> {
         let table: &'a DeTable<'t> = self.table;
         let Some(found) = table.get(key) else {
             return Ok(None);
@@ -164,7 +164,7 @@ impl<'a, 't> Table<'a, 't> {
     }
 
     /// One of a few words; the first of them if there is none.
-    pub(super) fn choice<T: Copy, const N: usize>(
+    pub(crate) fn choice<T: Copy, const N: usize>(
         &self,
         key: &'static str,
         choices: [(&str, T); N],
@@ -181,7 +181,7 @@ impl<'a, 't> Table<'a, 't> {
         }
     }
 
-    pub(super) fn boolean(&self, key: &'static str) -> Result<Option<bool>, VmTomlError> {
+    pub(crate) fn boolean(&self, key: &'static str) -> Result<Option<bool>, VmTomlError> {
         match self.table.get(key) {
             None => Ok(None),
             Some(found) => match found.get_ref() {
@@ -192,7 +192,7 @@ impl<'a, 't> Table<'a, 't> {
     }
 
     /// A string that can be part of a path.
-    pub(super) fn name(&self, key: &'static str) -> Result<Option<At<&'a str>>, VmTomlError> {
+    pub(crate) fn name(&self, key: &'static str) -> Result<Option<At<&'a str>>, VmTomlError> {
         let Some(text) = self.string(key)? else {
             return Ok(None);
         };
@@ -204,7 +204,7 @@ impl<'a, 't> Table<'a, 't> {
     }
 
     /// A path, relative to the file's directory.
-    pub(super) fn path(&self, key: &'static str) -> Result<Option<At<PathBuf>>, VmTomlError> {
+    pub(crate) fn path(&self, key: &'static str) -> Result<Option<At<PathBuf>>, VmTomlError> {
         let Some(text) = self.string(key)? else {
             return Ok(None);
         };
@@ -217,7 +217,7 @@ impl<'a, 't> Table<'a, 't> {
         }))
     }
 
-    pub(super) fn relative(&self, path: &str) -> PathBuf {
+    pub(crate) fn relative(&self, path: &str) -> PathBuf {
         self.document
             .file
             .parent()
@@ -225,7 +225,7 @@ impl<'a, 't> Table<'a, 't> {
             .join(path)
     }
 
-    pub(super) fn integer(
+    pub(crate) fn integer(
         &self,
         key: &'static str,
         min: u64,
@@ -245,14 +245,14 @@ impl<'a, 't> Table<'a, 't> {
     }
 
     /// A size of memory: a string such as `"256M"`, or bytes.
-    pub(super) fn memory(&self, key: &'static str) -> Result<Option<u64>, VmTomlError> {
+    pub(crate) fn memory(&self, key: &'static str) -> Result<Option<u64>, VmTomlError> {
         let Some(found) = self.table.get(key) else {
             return Ok(None);
         };
         let line = self.line_at(found);
         let expected = values::MEMORY_EXPECTED;
         match found.get_ref() {
-            DeValue::String(text) => values::memory(text)
+            DeValue::String(text) => values::memory_bytes(text)
                 .map(Some)
                 .ok_or_else(|| self.value_at(line, key, text, expected)),
             DeValue::Integer(integer) => u64::from_str_radix(integer.as_str(), integer.radix())
@@ -264,7 +264,7 @@ impl<'a, 't> Table<'a, 't> {
         }
     }
 
-    pub(super) fn line_of(&self, key: &str) -> Option<usize> {
+    pub(crate) fn line_of(&self, key: &str) -> Option<usize> {
         self.table.get(key).map(|found| self.line_at(found))
     }
 
@@ -272,7 +272,7 @@ impl<'a, 't> Table<'a, 't> {
         self.document.line(found.span().start)
     }
 
-    pub(super) fn missing(&self, key: &'static str) -> VmTomlError {
+    pub(crate) fn missing(&self, key: &'static str) -> VmTomlError {
         let line = (!self.name.is_empty()).then_some(self.line);
         self.document.error(
             line,
@@ -283,11 +283,11 @@ impl<'a, 't> Table<'a, 't> {
         )
     }
 
-    pub(super) fn conflict(&self, line: Option<usize>, problem: String) -> VmTomlError {
+    pub(crate) fn conflict(&self, line: Option<usize>, problem: String) -> VmTomlError {
         self.document.error(line, Problem::Conflict(problem))
     }
 
-    pub(super) fn value_at(
+    pub(crate) fn value_at(
         &self,
         line: usize,
         key: &'static str,

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 /// A problem and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct VmTomlError {
+pub struct VmTomlError {
     /// The file.
-    pub(crate) file: PathBuf,
+    pub file: PathBuf,
     /// The line, from 1; `None` if the problem is in none.
-    pub(crate) line: Option<usize>,
+    pub line: Option<usize>,
     /// The problem.
-    pub(crate) problem: Problem,
+    pub problem: Problem,
 }
 
 impl fmt::Display for VmTomlError {
@@ -28,7 +28,7 @@ impl std::error::Error for VmTomlError {}
 
 /// What is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Problem {
+pub enum Problem {
     /// The file can't be read.
     #[error("cannot read the file: {0}")]
     Unreadable(String),

@@ -11,7 +11,7 @@ const MAX_INTERFACE_BYTES: usize = 15;
 
 /// The address of a network card: unicast and not all zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct MacAddr(pub(crate) [u8; 6]);
+pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {
     /// Parses six pairs of hexadecimal digits with colons between them.
@@ -39,11 +39,11 @@ impl fmt::Display for MacAddr {
 
 /// A host and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Channel {
+pub struct Channel {
     /// A host name or an address; IPv6 without its brackets.
-    pub(crate) host: String,
+    pub host: String,
     /// The TCP port, not 0.
-    pub(crate) port: u16,
+    pub port: u16,
 }
 
 impl Channel {
@@ -99,7 +99,7 @@ pub(crate) fn is_interface(text: &str) -> bool {
 }
 
 /// Bytes in a size such as `256M`: digits, then K, M or G for powers of 1024.
-pub(crate) fn size(text: &str) -> Option<u64> {
+fn size(text: &str) -> Option<u64> {
     let (digits, shift) = match text.as_bytes().last()? {
         b'K' => (&text[..text.len() - 1], 10),
         b'M' => (&text[..text.len() - 1], 20),
@@ -116,14 +116,14 @@ const PAGE_BYTES: u64 = 4096;
 const MIN_MEMORY_BYTES: u64 = 1 << 20;
 const MAX_MEMORY_BYTES: u64 = 64 << 30;
 /// What a memory size may be, in words.
-pub(crate) const MEMORY_EXPECTED: &str = "whole pages of 4096 bytes, from \"1M\" to \"64G\"";
+pub const MEMORY_EXPECTED: &str = "whole pages of 4096 bytes, from \"1M\" to \"64G\"";
 
 /// Whether a VM can have this much memory.
 pub(crate) fn is_memory(bytes: u64) -> bool {
     (MIN_MEMORY_BYTES..=MAX_MEMORY_BYTES).contains(&bytes) && bytes.is_multiple_of(PAGE_BYTES)
 }
 
-/// Bytes of memory in a size such as `256M`.
-pub(crate) fn memory(text: &str) -> Option<u64> {
+/// Bytes of memory in a size such as `256M`; `None` if a VM can't have that much.
+pub fn memory_bytes(text: &str) -> Option<u64> {
     size(text).filter(|bytes| is_memory(*bytes))
 }

@@ -16,16 +16,17 @@ use std::path::{Path, PathBuf};
 use twinvm_host::port::PortAddress;
 use twinvm_machine::MAX_HARTS;
 
-pub(crate) use error::{Problem, VmTomlError};
 use table::{Document, Table};
-pub(crate) use values::{Channel, MEMORY_EXPECTED, MacAddr, memory};
+
+pub use error::{Problem, VmTomlError};
+pub use values::{Channel, MEMORY_EXPECTED, MacAddr, memory_bytes};
 
 /// The longest file that is read: thousands of lines more than any VM needs.
-pub(crate) const MAX_FILE_BYTES: usize = 1 << 20;
+const MAX_FILE_BYTES: usize = 1 << 20;
 /// Slots for network cards and disks on the board.
-pub(crate) const MAX_DEVICES: usize = 8;
+pub const MAX_DEVICES: usize = 8;
 /// Memory of a VM that doesn't say how much.
-pub(crate) const DEFAULT_MEMORY_BYTES: u64 = 512 << 20;
+const DEFAULT_MEMORY_BYTES: u64 = 512 << 20;
 
 const ROOT_KEYS: &[&str] = &[
     "name",
@@ -56,39 +57,39 @@ const MAX_COLD_DELAY_MS: u64 = 30 * 24 * 3_600_000;
 
 /// A whole VM.toml.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct VmConfig {
+pub struct VmConfig {
     /// The VM's name; a label, and part of paths.
-    pub(crate) name: String,
+    pub name: String,
     /// Size of RAM in bytes, whole pages.
-    pub(crate) memory_bytes: u64,
+    pub memory_bytes: u64,
     /// Number of harts.
-    pub(crate) harts: u32,
+    pub harts: u32,
     /// What a guest's reset does.
-    pub(crate) on_reset: OnReset,
+    pub on_reset: OnReset,
     /// Where nodes keep their state.
-    pub(crate) state_dir: PathBuf,
+    pub state_dir: PathBuf,
     /// Linux Image or ELF file.
-    pub(crate) kernel: Option<PathBuf>,
+    pub kernel: Option<PathBuf>,
     /// Initial RAM disk.
-    pub(crate) initrd: Option<PathBuf>,
+    pub initrd: Option<PathBuf>,
     /// Command line of the kernel.
-    pub(crate) cmdline: String,
+    pub cmdline: String,
     /// Machine-mode firmware in place of the built-in SBI, or a program for a bare machine.
-    pub(crate) firmware: Option<PathBuf>,
+    pub firmware: Option<PathBuf>,
     /// A device tree in place of the machine's own.
-    pub(crate) dtb: Option<PathBuf>,
+    pub dtb: Option<PathBuf>,
     /// Where the terminal's keys go.
-    pub(crate) console: ConsoleKind,
+    pub console: ConsoleKind,
     /// Who decides which node is live.
-    pub(crate) arbiter: Option<Arbiter>,
+    pub arbiter: Option<Arbiter>,
     /// Network cards, in the order of their slots.
-    pub(crate) nets: Vec<Net>,
+    pub nets: Vec<Net>,
     /// Disks, in the order of their slots.
-    pub(crate) disks: Vec<Disk>,
+    pub disks: Vec<Disk>,
     /// The two nodes; none in a file for `twinvm run` alone.
-    pub(crate) nodes: Vec<Node>,
+    pub nodes: Vec<Node>,
     /// Limits of the protocol.
-    pub(crate) protect: Protect,
+    pub protect: Protect,
     file: PathBuf,
     unsupported: Vec<(usize, String)>,
     /// The line of the first disk.
@@ -97,7 +98,7 @@ pub(crate) struct VmConfig {
 
 /// What a guest's reset does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OnReset {
+pub enum OnReset {
     /// The machine starts again.
     Restart,
     /// The VM ends.
@@ -106,7 +107,7 @@ pub(crate) enum OnReset {
 
 /// Which of the guest's consoles gets the terminal's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ConsoleKind {
+pub enum ConsoleKind {
     /// The serial port.
     Uart,
     /// A virtio console, which is on the board only then.
@@ -115,7 +116,7 @@ pub(crate) enum ConsoleKind {
 
 /// Where the record is kept that says who is live.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Arbiter {
+pub enum Arbiter {
     /// A directory on storage that both hosts see.
     File(PathBuf),
     /// twinvm's own server, `host:port`.
@@ -126,16 +127,16 @@ pub(crate) enum Arbiter {
 
 /// A network card.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Net {
+pub struct Net {
     /// Its address, the same on both nodes.
-    pub(crate) mac: MacAddr,
+    pub mac: MacAddr,
     /// What it is plugged into.
-    pub(crate) backend: PortAddress,
+    pub backend: PortAddress,
 }
 
 /// A disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Disk {
+pub enum Disk {
     /// A file of each node's own.
     File {
         /// The file.
@@ -149,28 +150,28 @@ pub(crate) enum Disk {
 
 /// One of the two nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Node {
+pub struct Node {
     /// A label for `--name`.
-    pub(crate) name: String,
+    pub name: String,
     /// Where this node listens for the other.
-    pub(crate) channel: Channel,
+    pub channel: Channel,
     /// This node's TAP interface in place of the first network card's.
-    pub(crate) tap: Option<String>,
+    pub tap: Option<String>,
     /// This node's disk file in place of the first disk's.
-    pub(crate) path: Option<PathBuf>,
+    pub path: Option<PathBuf>,
 }
 
 /// Limits of the protocol, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Protect {
+pub struct Protect {
     /// Time between heartbeats.
-    pub(crate) heartbeat_ms: u64,
+    pub heartbeat_ms: u64,
     /// Silence after which the other node is suspected.
-    pub(crate) suspect_ms: u64,
+    pub suspect_ms: u64,
     /// How long a backup may have records and execute none.
-    pub(crate) stall_ms: u64,
+    pub stall_ms: u64,
     /// How long a cold start waits for an unreachable peer; `None` is for ever.
-    pub(crate) cold_delay_ms: Option<u64>,
+    pub cold_delay_ms: Option<u64>,
 }
 
 impl Default for Protect {
@@ -189,7 +190,7 @@ impl VmConfig {
     ///
     /// # Errors
     /// [`VmTomlError`], for a file that can't be read too.
-    pub(crate) fn load(path: &Path) -> Result<Self, VmTomlError> {
+    pub fn load(path: &Path) -> Result<Self, VmTomlError> {
         let unreadable = |what: String| VmTomlError {
             file: path.to_path_buf(),
             line: None,
@@ -211,7 +212,7 @@ impl VmConfig {
     ///
     /// # Errors
     /// [`VmTomlError`], at the first thing that is wrong.
-    pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, VmTomlError> {
+    pub fn parse(path: &Path, text: &str) -> Result<Self, VmTomlError> {
         let document = Document::new(path, text);
         let parsed = document.syntax()?;
         let root = document.root(&parsed, ROOT_KEYS)?;
@@ -232,7 +233,8 @@ impl VmConfig {
             [("uart", ConsoleKind::Uart), ("virtio", ConsoleKind::Virtio)],
         )?;
         let nets = parse_nets(&document, &root)?;
-        let disks = parse_disks(&document, &root, &mut unsupported)?;
+        let disk_tables = document.tables(&root, "disk", DISK_KEYS)?;
+        let disks = parse_disks(&disk_tables, &mut unsupported)?;
         if nets.len() + disks.len() > MAX_DEVICES {
             let problem = format!(
                 "{} network cards and {} disks, the board has {MAX_DEVICES} slots",
@@ -265,10 +267,7 @@ impl VmConfig {
             protect: parse_protect(&document, &root)?,
             file: path.to_path_buf(),
             unsupported,
-            disk_line: document
-                .tables(&root, "disk", DISK_KEYS)?
-                .first()
-                .map(|disk| disk.line),
+            disk_line: disk_tables.first().map(|disk| disk.line),
         })
     }
 
@@ -276,7 +275,7 @@ impl VmConfig {
     ///
     /// # Errors
     /// [`Problem::Unsupported`] with the line of the first thing it can't.
-    pub(crate) fn validate_supported(&self) -> Result<(), VmTomlError> {
+    pub fn validate_supported(&self) -> Result<(), VmTomlError> {
         match self.unsupported.iter().min_by_key(|(line, _)| *line) {
             None => Ok(()),
             Some((line, what)) => Err(VmTomlError {
@@ -292,7 +291,7 @@ impl VmConfig {
     ///
     /// # Errors
     /// [`VmTomlError`] without a line: something is missing.
-    pub(crate) fn pair(&self, name: &str) -> Result<(&Node, &Node), VmTomlError> {
+    pub fn pair(&self, name: &str) -> Result<(&Node, &Node), VmTomlError> {
         let lacking = |what: String| VmTomlError {
             file: self.file.clone(),
             line: None,
@@ -386,12 +385,11 @@ fn parse_nets(document: &Document<'_>, root: &Table<'_, '_>) -> Result<Vec<Net>,
 }
 
 fn parse_disks(
-    document: &Document<'_>,
-    root: &Table<'_, '_>,
+    tables: &[Table<'_, '_>],
     unsupported: &mut Vec<(usize, String)>,
 ) -> Result<Vec<Disk>, VmTomlError> {
     let mut disks = Vec::new();
-    for table in document.tables(root, "disk", DISK_KEYS)? {
+    for table in tables {
         let read_only = table.boolean("readonly")?.unwrap_or(false);
         disks.push(match (table.path("path")?, table.string("nbd")?) {
             (Some(path), None) => Disk::File {
