@@ -194,30 +194,24 @@ impl VirtioBlk {
         })
     }
 
-    /// Takes what the guest offers while there is room, and issues what may be; says whether
-    /// buffers were given back.
-    fn take(&mut self, queue: &mut Virtqueue, mem: &mut Memory) -> Result<bool, RingError> {
+    /// Takes what the guest offers while there is room, and issues what may be. What is answered
+    /// at once is not published.
+    fn take(&mut self, queue: &mut Virtqueue, mem: &mut Memory) -> Result<(), RingError> {
         let taken = self.take_from_ring(queue, mem);
         self.issue();
         taken
     }
 
-    fn take_from_ring(
-        &mut self,
-        queue: &mut Virtqueue,
-        mem: &mut Memory,
-    ) -> Result<bool, RingError> {
+    fn take_from_ring(&mut self, queue: &mut Virtqueue, mem: &mut Memory) -> Result<(), RingError> {
         // A driver that can't flush needs every write stable when it is done (section 5.2.6.2).
         let durable = queue.features() & FEATURE_FLUSH == 0;
         let mut chain = Chain::default();
-        let mut used = false;
         for _ in 0..queue.available(mem)? {
             queue.peek(mem, &mut chain)?;
             match request::parse(&self.config, durable, mem, &chain)? {
                 Parsed::Answer { status, data } => {
                     queue.take(mem, &mut chain)?;
                     finish(queue, mem, &chain.hold(), status, &data)?;
-                    used = true;
                 }
                 Parsed::Work { op, offset, bytes } => {
                     let mut held = Held {
@@ -240,7 +234,7 @@ impl VirtioBlk {
                 }
             }
         }
-        Ok(used)
+        Ok(())
     }
 
     fn has_room(&self, request: &Held) -> bool {
@@ -347,9 +341,10 @@ impl VirtioDevice for VirtioBlk {
         mem: &mut Memory,
         _out: DeviceOut<'_>,
     ) -> Result<bool, RingError> {
-        if queue != REQUESTS || !self.take(&mut queues[REQUESTS], mem)? {
+        if queue != REQUESTS {
             return Ok(false);
         }
+        self.take(&mut queues[REQUESTS], mem)?;
         queues[REQUESTS].publish(mem)
     }
 
@@ -383,12 +378,8 @@ impl VirtioMmio<VirtioBlk> {
                 finish(queue, mem, chain, status, data)?;
             }
             // There is room now.
-            let taken = device.take(queue, mem)?;
-            if done.chain.is_some() || taken {
-                queue.publish(mem)
-            } else {
-                Ok(false)
-            }
+            device.take(queue, mem)?;
+            queue.publish(mem)
         });
         Ok(())
     }

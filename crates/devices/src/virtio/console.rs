@@ -49,7 +49,6 @@ impl VirtioConsole {
     /// Hands waiting input to the guest while it has buffers. Its notifications for new ones are
     /// wanted only while input waits.
     fn deliver(&mut self, rx: &mut Virtqueue, mem: &mut Memory) -> Result<bool, RingError> {
-        let mut used = false;
         if !self.waiting.is_empty() {
             let mut chain = Chain::default();
             for _ in 0..rx.available(mem)? {
@@ -57,7 +56,6 @@ impl VirtioConsole {
                 let written = chain.write(mem, self.waiting.make_contiguous())?;
                 rx.give_back(mem, &chain, written as u32)?;
                 self.waiting.drain(..written);
-                used = true;
                 if self.waiting.is_empty() {
                     break;
                 }
@@ -68,7 +66,7 @@ impl VirtioConsole {
         } else {
             rx.watch(mem)?;
         }
-        if used { rx.publish(mem) } else { Ok(false) }
+        rx.publish(mem)
     }
 }
 

@@ -367,12 +367,8 @@ pub(super) fn serve_all(
     mem: &mut Memory,
     mut serve: impl FnMut(&mut Memory, &Chain) -> Result<u32, RingError>,
 ) -> Result<bool, RingError> {
-    let available = queue.available(mem)?;
-    if available == 0 {
-        return Ok(false);
-    }
     let mut chain = Chain::default();
-    for _ in 0..available {
+    for _ in 0..queue.available(mem)? {
         queue.take(mem, &mut chain)?;
         let written = serve(mem, &chain)?;
         queue.give_back(mem, &chain, written)?;

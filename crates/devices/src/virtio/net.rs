@@ -100,16 +100,12 @@ impl VirtioNet {
     /// Hands waiting packets to the guest while it has buffers. Its notifications for new ones are
     /// wanted only while packets wait.
     fn deliver(&mut self, rx: &mut Virtqueue, mem: &mut Memory) -> Result<bool, RingError> {
-        let mut used = false;
         if !self.waiting.is_empty() {
             let mut available = rx.available(mem)?;
             let mut chains = Vec::new();
             while let Some(packet) = self.waiting.front_mut() {
                 match place(rx, mem, available, packet, &mut chains)? {
-                    Placed::InBuffers(count) => {
-                        available -= count;
-                        used = true;
-                    }
+                    Placed::InBuffers(count) => available -= count,
                     Placed::Dropped => {}
                     Placed::Waits => break,
                 }
@@ -122,7 +118,7 @@ impl VirtioNet {
         } else {
             rx.watch(mem)?;
         }
-        if used { rx.publish(mem) } else { Ok(false) }
+        rx.publish(mem)
     }
 }
 

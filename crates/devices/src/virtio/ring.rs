@@ -442,11 +442,14 @@ impl Virtqueue {
         Ok(())
     }
 
-    /// Shows the guest all buffers given back; says whether the guest wants an interrupt for
-    /// them: by its flag, or, with event indexes, if the entry that it waits for is among those
-    /// shown now (`vring_need_event` of section 2.7.7).
+    /// Shows the guest all buffers given back, if there are any; says whether the guest wants an
+    /// interrupt for them: by its flag, or, with event indexes, if the entry that it waits for is
+    /// among those shown now (`vring_need_event` of section 2.7.7).
     pub fn publish(&mut self, mem: &mut Memory) -> Result<bool, RingError> {
         let shown = self.next_used.wrapping_sub(self.published);
+        if shown == 0 {
+            return Ok(false);
+        }
         self.published = self.next_used;
         mem.store_u16(self.device.wrapping_add(2), self.next_used)?;
         if self.event_idx() {

@@ -45,7 +45,6 @@ impl VirtioRng {
     fn look(&mut self, queue: &mut Virtqueue, mem: &mut Memory) -> Result<bool, RingError> {
         self.wanted = 0;
         let mut chain = Chain::default();
-        let mut used = false;
         for _ in 0..queue.available(mem)? {
             queue.peek(mem, &mut chain)?;
             let room = chain.writable_bytes();
@@ -55,9 +54,8 @@ impl VirtioRng {
             }
             queue.take(mem, &mut chain)?;
             queue.give_back(mem, &chain, 0)?;
-            used = true;
         }
-        if used { queue.publish(mem) } else { Ok(false) }
+        queue.publish(mem)
     }
 
     /// Fills the oldest request and looks for the next.
@@ -67,16 +65,14 @@ impl VirtioRng {
         mem: &mut Memory,
         bytes: &[u8],
     ) -> Result<bool, RingError> {
-        let mut interrupt = false;
         if queue.available(mem)? > 0 {
             let mut chain = Chain::default();
             queue.take(mem, &mut chain)?;
             let written = chain.write(mem, &bytes[..bytes.len().min(MAX_REQUEST_BYTES)])?;
             queue.give_back(mem, &chain, written as u32)?;
-            interrupt = queue.publish(mem)?;
         }
-        let more = self.look(queue, mem)?;
-        Ok(interrupt || more)
+        let interrupt = queue.publish(mem)?;
+        Ok(self.look(queue, mem)? || interrupt)
     }
 }
 

@@ -295,6 +295,18 @@ fn a_hostile_restored_queue_fails_at_use() {
     assert!(queue.unwatch(&mut mem).is_err());
 }
 
+#[test]
+fn where_nothing_is_given_back_nothing_is_shown() {
+    let mut bench = net();
+    // What the guest wrote over the used index stays there.
+    bench.mem.store_u16(used_ring(TX) + 2, 77).unwrap();
+    for queue in 0..2 {
+        bench.notify(queue);
+    }
+    assert_eq!(bench.mem.load_u16(used_ring(TX) + 2), Ok(77));
+    assert!(!bench.device.irq_level());
+}
+
 /// A card whose rings have event indexes.
 fn with_events() -> Bench<VirtioNet> {
     let mut bench = Bench::new(VirtioNet::new([2; 6]));
