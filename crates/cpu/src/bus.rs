@@ -25,13 +25,7 @@ pub struct Lines {
 /// step; `mtime` is virtual time as of the step before it.
 pub trait Bus {
     /// Reads `size` (1, 2, 4 or 8) bytes at a physical address outside RAM.
-    fn read(
-        &mut self,
-        mem: &mut Memory,
-        pa: u64,
-        size: usize,
-        mtime: u64,
-    ) -> Result<u64, AccessFault>;
+    fn read(&mut self, pa: u64, size: usize, mtime: u64) -> Result<u64, AccessFault>;
 
     /// Writes `size` (1, 2, 4 or 8) bytes at a physical address outside RAM.
     fn write(

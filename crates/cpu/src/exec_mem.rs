@@ -75,7 +75,7 @@ impl Core {
         }
         let mtime = env.clock.mtime(env.icount + steps as u64);
         self.touched_bus = true;
-        env.bus.read(env.mem, pa, size, mtime).map_err(|_| bad)
+        env.bus.read(pa, size, mtime).map_err(|_| bad)
     }
 
     /// A store that the fast path refused.

@@ -1,8 +1,8 @@
 //! The board: all devices, their address map and their interrupt lines.
 //!
 //! The machine calls [`Board::read`] and [`Board::write`] inside the hart's access step, and the
-//! `receive_frame`, `push_console_input`, `push_port_input`, `complete_entropy`, `complete_disk` and `update_time` calls for records
-//! and deadlines. After each of them it takes what [`Board::has_outputs`] announces and looks at
+//! `receive_…`, `push_…`, `complete_…` and `update_time` calls for records and deadlines. After
+//! each of them it takes what [`Board::has_outputs`] announces and looks at
 //! [`Board::interrupt_lines`].
 
 use serde::{Deserialize, Serialize};
@@ -10,10 +10,7 @@ use twinvm_mem::Memory;
 
 use crate::access::read_le;
 use crate::persist::{Persist, StateError, consistent, length};
-use crate::virtio::{
-    DiskDoneError, DiskRequest, NetOffloads, VirtioBlk, VirtioConsole, VirtioMmio, VirtioNet,
-    VirtioRng,
-};
+use crate::virtio::{DiskDoneError, DiskRequest, NetOffloads};
 use crate::{
     AccessFault, Clint, ClintState, DeviceOutput, Finisher, FinisherRequest, FinisherState,
     MAX_HARTS, Now, Outbox, Plic, PlicState, Rtc, RtcState, Uart16550, UartState,
@@ -167,13 +164,7 @@ impl Board {
     ///
     /// # Errors
     /// A hole, a misaligned address or a size that the register doesn't take, as in QEMU.
-    pub fn read(
-        &mut self,
-        _mem: &mut Memory,
-        pa: u64,
-        size: usize,
-        now: Now,
-    ) -> Result<u64, AccessFault> {
+    pub fn read(&mut self, pa: u64, size: usize, now: Now) -> Result<u64, AccessFault> {
         let value = match map::place(pa, size).ok_or(AccessFault)? {
             Place::Rom(offset) => return Ok(read_le(&self.rom, offset, size)),
             Place::Clint(offset) => return self.clint.read(offset, size, now),
@@ -291,8 +282,8 @@ impl Board {
         self.uart.input_room()
     }
 
-    /// Input for the serial console, in the step of its record. Gives the number of bytes taken; those beyond
-    /// [`console_room`](Self::console_room) are dropped, the same on every node.
+    /// Input for the serial console, in the step of its record. Gives the number of bytes taken;
+    /// those beyond [`console_room`](Self::console_room) are dropped, the same on every node.
     pub fn push_console_input(&mut self, bytes: &[u8]) -> usize {
         let taken = self.uart.push_input(bytes);
         self.drive_lines();
@@ -316,7 +307,10 @@ impl Board {
         slot: u8,
         bytes: &[u8],
     ) -> Result<usize, BoardError> {
-        let taken = self.console(slot)?.push_input(mem, bytes);
+        let Some(Slot::Console(console)) = self.slot_mut(slot) else {
+            return Err(wrong_slot(slot, "console"));
+        };
+        let taken = console.push_input(mem, bytes);
         self.drive_lines();
         Ok(taken)
     }
@@ -354,7 +348,10 @@ impl Board {
         slot: u8,
         packet: &[u8],
     ) -> Result<(), BoardError> {
-        self.net(slot)?.receive(mem, packet);
+        let Some(Slot::Net(net)) = self.slot_mut(slot) else {
+            return Err(wrong_slot(slot, "network card"));
+        };
+        net.receive(mem, packet);
         self.drive_lines();
         Ok(())
     }
@@ -377,7 +374,10 @@ impl Board {
         slot: u8,
         bytes: &[u8],
     ) -> Result<(), BoardError> {
-        self.rng(slot)?.complete(mem, bytes);
+        let Some(Slot::Rng(rng)) = self.slot_mut(slot) else {
+            return Err(wrong_slot(slot, "entropy source"));
+        };
+        rng.complete(mem, bytes);
         self.drive_lines();
         Ok(())
     }
@@ -411,52 +411,23 @@ impl Board {
         status: u8,
         data: &[u8],
     ) -> Result<(), BoardError> {
-        self.disk(slot)?
-            .complete(mem, id, status, data)
+        let Some(Slot::Disk(disk)) = self.slot_mut(slot) else {
+            return Err(wrong_slot(slot, "disk"));
+        };
+        disk.complete(mem, id, status, data)
             .map_err(|source| BoardError::DiskDone { slot, source })?;
         self.drive_lines();
         Ok(())
     }
 
-    fn disk(&mut self, slot: u8) -> Result<&mut VirtioMmio<VirtioBlk>, BoardError> {
-        match self.slots.get_mut(usize::from(slot)) {
-            Some(Slot::Disk(disk)) => Ok(disk),
-            _ => Err(BoardError::WrongSlot {
-                slot,
-                expected: "disk",
-            }),
-        }
+    /// What the slot of this number holds, as events name it.
+    fn slot_mut(&mut self, slot: u8) -> Option<&mut Slot> {
+        self.slots.get_mut(usize::from(slot))
     }
+}
 
-    fn console(&mut self, slot: u8) -> Result<&mut VirtioMmio<VirtioConsole>, BoardError> {
-        match self.slots.get_mut(usize::from(slot)) {
-            Some(Slot::Console(console)) => Ok(console),
-            _ => Err(BoardError::WrongSlot {
-                slot,
-                expected: "console",
-            }),
-        }
-    }
-
-    fn net(&mut self, slot: u8) -> Result<&mut VirtioMmio<VirtioNet>, BoardError> {
-        match self.slots.get_mut(usize::from(slot)) {
-            Some(Slot::Net(net)) => Ok(net),
-            _ => Err(BoardError::WrongSlot {
-                slot,
-                expected: "network card",
-            }),
-        }
-    }
-
-    fn rng(&mut self, slot: u8) -> Result<&mut VirtioMmio<VirtioRng>, BoardError> {
-        match self.slots.get_mut(usize::from(slot)) {
-            Some(Slot::Rng(rng)) => Ok(rng),
-            _ => Err(BoardError::WrongSlot {
-                slot,
-                expected: "entropy source",
-            }),
-        }
-    }
+fn wrong_slot(slot: u8, expected: &'static str) -> BoardError {
+    BoardError::WrongSlot { slot, expected }
 }
 
 impl Persist for Board {

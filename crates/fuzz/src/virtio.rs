@@ -120,9 +120,7 @@ impl World {
             0 => {
                 let offset = u64::from(input.word() % 0x200);
                 let size = 1 << (input.byte() % 4);
-                let _ = self
-                    .board
-                    .read(&mut self.mem, register(slot, offset), size, NOW);
+                let _ = self.board.read(register(slot, offset), size, NOW);
             }
             1 => {
                 let offset = u64::from(input.byte()) * 4 % 0x200;
@@ -198,7 +196,7 @@ impl World {
         self.write(slot, 0x70, 3);
         self.write(slot, 0x14, 0);
         let at = register(slot, 0x10);
-        let offered = self.board.read(&mut self.mem, at, 4, NOW);
+        let offered = self.board.read(at, 4, NOW);
         let offered = offered.expect("a register") as u32;
         for (half, features) in [(0, low & offered), (1, 1)] {
             self.write(slot, 0x24, half);

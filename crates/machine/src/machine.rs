@@ -71,15 +71,9 @@ pub struct Machine {
 pub(crate) struct BoardBus<'a>(pub(crate) &'a mut Board);
 
 impl Bus for BoardBus<'_> {
-    fn read(
-        &mut self,
-        mem: &mut Memory,
-        pa: u64,
-        size: usize,
-        mtime: u64,
-    ) -> Result<u64, AccessFault> {
+    fn read(&mut self, pa: u64, size: usize, mtime: u64) -> Result<u64, AccessFault> {
         self.0
-            .read(mem, pa, size, Now { mtime })
+            .read(pa, size, Now { mtime })
             .map_err(|_| AccessFault)
     }
 

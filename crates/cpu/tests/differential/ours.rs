@@ -11,7 +11,7 @@ use twinvm_mem::{Memory, RAM_BASE};
 struct NoDevices;
 
 impl Bus for NoDevices {
-    fn read(&mut self, _: &mut Memory, _: u64, _: usize, _: u64) -> Result<u64, AccessFault> {
+    fn read(&mut self, _: u64, _: usize, _: u64) -> Result<u64, AccessFault> {
         Err(AccessFault)
     }
     fn write(

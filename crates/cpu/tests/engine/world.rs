@@ -59,7 +59,7 @@ impl Default for Device {
 }
 
 impl Bus for Device {
-    fn read(&mut self, _: &mut Memory, pa: u64, _: usize, mtime: u64) -> Result<u64, AccessFault> {
+    fn read(&mut self, pa: u64, _: usize, mtime: u64) -> Result<u64, AccessFault> {
         let value = match pa.checked_sub(DEVICE) {
             Some(0) => {
                 self.reads += 1;

@@ -46,7 +46,7 @@ impl Guest {
 
     fn read(&mut self, pa: u64, size: usize) -> u64 {
         self.board
-            .read(&mut self.mem, pa, size, NOW)
+            .read(pa, size, NOW)
             .unwrap_or_else(|_| panic!("load of {size} at {pa:#x}"))
     }
 
@@ -107,7 +107,7 @@ fn holes_sizes_and_alignment_fault() {
     let mut guest = Guest::new();
     let mut faults = |pa, size| {
         let Guest { board, mem } = &mut guest;
-        let read = board.read(mem, pa, size, NOW).is_err();
+        let read = board.read(pa, size, NOW).is_err();
         let write = board.write(mem, pa, size, 0, NOW).is_err();
         assert_eq!(read, write, "loads and stores agree at {pa:#x}");
         read
@@ -357,7 +357,7 @@ fn saves_as_a_whole() {
         ] {
             board.write(&mut mem, pa, 4, value, NOW).unwrap();
         }
-        board.read(&mut mem, map::UART_BASE, 1, NOW).unwrap();
+        board.read(map::UART_BASE, 1, NOW).unwrap();
     });
 }
 
