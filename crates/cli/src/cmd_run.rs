@@ -75,8 +75,9 @@ clocks go on from the snapshot's moment and lag behind the world's by that much,
 in the guest sets them (NTP). Connections of that moment have most likely ended at the other end.
 
 The report is JSON: icount (steps since power-on), host_s, cpu_s, mips (million steps per second
-of processor time), peak_rss_bytes, ram_touched_bytes (pages of the guest's RAM that are not all
-zero at the end), digest (of the guest's final state), nets (what went through each network card's
+of processor time), peak_rss_bytes, ram_touched_bytes (pages of the guest's RAM that were written
+to since power-on or reset, by the guest or by loading its files; after --from also those that the
+snapshot holds), digest (of the guest's final state), nets (what went through each network card's
 port), exit{reason, code} with the reason poweroff, failure, reset, limit, stopped or fault.")]
 pub(crate) struct RunArgs {
     /// The VM's file

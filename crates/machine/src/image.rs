@@ -70,14 +70,17 @@ impl Image {
         })
     }
 
+    fn piece(&self, n: usize) -> Option<Vec<u8>> {
+        let packed = self.pieces.get(n)?;
+        let len = PIECE_BYTES.min(self.len - n * PIECE_BYTES);
+        match lz4_flex::decompress(packed, len) {
+            Ok(piece) => Some(piece),
+            Err(error) => unreachable!("what was packed here unpacks: {error}"),
+        }
+    }
+
     fn pieces(&self) -> impl Iterator<Item = Vec<u8>> {
-        self.pieces.iter().enumerate().map(|(n, packed)| {
-            let len = PIECE_BYTES.min(self.len - n * PIECE_BYTES);
-            match lz4_flex::decompress(packed, len) {
-                Ok(piece) => piece,
-                Err(error) => unreachable!("what was packed here unpacks: {error}"),
-            }
-        })
+        (0..).map_while(|n| self.piece(n))
     }
 }
 
@@ -134,6 +137,11 @@ impl Images {
         let mut bytes = Vec::with_capacity(image.len);
         image.pieces().for_each(|piece| bytes.extend(piece));
         Some(bytes)
+    }
+
+    /// Piece number `n` of a file's contents, if there is such a piece.
+    pub(crate) fn piece(&self, kind: ImageKind, n: usize) -> Option<Vec<u8>> {
+        self.image(kind)?.piece(n)
     }
 
     /// The contents of a file, one piece after the other; none if it wasn't given.

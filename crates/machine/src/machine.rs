@@ -10,7 +10,7 @@ use crate::sbi::SbiEffect;
 use twinvm_cpu::{AccessFault, Bus, Clock, Engine, EngineCounters, Env, Exit as CpuExit, Lines};
 use twinvm_devices::virtio::{DiskRequest, NetOffloads};
 use twinvm_devices::{Board, BoardConfig, BoardError, DeviceOutput, FinisherRequest, Now, map};
-use twinvm_mem::{MemError, Memory, PAGE_BYTES};
+use twinvm_mem::{MemError, Memory};
 
 /// Why [`Machine::run`] stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -338,12 +338,12 @@ impl Machine {
         self.mem.slice(pa, bytes).ok()
     }
 
-    /// RAM that the guest has put something into: its pages that are not all zero, in bytes. Reads
-    /// all of RAM.
+    /// RAM that has been written to: 4096 bytes for each page that anybody has stored to since
+    /// power-on or reset (the guest, a device, the loader of its files), also if it is all zero
+    /// again. After a restore it begins with the pages that the snapshot holds. For reports: not
+    /// part of snapshots or digests, and the guest never sees it.
     pub fn ram_touched_bytes(&self) -> u64 {
-        let pages = (0..self.mem.pages()).filter_map(|page| self.mem.page(page));
-        let touched = pages.filter(|&page| page != [0; PAGE_BYTES]);
-        touched.map(|page| page.len() as u64).sum()
+        self.mem.touched_bytes()
     }
 
     /// A cheap 16-bit tell-tale over pc and registers of the hart that has the turn, for anchors.

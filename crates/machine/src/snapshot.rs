@@ -163,7 +163,11 @@ impl Machine {
         Ok(SnapshotStream::new(
             out,
             pages,
-            with_images.then(|| images.clone()),
+            if with_images {
+                images.clone()
+            } else {
+                Images::default()
+            },
         ))
     }
 

@@ -17,6 +17,11 @@ pub mod state {
     pub const HASHED: u8 = 4;
     /// A snapshot wants the page as it is: the first store copies it aside.
     pub const COW: u8 = 8;
+    /// Nobody has stored to the page since power-on, reset or restore: it is all zero. The
+    /// first store clears it, and nothing sets it again.
+    pub const FRESH: u8 = 16;
+    /// Of each page of RAM that has just been made or zeroed.
+    pub(crate) const ZEROED: u8 = HASHED | FRESH;
 }
 
 /// The requested RAM size cannot be had.
@@ -94,7 +99,7 @@ impl Memory {
         let len = usize::try_from(ram_bytes).map_err(|_| MemError::Host(ram_bytes))?;
         let pages = len / PAGE_BYTES;
         Ok(Self {
-            ram: Ram::zeroed(pages, state::HASHED).ok_or(MemError::Host(ram_bytes))?,
+            ram: Ram::zeroed(pages, state::ZEROED).ok_or(MemError::Host(ram_bytes))?,
             code_chunks: vec![0; pages],
             write_tagged: vec![false; pages],
             hashes: PageHashes::new(pages),
@@ -104,13 +109,13 @@ impl Memory {
 
     /// Zeroes all RAM, as at power-on. Raises [`Change::Everything`].
     pub fn clear(&mut self) {
-        self.ram.zero(state::HASHED);
+        self.ram.zero(state::ZEROED);
         self.forget();
     }
 
     #[cfg(test)]
     pub(crate) fn clear_in_place(&mut self) {
-        self.ram.zero_in_place(state::HASHED);
+        self.ram.zero_in_place(state::ZEROED);
         self.forget();
     }
 
@@ -132,6 +137,15 @@ impl Memory {
     /// Number of pages.
     pub fn pages(&self) -> usize {
         self.ram.pages()
+    }
+
+    /// Bytes of the pages that anybody has stored to since power-on, reset or restore, whatever
+    /// was stored: the hart, a device, the page-table walker, whoever loaded an image. A restore
+    /// stores the pages that its snapshot holds, which are those that were not all zero. Goes
+    /// through the state bytes, not through RAM.
+    pub fn touched_bytes(&self) -> u64 {
+        let touched = self.ram.touched_pages();
+        touched as u64 * PAGE_BYTES as u64
     }
 
     /// True if `len` bytes at `pa` are all RAM.
@@ -237,7 +251,7 @@ impl Memory {
             self.before_code_store(page, at & (PAGE_BYTES - 1), 8);
         }
         self.copy_aside(page);
-        self.ram.clear(page, state::HASHED);
+        self.ram.clear(page, state::ZEROED);
         self.ram.store_released(at, &entry.to_le_bytes());
         Ok(())
     }
@@ -245,7 +259,7 @@ impl Memory {
     #[cold]
     fn before_store(&mut self, page: usize, in_page: usize, len: usize) {
         self.copy_aside(page);
-        self.ram.clear(page, state::HASHED);
+        self.ram.clear(page, state::ZEROED);
         if self.ram.state(page) & state::CODE != 0 {
             self.before_code_store(page, in_page, len);
         }
@@ -376,6 +390,7 @@ impl Memory {
             return false;
         }
         self.copy_aside(page);
+        self.ram.clear(page, state::ZEROED);
         self.ram.store_released(page << PAGE_SHIFT, bytes);
         // Hashed while it is at hand: the first digest need not read all RAM at once.
         self.hashes.update(page, bytes);

@@ -4,7 +4,8 @@
 //! state bytes. The readers of snapshots are on other threads. What keeps them apart
 //! is the page's state bit [`state::COW`]:
 //!
-//! * [`Ram::begin`] sets it on all pages.
+//! * [`Ram::begin`] sets it on all pages that anybody has stored to. The others
+//!   ([`state::FRESH`]) are zero: a snapshot doesn't want them, and no reader reads them.
 //! * While it is set, nothing writes to the page: every write in this file looks.
 //! * [`Ram::release`] clears it, after no reader reads the page nor ever will
 //!   ([`Shared::keep`]).
@@ -82,6 +83,11 @@ impl Ram {
         self.state.get(page).copied()
     }
 
+    /// Number of pages that were stored to.
+    pub(crate) fn touched_pages(&self) -> usize {
+        self.state.iter().filter(|state| !is_fresh(**state)).count()
+    }
+
     /// Sets bits other than COW.
     pub(crate) fn set(&mut self, page: usize, bits: u8) {
         self.state[page] |= bits & !state::COW;
@@ -148,9 +154,10 @@ impl Ram {
             return Err(SnapshotBusy);
         }
         for state in &mut self.state {
-            *state |= state::COW;
+            *state |= if is_fresh(*state) { 0 } else { state::COW };
         }
-        let shared = Arc::new(Shared::new(Arc::clone(&self.mapping), self.state.len()));
+        let wanted = self.state.iter().map(|state| !is_fresh(*state));
+        let shared = Arc::new(Shared::new(Arc::clone(&self.mapping), wanted));
         self.snapshots.push(Arc::clone(&shared));
         Ok(SnapshotReader::new(shared))
     }
@@ -175,4 +182,9 @@ impl Ram {
             self.state[page] = initial & !state::COW;
         }
     }
+}
+
+/// Whether nobody has stored to a page with this state byte.
+fn is_fresh(state: u8) -> bool {
+    state & state::FRESH != 0
 }

@@ -11,6 +11,7 @@
 //!            guest: its first store copies the page aside
 //! ```
 //!
+//! Pages that nobody has ever stored to are zero and begin as DONE: no reader looks at them.
 //! A guest that stores to a page just being read waits for the copy's end, a few
 //! hundred nanoseconds.
 
@@ -58,14 +59,12 @@ struct Aside {
 }
 
 impl Shared {
-    /// All pages are wanted.
-    pub(crate) fn new(mapping: Arc<Mapping>, pages: usize) -> Self {
-        let claims = Box::<[AtomicU8]>::new_zeroed_slice(pages);
+    /// `wanted` says of each page of the mapping whether the snapshot wants it.
+    pub(crate) fn new(mapping: Arc<Mapping>, wanted: impl Iterator<Item = bool>) -> Self {
+        let claim = |wanted| AtomicU8::new(if wanted { WANTED } else { DONE });
         Self {
             mapping,
-            // SAFETY: an `AtomicU8` of zero bytes is one that holds 0, `WANTED`. (Memory
-            // that comes zeroed isn't touched here: this is part of the guest's pause.)
-            claims: unsafe { claims.assume_init() },
+            claims: wanted.map(claim).collect(),
             aside: Mutex::default(),
             aside_peak_bytes: AtomicUsize::new(0),
             over: AtomicBool::new(false),
@@ -159,6 +158,10 @@ impl SnapshotReader {
             };
             let page = self.next;
             self.next += 1;
+            // Mostly so in a young guest, and cheaper than to try.
+            if claim.load(Ordering::Relaxed) != WANTED {
+                continue;
+            }
             // Acquire is not needed to see the content: this thread got the reader after
             // the snapshot began, and the page has not changed since.
             let claimed =
@@ -184,8 +187,8 @@ impl SnapshotReader {
         debug_assert!(at + PAGE_BYTES <= self.shared.mapping.len());
         // SAFETY: there is one claim per page of the mapping, so the page lies in it, and
         // `shared` keeps the mapping. Its bytes are initialised. Nobody writes to them
-        // during this borrow: its COW bit was set when the snapshot began and is cleared
-        // only by `Ram::release`, which waits in `Shared::keep` while the claim says
+        // during this borrow: the page was wanted, so its COW bit was set when the snapshot
+        // began, and that is cleared only by `Ram::release`, which waits in `Shared::keep` while the claim says
         // READING (the only other way out, a reader that is over, needs this reader
         // dropped).
         unsafe {

@@ -82,3 +82,39 @@ fn digest_depends_on_content_and_place_only() {
     b.store_u64(RAM_BASE + 0x5000, 0).unwrap();
     assert_eq!(b.digest(), zero);
 }
+
+#[test]
+fn pages_count_as_touched_from_their_first_store_on() {
+    let mut m = ram();
+    let touched = |m: &Memory| m.touched_bytes() / PAGE_BYTES as u64;
+    // Nothing of this is a store.
+    m.load_u64(RAM_BASE).unwrap();
+    m.mark_code(RAM_BASE, 64);
+    m.mark_table(1);
+    m.clear_code(0);
+    assert!(!m.claim_write_tag(0));
+    assert!(!m.store_tagged(0, [1]));
+    m.store(RAM_BASE, &[]).unwrap();
+    m.store(RAM_BASE + 64 * 4096 - 1, &[1; 2]).unwrap_err();
+    m.digest();
+    m.begin_snapshot().unwrap();
+    assert_eq!(touched(&m), 0);
+    // Each page once, whoever stores, and zeroes too.
+    m.store(RAM_BASE + 0x1fff, &[0; 2]).unwrap();
+    assert_eq!(touched(&m), 2);
+    m.store_walk_bits(RAM_BASE + 0x3000, 0xc1).unwrap();
+    assert_eq!(touched(&m), 3);
+    assert!(m.restore_page(4, &[7; PAGE_BYTES]));
+    assert_eq!(touched(&m), 4);
+    m.store_u64(RAM_BASE + 0x4000, 0).unwrap();
+    assert!(m.claim_write_tag(4) && m.store_tagged(0x4000, [1; 8]));
+    m.digest();
+    m.store(RAM_BASE + 0x3000, &[0; PAGE_BYTES]).unwrap();
+    m.digest();
+    assert_eq!(touched(&m), 4);
+    m.clear();
+    assert_eq!(touched(&m), 0);
+    m.store_u16(RAM_BASE, 0).unwrap();
+    m.clear_in_place();
+    assert_eq!(touched(&m), 0);
+}

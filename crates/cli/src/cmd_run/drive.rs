@@ -57,7 +57,7 @@ pub(crate) struct Ended {
     pub(crate) host_ns: u64,
     /// Processor time at that moment.
     pub(crate) cpu_ns: u64,
-    /// Pages of RAM that are not all zero, in bytes.
+    /// Pages of RAM that were written to, in bytes.
     pub(crate) ram_touched_bytes: u64,
     /// What went through each network card's port.
     pub(crate) nets: Vec<PortCounts>,

@@ -11,7 +11,7 @@ use super::END_OF_PAGES;
 /// frees what was copied aside for it.
 pub struct SnapshotStream {
     stage: Stage,
-    images: Option<Images>,
+    images: Images,
     hash: Xxh3,
     aside_peak_bytes: usize,
 }
@@ -19,12 +19,14 @@ pub struct SnapshotStream {
 enum Stage {
     Head(Vec<u8>, SnapshotReader),
     Pages(SnapshotReader),
-    Images,
+    /// Which image comes next, and which piece of it.
+    Images(usize, usize),
     Done,
 }
 
 impl SnapshotStream {
-    pub(super) fn new(head: Vec<u8>, pages: SnapshotReader, images: Option<Images>) -> Self {
+    /// `images` are those that the snapshot includes.
+    pub(super) fn new(head: Vec<u8>, pages: SnapshotReader, images: Images) -> Self {
         Self {
             stage: Stage::Head(head, pages),
             images,
@@ -43,7 +45,7 @@ impl SnapshotStream {
     pub fn aside_peak_bytes(&self) -> usize {
         match &self.stage {
             Stage::Head(_, pages) | Stage::Pages(pages) => pages.aside_peak_bytes(),
-            Stage::Images | Stage::Done => self.aside_peak_bytes,
+            Stage::Images(..) | Stage::Done => self.aside_peak_bytes,
         }
     }
 
@@ -67,18 +69,24 @@ impl SnapshotStream {
                         }
                         None => {
                             self.aside_peak_bytes = pages.aside_peak_bytes();
-                            Stage::Images
+                            Stage::Images(0, 0)
                         }
                     }
                 }
-                Stage::Images => {
-                    if let Some(images) = self.images.take() {
-                        for kind in ImageKind::ALL {
-                            images.pieces(kind).for_each(|piece| out.extend(piece));
+                // One piece at a time: they are kept packed so as not to be in memory as a whole.
+                Stage::Images(image, piece) => match ImageKind::ALL.get(image) {
+                    Some(kind) => match self.images.piece(*kind, piece) {
+                        Some(bytes) => {
+                            out.extend_from_slice(&bytes);
+                            Stage::Images(image, piece + 1)
                         }
+                        None => Stage::Images(image + 1, 0),
+                    },
+                    None => {
+                        self.images = Images::default();
+                        Stage::Done
                     }
-                    Stage::Done
-                }
+                },
                 Stage::Done => return false,
             };
             self.hash.update(&out[from..]);

@@ -43,6 +43,63 @@ fn a_snapshot_is_of_its_step_though_the_guest_goes_on() {
 }
 
 #[test]
+fn images_are_read_a_piece_at_a_time() {
+    let mut config = config(counter());
+    // Two pieces and a bit, of bytes that don't repeat.
+    let initrd: Vec<u8> = (0..600_000u32).flat_map(u32::to_le_bytes).collect();
+    config.images = config.images.with(ImageKind::Initrd, &initrd);
+    let mut a = Machine::new(config, POWER_ON).unwrap();
+    let want = a.digest();
+    let mut stream = a.snapshot(true).unwrap();
+    let mut restore = Restore::new(None);
+    let mut piece = Vec::new();
+    let mut longest = 0;
+    let mut more = true;
+    while more {
+        more = stream.read(1000, &mut piece);
+        longest = longest.max(piece.len());
+        restore.push(&piece).unwrap();
+        piece.clear();
+    }
+    assert!(longest < initrd.len() / 2, "{longest} bytes at one time");
+    let mut restored = restore.finish().unwrap();
+    assert_eq!(restored.config().fields(), a.config().fields());
+    assert_eq!(restored.digest(), want);
+    restored.reset();
+    a.reset();
+    assert_eq!(restored.digest(), a.digest());
+}
+
+#[test]
+fn touched_ram_is_what_was_stored_to_since_power_on_or_reset() {
+    const PAGE: u64 = 4096;
+    // Nothing but zeroes are stored.
+    let guest = || {
+        Asm::default()
+            .address(T0, 0x8040_0000)
+            .sd(0, T0, 0)
+            .system_reset(1)
+    };
+    let mut m = machine(guest());
+    let loaded = m.ram_touched_bytes();
+    assert!(
+        loaded >= 2 * PAGE && loaded.is_multiple_of(PAGE),
+        "{loaded}"
+    );
+    // The header's jump, then three for the address, the store.
+    assert_eq!(m.run(5), Exit::Limit);
+    assert_eq!(m.ram_touched_bytes(), loaded + PAGE);
+    // It is the host's business alone: a machine that doesn't know it is the same.
+    let bytes = m.save(true).unwrap();
+    let mut restored = Machine::restore(&bytes, None).unwrap();
+    assert!(restored.ram_touched_bytes() <= loaded);
+    assert_eq!(restored.digest(), m.digest());
+    assert_eq!(restored.save(true).unwrap(), bytes);
+    assert_eq!(m.run(1_000_000), Exit::Reset);
+    assert_eq!(m.ram_touched_bytes(), loaded);
+}
+
+#[test]
 fn another_thread_reads_a_snapshot_while_the_guest_runs_or_is_gone() {
     for gone in [false, true] {
         let mut a = machine(counter());

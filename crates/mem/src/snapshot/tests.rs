@@ -1,4 +1,4 @@
-use super::{DONE, READING};
+use super::{DONE, READING, WANTED};
 use crate::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -35,6 +35,9 @@ fn restored_ram_has_the_same_digest() {
     let mut b = ram();
     restore(&mut a.begin_snapshot().unwrap(), &mut b);
     assert_eq!(b.digest(), want);
+    let mut c = ram();
+    restore(&mut b.begin_snapshot().unwrap(), &mut c);
+    assert_eq!(c.digest(), want);
     assert!(!b.restore_page(PAGES as u32, &[0; PAGE_BYTES]));
 }
 
@@ -78,6 +81,24 @@ fn pages_get_their_write_tags_back_by_their_first_store() {
     drop(reader);
     m.store_u64(at(6), 2).unwrap();
     assert_eq!(m.page_state(6), 0);
+}
+
+#[test]
+fn pages_that_nobody_stored_to_are_not_looked_at() {
+    let mut m = ram();
+    m.store_u64(at(5), 0).unwrap();
+    let mut reader = m.begin_snapshot().unwrap();
+    let shared = reader.shared_for_tests();
+    let wanted = |page: u64| shared.claims[page as usize].load(Ordering::Relaxed) == WANTED;
+    let pages: Vec<u64> = (0..PAGES).filter(|page| wanted(*page)).collect();
+    assert_eq!(pages, [5]);
+    assert_eq!(m.page_state(5) & state::COW, state::COW);
+    assert_eq!(m.page_state(6) & state::COW, 0);
+    // The first store to such a page keeps nothing, and the reader doesn't see it.
+    m.store_u64(at(6), 7).unwrap();
+    assert!(m.claim_write_tag(6));
+    assert_eq!(reader.next_page(&mut Vec::new()), None);
+    assert_eq!(reader.aside_peak_bytes(), 0);
 }
 
 #[test]
