@@ -89,10 +89,10 @@ type OwnFile = (&'static str, bool, &'static str);
 
 macro_rules! root {
     ($name:literal) => {
-        ($name, false, include_str!(concat!("debian/root/", $name)))
+        ($name, false, include_str!(concat!("debian/overlay/", $name)))
     };
     ($name:literal, program) => {
-        ($name, true, include_str!(concat!("debian/root/", $name)))
+        ($name, true, include_str!(concat!("debian/overlay/", $name)))
     };
 }
 
@@ -204,7 +204,7 @@ fn digest() -> Sha256 {
 fn assemble(unpacked: &Path) -> Result<Content, ImageError> {
     let (kernel, release) = parts::kernel(unpacked)?;
     let mut initrd = Archive::new();
-    for folder in ["proc", "root", "sys"] {
+    for folder in ["disk", "proc", "sys"] {
         initrd.directory(folder);
     }
     // The kernel opens it for init before devtmpfs is there.

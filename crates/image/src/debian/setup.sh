@@ -12,9 +12,10 @@ for source in /usr/local/src/twinvm/*.c; do
     name=${source##*/}
     gcc -O2 -ffp-contract=off -Wall -Werror -o "/usr/local/bin/${name%.c}" "$source" -lm
 done
-if [ -e /root/.ssh/authorized_keys ]; then
-    chmod 700 /root/.ssh
-    chmod 600 /root/.ssh/authorized_keys
+keys=~root/.ssh/authorized_keys
+if [ -e "$keys" ]; then
+    chmod 700 "${keys%/*}"
+    chmod 600 "$keys"
 fi
 
 # ---- settings ---------------------------------------------------------------------------------
