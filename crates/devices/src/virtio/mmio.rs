@@ -24,8 +24,8 @@ mod tests;
 /// "virt", little-endian.
 const MAGIC: u32 = 0x7472_6976;
 const VERSION: u32 = 2;
-/// "TWIN", little-endian.
-const VENDOR_ID: u32 = 0x4e49_5754;
+/// "QEMU", little-endian: drivers that know only QEMU's `virt` board, such as xv6's, want it.
+const VENDOR_ID: u32 = 0x554d_4551;
 
 const MAGIC_VALUE: u64 = 0x000;
 const VERSION_REGISTER: u64 = 0x004;
@@ -321,8 +321,9 @@ impl<D: VirtioDevice> VirtioMmio<D> {
     }
 
     /// Writing 0 resets; other bits can only be added. FEATURES_OK sticks only if every accepted
-    /// feature was offered and VERSION_1 is among them. With DRIVER_OK the device looks at buffers
-    /// that were offered before.
+    /// feature was offered. VERSION_1 need not be among them: a driver must accept it, but some
+    /// never write the upper half, and a device may work without (section 6.1). With DRIVER_OK the
+    /// device looks at buffers that were offered before.
     fn set_status(&mut self, word: u32, mem: &mut Memory, mut out: DeviceOut<'_>) {
         if word == 0 {
             self.reset();
@@ -330,7 +331,7 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         }
         let mut added = word as u8 & STATUS_DRIVER_BITS & !self.status;
         let unknown = self.driver_features & !self.device_features();
-        if unknown != 0 || self.driver_features & feature::VERSION_1 == 0 {
+        if unknown != 0 {
             added &= !STATUS_FEATURES_OK;
         }
         if (self.status | added) & STATUS_FEATURES_OK == 0 {

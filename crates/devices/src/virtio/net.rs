@@ -9,13 +9,14 @@
 //! step of its record; without enough of them it waits in a queue of fixed size in device state
 //! until the guest notifies its receive queue.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 use twinvm_mem::Memory;
 
 use super::mmio::serve_all;
-use super::{Chain, RingError, VirtioDevice, VirtioMmio, Virtqueue};
+use super::{Chain, RingError, VirtioDevice, VirtioMmio, Virtqueue, feature};
 use crate::DeviceOut;
 use crate::persist::{Persist, StateError, consistent, length};
 
@@ -23,6 +24,7 @@ mod header;
 #[cfg(test)]
 mod tests;
 
+use header::NUM_BUFFERS_AT;
 pub use header::{
     MAX_FRAME_BYTES, MAX_PACKET_BYTES, MIN_FRAME_BYTES, NET_HEADER_BYTES, NetHeader, NetOffloads,
     PartialChecksum, Segmentation,
@@ -122,6 +124,16 @@ impl VirtioNet {
     }
 }
 
+/// Bytes of the header in the guest's buffers. A driver that takes neither VERSION_1 nor mergeable
+/// buffers has none for `num_buffers` (section 5.1.6.1, legacy interface).
+fn header_bytes(features: u64) -> usize {
+    if features & (feature::VERSION_1 | FEATURE_MRG_RXBUF) == 0 {
+        NUM_BUFFERS_AT
+    } else {
+        NET_HEADER_BYTES
+    }
+}
+
 /// Puts a packet into the next of the guest's `available` buffers: into one, or with mergeable
 /// buffers into as many as it takes (section 5.1.6.4).
 fn place(
@@ -137,9 +149,11 @@ fn place(
     } else {
         available.min(1)
     };
+    let header_bytes = header_bytes(rx.features());
+    let bytes = packet.len() - NET_HEADER_BYTES + header_bytes;
     let mut room = 0;
     let mut count = 0;
-    while room < packet.len() as u64 {
+    while room < bytes as u64 {
         if count == most {
             // A packet that all the buffers a queue can have, or the one that it must have, can't
             // hold would wait for ever and hold up those behind it.
@@ -159,9 +173,14 @@ fn place(
         count += 1;
     }
     header::set_num_buffers(packet, count);
+    let bytes = if header_bytes == NET_HEADER_BYTES {
+        Cow::Borrowed(&*packet)
+    } else {
+        Cow::Owned([&packet[..header_bytes], &packet[NET_HEADER_BYTES..]].concat())
+    };
     let mut done = 0;
     for chain in &chains[..usize::from(count)] {
-        let written = chain.write(mem, &packet[done..])?;
+        let written = chain.write(mem, &bytes[done..])?;
         rx.skip();
         rx.give_back(mem, chain, written as u32)?;
         done += written;
@@ -174,15 +193,19 @@ fn place(
 fn transmit(
     mem: &Memory,
     chain: &Chain,
-    permitted: NetOffloads,
+    features: u64,
     out: &mut DeviceOut<'_>,
 ) -> Result<(), RingError> {
-    let smallest = (NET_HEADER_BYTES + MIN_FRAME_BYTES) as u64;
-    if !(smallest..=MAX_PACKET_BYTES as u64).contains(&chain.readable_bytes()) {
+    let permitted = NetOffloads::from_guest(features);
+    let header_bytes = header_bytes(features);
+    let frame_bytes = chain.readable_bytes().saturating_sub(header_bytes as u64);
+    if !(MIN_FRAME_BYTES as u64..=MAX_FRAME_BYTES as u64).contains(&frame_bytes) {
         return Ok(());
     }
-    let mut packet = vec![0; chain.readable_bytes() as usize];
-    chain.read(mem, 0, &mut packet)?;
+    let mut packet = vec![0; NET_HEADER_BYTES + frame_bytes as usize];
+    let (head, frame) = packet.split_at_mut(NET_HEADER_BYTES);
+    chain.read(mem, 0, &mut head[..header_bytes])?;
+    chain.read(mem, header_bytes as u64, frame)?;
     let Some(mut header) = NetHeader::of_packet(&packet).filter(|h| permitted.permit(h)) else {
         return Ok(());
     };
@@ -215,9 +238,9 @@ impl VirtioDevice for VirtioNet {
         match queue {
             RX => self.deliver(&mut queues[RX], mem),
             TX => {
-                let permitted = NetOffloads::from_guest(queues[TX].features());
+                let features = queues[TX].features();
                 serve_all(&mut queues[TX], mem, |mem, chain| {
-                    transmit(mem, chain, permitted, &mut out).map(|()| 0)
+                    transmit(mem, chain, features, &mut out).map(|()| 0)
                 })
             }
             _ => Ok(false),

@@ -90,8 +90,8 @@ pub(super) fn parse(image: ImageKind, file: &[u8]) -> Result<Program, FileProble
     let headers = &file[table as usize..table_end as usize];
     for program in headers.chunks_exact(PROGRAM_HEADER_BYTES) {
         let field = |at| le_u64(program, at).ok_or_else(short);
-        let (offset, va, pa) = (field(8)?, field(16)?, field(24)?);
-        let (file_bytes, ram_bytes) = (field(32)?, field(40)?);
+        let (mut offset, mut va, mut pa) = (field(8)?, field(16)?, field(24)?);
+        let (mut file_bytes, mut ram_bytes) = (field(32)?, field(40)?);
         if le_u32(program, 0) != Some(SEGMENT_LOAD) || ram_bytes == 0 {
             continue;
         }
@@ -106,6 +106,14 @@ pub(super) fn parse(image: ImageKind, file: &[u8]) -> Result<Program, FileProble
             return Err(header(format!(
                 "segment at {pa:#x} runs past the last address"
             )));
+        }
+        // Linked with -Ttext=0x80000000, the ELF header itself is in the page before RAM. Nobody
+        // misses it, and on QEMU's virt board such programs run.
+        let below = RAM_BASE.saturating_sub(pa);
+        if offset == 0 && below > 0 && below < ram_bytes {
+            let skipped = below.min(file_bytes);
+            (offset, file_bytes) = (skipped, file_bytes - skipped);
+            (va, pa, ram_bytes) = (va.wrapping_add(below), RAM_BASE, ram_bytes - below);
         }
         // The entry is a virtual address; the hart starts without translation.
         if let Some(inside) = entry.checked_sub(va).filter(|inside| *inside < ram_bytes) {

@@ -153,6 +153,43 @@ fn one(pa: u64, ram_bytes: u64) -> Vec<u8> {
 }
 
 #[test]
+fn an_elf_header_before_ram_is_left_out() {
+    let linked_at = |offset, pa, file_bytes, ram_bytes| {
+        let program = Program {
+            offset,
+            va: pa,
+            pa,
+            file_bytes,
+            ram_bytes,
+        };
+        plan(&elf(RAM_BASE, &[program], 0x2000), None, 64 * MIB)
+    };
+    let segment = |range, ram_bytes| Segment {
+        image: ImageKind::Kernel,
+        pa: RAM_BASE,
+        range,
+        ram_bytes,
+    };
+    let whole = linked_at(0, RAM_BASE - 0x1000, 0x1012, 0x1020).unwrap();
+    assert_eq!(whole.entry, RAM_BASE);
+    assert_eq!(whole.segments, [segment(0x1000..0x1012, 0x20)]);
+    // All that is in RAM is zero.
+    let zero = linked_at(0, RAM_BASE - 0x1000, 0x78, 0x1020).unwrap();
+    assert_eq!(zero.segments, [segment(0x78..0x78, 0x20)]);
+    // What is not the header is the program's own.
+    for other in [
+        linked_at(0x100, RAM_BASE - 0x1000, 0x1012, 0x1020),
+        linked_at(0, RAM_BASE - 0x1000, 0x1000, 0x1000),
+    ] {
+        let text = other.unwrap_err().to_string();
+        assert!(
+            text.contains("physical address 0x7ffff000") || text.contains("in no segment"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn what_is_no_kernel_is_named() {
     assert_eq!(
         error(b""),

@@ -22,8 +22,9 @@ const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
 const GSO_ECN: u8 = 0x80;
-/// Where `num_buffers` stands.
-const NUM_BUFFERS: std::ops::Range<usize> = 10..12;
+/// Where `num_buffers` stands, the header's last field.
+pub(super) const NUM_BUFFERS_AT: usize = 10;
+const NUM_BUFFERS: std::ops::Range<usize> = NUM_BUFFERS_AT..NET_HEADER_BYTES;
 
 const FEATURE_CSUM: u64 = 1 << 0;
 const FEATURE_GUEST_CSUM: u64 = 1 << 1;

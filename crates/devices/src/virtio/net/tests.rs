@@ -441,3 +441,34 @@ fn valid_data_is_told_to_a_guest_that_takes_checksums() {
         assert_eq!(bench.bytes(BUFFERS, 2), [flags, 0]);
     }
 }
+
+#[test]
+fn a_driver_without_version_1_has_no_num_buffers() {
+    for (features, header) in [(0, 10), (1 << 5, 10), (MERGEABLE, 12), (1 << 32, 12)] {
+        let mut bench = Bench::new(card());
+        bench.negotiate(features);
+        bench.set_up_queue(RX, 8);
+        bench.set_up_queue(TX, 8);
+        bench.write(0x70, 15);
+        assert!(bench.device.running(), "{features:#x}");
+
+        let frame: Vec<u8> = (1..=60).collect();
+        let len = put(
+            &mut bench,
+            BUFFERS,
+            &[vec![0; header], frame.clone()].concat(),
+        );
+        bench.offer(TX, &[readable(BUFFERS, len)]);
+        bench.notify(TX);
+        let packet = [vec![0; NET_HEADER_BYTES], frame.clone()].concat();
+        assert_eq!(bench.frames(), [packet.clone()], "{features:#x}");
+
+        // A buffer of exactly this size is enough.
+        let head = bench.offer(RX, &[writable(BUFFERS + 0x1000, len)]);
+        bench.notify(RX);
+        bench.device.receive(&mut bench.mem, &packet);
+        let expected = [&ONE_BUFFER[..header], &frame].concat();
+        assert_eq!(bench.used(RX), [(head, len)], "{features:#x}");
+        assert_eq!(bench.bytes(BUFFERS + 0x1000, len as usize), expected);
+    }
+}
