@@ -83,7 +83,7 @@ pub(crate) struct RunArgs {
     /// The VM's file
     #[arg(value_name = "VM.toml")]
     file: Option<PathBuf>,
-    /// Linux Image or ELF file for riscv64
+    /// Linux Image or ELF file for riscv64, or a raw binary for 0x80200000
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
     /// Machine-mode firmware such as OpenSBI, or a program for a bare machine: an ELF file, or

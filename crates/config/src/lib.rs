@@ -68,7 +68,7 @@ pub struct VmConfig {
     pub on_reset: OnReset,
     /// Where nodes keep their state.
     pub state_dir: PathBuf,
-    /// Linux Image or ELF file.
+    /// Linux Image, ELF file or raw binary.
     pub kernel: Option<PathBuf>,
     /// Initial RAM disk.
     pub initrd: Option<PathBuf>,

@@ -89,7 +89,11 @@ type OwnFile = (&'static str, bool, &'static str);
 
 macro_rules! root {
     ($name:literal) => {
-        ($name, false, include_str!(concat!("debian/overlay/", $name)))
+        (
+            $name,
+            false,
+            include_str!(concat!("debian/overlay/", $name)),
+        )
     };
     ($name:literal, program) => {
         ($name, true, include_str!(concat!("debian/overlay/", $name)))

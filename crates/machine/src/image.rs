@@ -16,7 +16,7 @@ const PIECE_BYTES: usize = 1 << 20;
 pub enum ImageKind {
     /// Machine-mode firmware, or any other program for a bare machine.
     Firmware,
-    /// Linux Image or ELF file.
+    /// Linux Image, ELF file or raw binary.
     Kernel,
     /// Initial RAM disk.
     Initrd,

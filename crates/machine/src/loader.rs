@@ -78,9 +78,9 @@ struct Program {
 
 /// Finds out what the files are and where they and the device tree go in `ram_bytes` of RAM.
 ///
-/// A kernel is a RISC-V Linux Image (Linux Documentation/arch/riscv/boot-image-header.rst) or
-/// a 64-bit little-endian RISC-V ELF executable. Firmware is such an ELF file, or whatever else
-/// is to lie at the start of RAM. All files may be hostile.
+/// A kernel is a RISC-V Linux Image (Linux Documentation/arch/riscv/boot-image-header.rst),
+/// a 64-bit little-endian RISC-V ELF executable, or the code for 0x80200000. Firmware is such an
+/// ELF file, or whatever else is to lie at the start of RAM. All files may be hostile.
 ///
 /// # Errors
 /// [`LoadError`], with what to do about it.

@@ -91,7 +91,7 @@ pub(super) fn parse(image: ImageKind, file: &[u8]) -> Result<Program, FileProble
     for program in headers.chunks_exact(PROGRAM_HEADER_BYTES) {
         let field = |at| le_u64(program, at).ok_or_else(short);
         let (mut offset, mut va, mut pa) = (field(8)?, field(16)?, field(24)?);
-        let (mut file_bytes, mut ram_bytes) = (field(32)?, field(40)?);
+        let (file_bytes, mut ram_bytes) = (field(32)?, field(40)?);
         if le_u32(program, 0) != Some(SEGMENT_LOAD) || ram_bytes == 0 {
             continue;
         }
@@ -111,8 +111,7 @@ pub(super) fn parse(image: ImageKind, file: &[u8]) -> Result<Program, FileProble
         // misses it, and on QEMU's virt board such programs run.
         let below = RAM_BASE.saturating_sub(pa);
         if offset == 0 && below > 0 && below < ram_bytes {
-            let skipped = below.min(file_bytes);
-            (offset, file_bytes) = (skipped, file_bytes - skipped);
+            offset = below.min(file_bytes);
             (va, pa, ram_bytes) = (va.wrapping_add(below), RAM_BASE, ram_bytes - below);
         }
         // The entry is a virtual address; the hart starts without translation.

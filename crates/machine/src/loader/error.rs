@@ -101,8 +101,10 @@ pub enum FileProblem {
         /// What unpacks it.
         tool: &'static str,
     },
-    /// Neither an Image nor ELF.
-    #[error("is neither a RISC-V Linux Image (\"RSC\\x05\" at byte 56) nor an ELF file")]
+    /// Neither an Image nor ELF, nor any code.
+    #[error(
+        "is neither a RISC-V Linux Image (\"RSC\\x05\" at byte 56) nor an ELF file nor a raw binary"
+    )]
     Unknown,
     /// A device tree of another form.
     #[error("is no flattened device tree (0xd00dfeed at its start): make one with dtc -O dtb")]

@@ -8,13 +8,19 @@ use twinvm_mem::RAM_BASE;
 /// Linux Images load at a multiple of this (Documentation/arch/riscv/boot.rst).
 const IMAGE_ALIGN: u64 = 2 << 20;
 
-/// Reads the header of a kernel that is no ELF file: of a Linux Image. `kernel` is the file's
-/// beginning.
+/// Where a kernel without any header goes, as on QEMU's virt board.
+const RAW_PA: u64 = RAM_BASE + IMAGE_ALIGN;
+
+/// What a kernel that is no ELF file asks for: a Linux Image, or the bytes for [`RAW_PA`].
+/// `kernel` is the file's beginning.
 pub(super) fn parse(kernel: &[u8], file_bytes: u64) -> Result<Program, FileProblem> {
     if kernel.get(56..60) == Some(b"RSC\x05") {
         return parse_image(kernel, file_bytes);
     }
-    Err(not_a_kernel(kernel))
+    match not_a_kernel(kernel) {
+        Some(problem) => Err(problem),
+        None => Ok(raw(ImageKind::Kernel, RAW_PA, file_bytes)),
+    }
 }
 
 /// Firmware that is no ELF file: the bytes for the start of RAM.
@@ -23,16 +29,21 @@ pub(super) fn parse_firmware(file: &[u8], file_bytes: u64) -> Result<Program, Fi
     if let Some(problem) = compressed(file) {
         return Err(problem);
     }
+    Ok(raw(ImageKind::Firmware, RAM_BASE, file_bytes))
+}
+
+/// A file of nothing but what is to lie at `pa`, its first instruction first.
+fn raw(image: ImageKind, pa: u64, file_bytes: u64) -> Program {
     let segment = Segment {
-        image: ImageKind::Firmware,
-        pa: RAM_BASE,
+        image,
+        pa,
         range: 0..file_bytes as usize,
         ram_bytes: file_bytes,
     };
-    Ok(Program {
-        entry: RAM_BASE,
+    Program {
+        entry: pa,
         segments: vec![segment],
-    })
+    }
 }
 
 /// Whether this is a compressed file, and how.
@@ -54,29 +65,34 @@ fn compressed(bytes: &[u8]) -> Option<FileProblem> {
     Some(FileProblem::Compressed { format, tool })
 }
 
-/// Names what was given in place of a kernel, as far as it can be told.
-fn not_a_kernel(bytes: &[u8]) -> FileProblem {
+/// Names what was given in place of a kernel, as far as it can be told; `None` if it may be code.
+fn not_a_kernel(bytes: &[u8]) -> Option<FileProblem> {
     if let Some(problem) = compressed(bytes) {
-        return problem;
+        return Some(problem);
     }
     // The Linux/x86 boot protocol's signature.
     if bytes.get(0x202..0x206) == Some(b"HdrS") {
-        return FileProblem::WrongMachine("x86 (a bzImage)".to_owned());
+        return Some(FileProblem::WrongMachine("x86 (a bzImage)".to_owned()));
     }
     if bytes.get(56..60) == Some(b"ARM\x64") {
-        return FileProblem::WrongMachine("arm64 (an Image)".to_owned());
+        return Some(FileProblem::WrongMachine("arm64 (an Image)".to_owned()));
     }
     // What starts like an Image but ends inside its header.
     if bytes.len() < IMAGE_HEADER_BYTES && bytes.starts_with(b"MZ") {
-        return FileProblem::Truncated {
+        return Some(FileProblem::Truncated {
             have: bytes.len() as u64,
             need: IMAGE_HEADER_BYTES as u64,
-        };
+        });
     }
-    FileProblem::Unknown
+    // A text, an initial RAM disk (cpio) or a device tree: what the other options take.
+    let start = &bytes[..bytes.len().min(IMAGE_HEADER_BYTES)];
+    let text = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
+    let other = start.iter().all(text) || bytes.starts_with(&FDT_MAGIC);
+    other.then_some(FileProblem::Unknown)
 }
 
 const IMAGE_HEADER_BYTES: usize = 64;
+const FDT_MAGIC: [u8; 4] = [0xd0, 0x0d, 0xfe, 0xed];
 const IMAGE_BIG_ENDIAN: u64 = 1;
 
 fn parse_image(kernel: &[u8], have: u64) -> Result<Program, FileProblem> {

@@ -190,6 +190,20 @@ fn an_elf_header_before_ram_is_left_out() {
 }
 
 #[test]
+fn a_raw_kernel_goes_where_qemu_puts_it() {
+    // csrw sie, zero; nop
+    let plan = plan(&[0x73, 0x10, 0x40, 0x10, 1, 0], None, 64 * MIB).unwrap();
+    assert_eq!(plan.entry, 0x8020_0000);
+    let segment = Segment {
+        image: ImageKind::Kernel,
+        pa: 0x8020_0000,
+        range: 0..6,
+        ram_bytes: 6,
+    };
+    assert_eq!(plan.segments, [segment]);
+}
+
+#[test]
 fn what_is_no_kernel_is_named() {
     assert_eq!(
         error(b""),
@@ -197,8 +211,11 @@ fn what_is_no_kernel_is_named() {
     );
     assert_eq!(
         error(b"hello"),
-        "the kernel is neither a RISC-V Linux Image (\"RSC\\x05\" at byte 56) nor an ELF file"
+        "the kernel is neither a RISC-V Linux Image (\"RSC\\x05\" at byte 56) nor an ELF file \
+         nor a raw binary"
     );
+    assert!(error(b"070701000000").contains("nor a raw binary"), "cpio");
+    assert!(error(&[0xd0, 0x0d, 0xfe, 0xed, 0, 0, 1, 0]).contains("nor a raw binary"));
     assert_eq!(
         error(&[0x1f, 0x8b, 8, 0]),
         "the kernel is compressed (gzip): unpack it first, for instance with gunzip"
