@@ -6,10 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use twinvm_config::VmConfig;
 use twinvm_host::ctl_socket::{CtlRequest, request, request_with};
 use twinvm_host::store::ctl_path;
 
-use twinvm_config::VmConfig;
+use crate::{BAD_INPUT, Outcome};
 
 /// How long `stop` waits for the VM to be off.
 const STOP_WAIT: Duration = Duration::from_secs(10);
@@ -71,8 +72,8 @@ enum What {
 }
 
 /// Asks; the exit code, or what to say and the exit code.
-pub(crate) fn run(args: CtlArgs) -> Result<u8, (u8, String)> {
-    let bad = |error: &dyn std::fmt::Display| (2, error.to_string());
+pub(crate) fn run(args: CtlArgs) -> Outcome {
+    let bad = |error: &dyn std::fmt::Display| (BAD_INPUT, error.to_string());
     let vm = VmConfig::load(&args.file).map_err(|error| bad(&error))?;
     vm.pair(&args.name).map_err(|error| bad(&error))?;
     let what = match args.what {

@@ -3,10 +3,12 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use crate::guest;
 use twinvm_config::{Arbiter, VmConfig};
 use twinvm_host::node::{NodeOptions, Wire};
 use twinvm_host::port::PortAddress;
+
+use crate::guest;
+use crate::{BAD_INPUT, FAULT, Outcome};
 
 /// Runs one of the VM's two nodes on this host.
 #[derive(Debug, clap::Args)]
@@ -74,21 +76,16 @@ fn options(args: NodeArgs) -> Result<NodeOptions, String> {
         arbiter,
         machine,
         wires: wires.collect(),
-        protect: twinvm_protocol::Config {
-            heartbeat_ms: vm.protect.heartbeat_ms,
-            suspect_ms: vm.protect.suspect_ms,
-            stall_ms: vm.protect.stall_ms,
-            cold_delay_ms: vm.protect.cold_delay_ms,
-        },
+        protect: vm.protect,
     })
 }
 
 /// Runs the node until it ends; the exit code, or what to say and the exit code.
-pub(crate) fn run(args: NodeArgs) -> Result<u8, (u8, String)> {
-    let options = options(args).map_err(|message| (2, message))?;
+pub(crate) fn run(args: NodeArgs) -> Outcome {
+    let options = options(args).map_err(|message| (BAD_INPUT, message))?;
     match twinvm_host::node::run(options) {
         Ok(_) => Ok(0),
-        Err(error) if error.is_bad_input() => Err((2, error.to_string())),
-        Err(error) => Err((125, error.to_string())),
+        Err(error) if error.is_bad_input() => Err((BAD_INPUT, error.to_string())),
+        Err(error) => Err((FAULT, error.to_string())),
     }
 }

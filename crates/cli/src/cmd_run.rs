@@ -14,14 +14,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use crossbeam_channel::bounded;
-use twinvm_config::{ConsoleKind, Disk, MEMORY_EXPECTED, OnReset, VmConfig, memory_bytes};
+use twinvm_config::{ConsoleKind, Disk, MEMORY_EXPECTED, VmConfig, memory_bytes};
 use twinvm_host::console::{RawTerminal, read_stdin};
 use twinvm_host::disk::DiskFile;
 use twinvm_host::port::{Port, PortError};
 use twinvm_host::random::fill_random;
 use twinvm_host::signals::SignalWatch;
 use twinvm_host::time::wall_ns;
-use twinvm_machine::{Machine, PowerOn};
+use twinvm_machine::{Machine, OnReset, PowerOn};
 
 use crate::guest::{blame, first_disk_slot, machine_config, open_disks};
 use crate::{BAD_INPUT, FAULT, Outcome};
@@ -274,7 +274,7 @@ fn describe(args: &RunArgs) -> Result<VmConfig, String> {
     }
     if let Some(text) = &args.memory {
         vm.memory_bytes = memory_bytes(text)
-            .ok_or_else(|| format!("--memory {text}: expected {}", MEMORY_EXPECTED))?;
+            .ok_or_else(|| format!("--memory {text}: expected {MEMORY_EXPECTED}"))?;
     }
     if let Some(harts) = args.harts {
         vm.harts = harts;

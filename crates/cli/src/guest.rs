@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use twinvm_config::{ConsoleKind, Disk, MAX_DEVICES, VmConfig};
 use twinvm_host::disk::{DiskError, DiskFile};
 use twinvm_machine::loader::LoadError;
-use twinvm_machine::{
-    DiskConfig, ImageKind, Images, MachineConfig, MachineError, OnReset, SlotConfig,
-};
+use twinvm_machine::{DiskConfig, ImageKind, Images, MachineConfig, MachineError, SlotConfig};
 
 /// A file that is longer, and longer than the guest's memory, is not read: a wrong name must
 /// not cost the host its own.
@@ -141,10 +139,7 @@ pub(crate) fn machine_config(
         slots: cards.chain(disks).chain(own.iter().copied()).collect(),
         cmdline: vm.cmdline.clone(),
         images,
-        on_reset: match vm.on_reset {
-            twinvm_config::OnReset::Restart => OnReset::Restart,
-            twinvm_config::OnReset::Exit => OnReset::Exit,
-        },
+        on_reset: vm.on_reset,
     })
 }
 

@@ -14,7 +14,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use twinvm_host::port::PortAddress;
-use twinvm_machine::MAX_HARTS;
+use twinvm_machine::{MAX_HARTS, OnReset};
+use twinvm_protocol::Config as Protect;
 
 use table::{Document, Table};
 
@@ -96,15 +97,6 @@ pub struct VmConfig {
     disk_line: Option<usize>,
 }
 
-/// What a guest's reset does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnReset {
-    /// The machine starts again.
-    Restart,
-    /// The VM ends.
-    Exit,
-}
-
 /// Which of the guest's consoles gets the terminal's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConsoleKind {
@@ -159,30 +151,6 @@ pub struct Node {
     pub tap: Option<String>,
     /// This node's disk file in place of the first disk's.
     pub path: Option<PathBuf>,
-}
-
-/// Limits of the protocol, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Protect {
-    /// Time between heartbeats.
-    pub heartbeat_ms: u64,
-    /// Silence after which the other node is suspected.
-    pub suspect_ms: u64,
-    /// How long a backup may have records and execute none.
-    pub stall_ms: u64,
-    /// How long a cold start waits for an unreachable peer; `None` is for ever.
-    pub cold_delay_ms: Option<u64>,
-}
-
-impl Default for Protect {
-    fn default() -> Self {
-        Self {
-            heartbeat_ms: 50,
-            suspect_ms: 300,
-            stall_ms: 5000,
-            cold_delay_ms: None,
-        }
-    }
 }
 
 impl VmConfig {

@@ -5,10 +5,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use twinvm_config::VmConfig;
 use twinvm_machine::loader::symbol;
 use twinvm_machine::{ImageKind, Machine, MachineConfig, RAM_BASE};
-
-use twinvm_config::VmConfig;
 
 const BEGIN: &str = "begin_signature";
 const END: &str = "end_signature";
