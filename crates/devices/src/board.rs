@@ -330,16 +330,6 @@ impl Board {
         }
     }
 
-    /// The slots that hold network cards, with their addresses.
-    pub fn net_devices(&self) -> impl Iterator<Item = (u8, [u8; 6])> {
-        (0..).zip(&self.slots).filter_map(|(slot, device)| {
-            let Slot::Net(net) = device else {
-                return None;
-            };
-            Some((slot, net.device().mac()))
-        })
-    }
-
     /// A packet (header and frame) arrives at the card in `slot`, in the step of its record. Next
     /// hop: the guest's receive queue, which the guest sees together with the interrupt.
     pub fn receive_frame(

@@ -2,8 +2,8 @@
 //!
 //! Each module is one thing that a node's main loop needs and cannot do without the host.
 //! None of them decides anything; they turn what the host does into events on a channel,
-//! and never make the thread that runs the guest wait for a disk or a peer (the store
-//! excepted, whose writes the protocol orders).
+//! and never make the thread that runs the guest wait for a disk or a peer (excepted are the
+//! store, whose writes the protocol orders, and the node's console file and journal).
 //!
 //! - [`store`]: the node's own folder: its lock, its id, the generation it has learnt.
 //! - [`arbiter_file`] and [`arbiter_worker`]: the arbiter in a shared folder, and the
@@ -17,7 +17,6 @@
 //! - [`snapshot_file`]: a machine's snapshot as a durable file.
 //! - [`node`]: the loop that joins all of them with the replica.
 //! - [`console`], [`signals`], [`time`], [`random`]: terminal, signals, clocks, dice.
-#![warn(missing_docs)]
 
 pub mod arbiter_file;
 pub mod arbiter_worker;

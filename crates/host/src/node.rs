@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Select, Sender, bounded, unbounded};
 use twinvm_machine::MachineConfig;
+use twinvm_protocol::config::IdentityError;
 use twinvm_protocol::message::Field;
 use twinvm_protocol::{Config, ConnId, Ctl, ExitReason, Identity, Incarnation, NoteLevel, Outcome};
 use twinvm_replica::{Action, Env, Event, Replica, Wait};
@@ -89,6 +90,9 @@ pub struct NodeOptions {
 /// Why a node did not start, or ended badly.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
+    /// What it is called or made of doesn't fit into the channel's first message.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The node's folder.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -195,6 +199,7 @@ impl Surroundings {
         }
         let (ctl_in, ctl) = bounded(CTL_QUEUE);
         let ctl_server = CtlServer::start(&store.ctl_path(), ctl_in)?;
+        // One for each request, of which the protocol has a few at a time.
         let (arbiter_replies, arbiter_out) = unbounded();
         let backend = Box::new(FileArbiter::open(&options.arbiter)?);
         let arbiter = ArbiterWorker::start(backend, arbiter_replies.clone())
@@ -217,11 +222,30 @@ impl Surroundings {
     }
 }
 
+/// Who this node is, from now on.
+fn identity(options: &NodeOptions, store: &NodeStore) -> Result<Identity, NodeError> {
+    let incarnation = random_u128().map_err(|source| NodeError::Host {
+        what: "reading random numbers",
+        source,
+    })?;
+    let fields = options.machine.fields().into_iter();
+    let identity = Identity {
+        id: store.id(),
+        name: options.name.clone(),
+        incarnation: Incarnation(incarnation),
+        machine: fields.map(|(name, value)| Field { name, value }).collect(),
+    };
+    identity.validate()?;
+    Ok(identity)
+}
+
 impl NodeLoop {
     fn start(options: NodeOptions) -> Result<Self, NodeError> {
         let store = NodeStore::open(&options.state_dir, &options.name)?;
-        match Surroundings::open(&options, &store) {
-            Ok(surroundings) => Self::with(options, store, surroundings),
+        let opened = identity(&options, &store)
+            .and_then(|identity| Ok((identity, Surroundings::open(&options, &store)?)));
+        match opened {
+            Ok((identity, surroundings)) => Ok(Self::with(options, store, identity, surroundings)),
             Err(error) => {
                 store.forget_if_new();
                 Err(error)
@@ -229,21 +253,14 @@ impl NodeLoop {
         }
     }
 
-    fn with(options: NodeOptions, store: NodeStore, host: Surroundings) -> Result<Self, NodeError> {
-        let incarnation = random_u128().map_err(|source| NodeError::Host {
-            what: "reading random numbers",
-            source,
-        })?;
-        let fields = options.machine.fields().into_iter();
-        let identity = Identity {
-            id: store.id(),
-            name: options.name.clone(),
-            incarnation: Incarnation(incarnation),
-            machine: fields.map(|(name, value)| Field { name, value }).collect(),
-        };
+    fn with(
+        options: NodeOptions,
+        store: NodeStore,
+        identity: Identity,
+        host: Surroundings,
+    ) -> Self {
         let replica = Replica::new(identity, options.protect, options.machine.clone());
-        let env = HostEnv::new();
-        Ok(Self {
+        Self {
             journal: Journal::new(&options.name),
             console: Console::new(store.folder().join("console.log")),
             meter: Meter::default(),
@@ -253,7 +270,7 @@ impl NodeLoop {
             inputs: host.inputs,
             arbiter_replies: host.arbiter_replies,
             replica,
-            env,
+            env: HostEnv,
             store,
             hub: host.hub,
             arbiter: host.arbiter,
@@ -266,7 +283,7 @@ impl NodeLoop {
             last_tick_ns: 0,
             ended: None,
             options,
-        })
+        }
     }
 
     fn run(&mut self) -> Result<ExitReason, NodeError> {
@@ -428,14 +445,7 @@ impl NodeLoop {
         let CtlCall { request, reply } = call;
         let ctl = match request {
             CtlRequest::Status {} => {
-                let now_ns = self.env.now().mono_ns;
-                let status = status::json(
-                    &self.options,
-                    &self.replica,
-                    &self.meter,
-                    &self.watch,
-                    now_ns,
-                );
+                let status = status::json(&self.options, &self.replica, &self.meter, &self.watch);
                 return reply.send(Ok(status));
             }
             CtlRequest::Digest {} => {
@@ -567,3 +577,6 @@ impl NodeLoop {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,46 +4,16 @@
 use std::fs;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
-use twinvm_protocol::Instant;
 
-/// Both clocks, read one after the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HostTime {
-    /// `CLOCK_MONOTONIC`: never goes back, stands still while the host sleeps. Its zero is
-    /// the host's own; means nothing on another host.
-    pub mono_ns: u64,
-    /// `CLOCK_REALTIME`: since 1970-01-01 UTC; 0 before that. May be set, even back.
-    pub wall_ns: u64,
-}
-
-impl HostTime {
-    /// The time now.
-    pub fn now() -> HostTime {
-        HostTime {
-            mono_ns: mono_ns(),
-            wall_ns: wall_ns(),
-        }
-    }
-
-    /// The monotonic time as the protocol takes it.
-    pub fn instant(self) -> Instant {
-        Instant::from_micros(self.mono_ns / 1000)
-    }
-}
-
-/// `CLOCK_MONOTONIC` alone, in nanoseconds.
+/// `CLOCK_MONOTONIC` in nanoseconds: never goes back, stands still while the host sleeps. Its zero
+/// is the host's own; means nothing on another host.
 pub fn mono_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::Monotonic))
 }
 
-/// CLOCK_REALTIME: nanoseconds since 1970-01-01 UTC.
+/// `CLOCK_REALTIME`: nanoseconds since 1970-01-01 UTC; 0 before that. May be set, even back.
 pub fn wall_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::Realtime))
-}
-
-/// Processor time of the calling thread, in nanoseconds.
-pub fn thread_cpu_ns() -> u64 {
-    nanoseconds(clock_gettime(ClockId::ThreadCPUTime))
 }
 
 /// Processor time of all threads of the process, ended ones too, in nanoseconds.

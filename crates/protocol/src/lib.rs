@@ -18,7 +18,6 @@
 //! stores it ([`Action::Store`] → [`Event::Stored`]) and acks
 //! ([`message::Message::Ack`]); the ack lets the frame out as [`Action::Emit`], and the next
 //! channel frame tells the backup so (`released`).
-#![warn(missing_docs)]
 
 pub mod arbiter;
 pub mod codec;

@@ -27,9 +27,4 @@ impl Instant {
     pub const fn plus_ms(self, ms: u64) -> Self {
         Self(self.0.saturating_add(ms.saturating_mul(1000)))
     }
-
-    /// Whole milliseconds from `earlier` to here, 0 if `earlier` is later.
-    pub const fn ms_since(self, earlier: Self) -> u64 {
-        self.0.saturating_sub(earlier.0) / 1000
-    }
 }

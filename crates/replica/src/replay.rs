@@ -99,11 +99,6 @@ impl Replay {
         self.machine = machine;
     }
 
-    /// Step of the last record held: how far this replay can go now.
-    pub fn horizon(&self) -> Option<u64> {
-        self.records.back().map(|record| record.icount)
-    }
-
     fn diverged(&self, what: String) -> Divergence {
         Divergence {
             position: self.position,

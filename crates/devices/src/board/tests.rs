@@ -285,7 +285,6 @@ fn events_for_the_wrong_slot_are_refused() {
     for slot in [NET, 1, 8, 255] {
         assert!(board.complete_entropy(mem, slot, &[0; 8]).is_err());
     }
-    assert_eq!(board.net_devices().collect::<Vec<_>>(), [(NET, [2; 6])]);
 }
 
 #[test]

@@ -7,14 +7,8 @@ use crate::random::fill_random;
 use crate::time;
 
 /// Reads the host.
-#[derive(Debug, Default)]
-pub(super) struct HostEnv {}
-
-impl HostEnv {
-    pub(super) fn new() -> Self {
-        Self {}
-    }
-}
+#[derive(Debug)]
+pub(super) struct HostEnv;
 
 impl Env for HostEnv {
     fn now(&mut self) -> HostTime {
@@ -24,7 +18,7 @@ impl Env for HostEnv {
     }
 
     fn random(&mut self, bytes: &mut [u8]) {
-        // Without randomness the guest waits for its entropy: better than a guess.
+        // Never a guess: what a guest calls random must be. A node that ends is always safe.
         if let Err(error) = fill_random(bytes) {
             panic!("the host has no random numbers: {error}");
         }

@@ -65,7 +65,6 @@ pub(super) fn json(
     replica: &Replica,
     meter: &Meter,
     watch: &Watch,
-    _now_ns: u64,
 ) -> Value {
     let status = replica.status();
     let protocol = &status.protocol;

@@ -7,34 +7,26 @@ use super::*;
 #[test]
 fn both_clocks_run_at_their_rate() {
     let pause = Duration::from_millis(30);
-    let first = HostTime::now();
+    let first = mono_ns();
     thread::sleep(pause);
-    let second = HostTime::now();
-    let passed = second.mono_ns - first.mono_ns;
+    let passed = mono_ns() - first;
     assert!(passed >= pause.as_nanos() as u64, "{passed}");
     assert!(passed < 20_000_000_000, "{passed}");
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let wall_ns = wall.as_nanos() as u64;
-    assert!(second.wall_ns.abs_diff(wall_ns) < 20_000_000_000);
-    let time = HostTime {
-        mono_ns: 5_999_999,
-        wall_ns: 0,
-    };
-    assert_eq!(time.instant(), Instant::from_micros(5999));
+    assert!(wall_ns().abs_diff(wall.as_nanos() as u64) < 20_000_000_000);
 }
 
 #[test]
-fn a_thread_pays_for_its_own_work_and_the_process_for_all() {
-    let (own, all) = (thread_cpu_ns(), process_cpu_ns());
+fn the_process_pays_for_the_work_of_all_its_threads() {
+    let before = process_cpu_ns();
     let other = thread::spawn(|| {
-        let start = thread_cpu_ns();
-        while thread_cpu_ns() - start < 50_000_000 {
+        let start = clock_gettime(ClockId::ThreadCPUTime);
+        while nanoseconds(clock_gettime(ClockId::ThreadCPUTime)) - nanoseconds(start) < 50_000_000 {
             black_box(());
         }
     });
     other.join().unwrap();
-    assert!(process_cpu_ns() - all >= 50_000_000);
-    assert!(thread_cpu_ns() - own < 40_000_000);
+    assert!(process_cpu_ns() - before >= 50_000_000);
 }
 
 #[test]

@@ -1,0 +1,37 @@
+use twinvm_machine::{Images, OnReset};
+
+use super::*;
+
+#[test]
+fn a_machine_that_no_message_can_describe_is_refused_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let state_dir = folder.path().join("state");
+    let address = "127.0.0.1:0".parse().unwrap();
+    let started = NodeLoop::start(NodeOptions {
+        vm: "vm".to_owned(),
+        name: "a".to_owned(),
+        peer_name: "b".to_owned(),
+        state_dir: state_dir.clone(),
+        listen: address,
+        peer: address,
+        arbiter: folder.path().join("arbiter"),
+        machine: MachineConfig {
+            ram_bytes: 16 << 20,
+            harts: 1,
+            slots: Vec::new(),
+            // Longer than Linux reads, but with a device tree of its own a guest may have it.
+            cmdline: "x".repeat(2000),
+            images: Images::default(),
+            on_reset: OnReset::Exit,
+        },
+        wires: Vec::new(),
+        protect: Config::default(),
+    });
+    let error = started.err().expect("it starts");
+    assert!(error.is_bad_input());
+    assert_eq!(
+        error.to_string(),
+        "the value of cmdline has 2000 bytes, at most 1024 are allowed"
+    );
+    assert!(!state_dir.join("a").exists());
+}
