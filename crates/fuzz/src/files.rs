@@ -117,6 +117,7 @@ fn run(machine: &mut Machine) {
         match machine.run(until) {
             Exit::Output => drop(machine.take_output()),
             Exit::Reset => {}
+            Exit::Console => drop(machine.take_console()),
             Exit::Limit | Exit::Idle { .. } | Exit::Halted(_) => break,
         }
     }

@@ -28,6 +28,9 @@ pub enum Exit {
     /// The guest has started itself again, in its last step. A run ends there because
     /// a reset costs as much as millions of steps; just call again.
     Reset,
+    /// The guest has printed a lot: a step can print thousands of bytes, so a run ends before they
+    /// fill the host's memory. Take them with [`Machine::take_console`] and call again.
+    Console,
     /// The machine has ended; it never runs again.
     Halted(Halt),
 }
@@ -51,6 +54,10 @@ pub enum MachineError {
     #[error("harts = {0}: expected 1 to {MAX_HARTS}")]
     Harts(u32),
 }
+
+/// Text of the guest's at which a run ends. One step more can add 16 MiB to it: a virtio console's
+/// whole queue.
+const CONSOLE_BYTES: usize = 1 << 20;
 
 /// A virtual machine.
 pub struct Machine {
@@ -214,6 +221,9 @@ impl Machine {
                         }
                     }
                 },
+            }
+            if self.console.len() >= CONSOLE_BYTES {
+                return Exit::Console;
             }
         }
     }

@@ -121,7 +121,8 @@ impl Perturbation {
     }
 
     /// Disturbs `replay` and runs one slice of it, of at most `budget` steps. Console text is to
-    /// be taken between two calls, it doesn't outlive an exchange of the machine.
+    /// be taken between two calls: it doesn't outlive an exchange of the machine, and much of it
+    /// ends a slice.
     ///
     /// # Errors
     /// [`Divergence`], also if a restored copy is not equal to its original.

@@ -125,7 +125,8 @@ impl Replay {
         Ok(())
     }
 
-    /// Runs at most `budget` steps and applies what is due.
+    /// Runs at most `budget` steps and applies what is due. Console text is to be taken between
+    /// two calls.
     pub fn run(&mut self, budget: u64) -> Result<ReplayExit, Divergence> {
         let end = self.machine.icount().saturating_add(budget);
         self.advance(end, true)
@@ -170,7 +171,9 @@ impl Replay {
                 }
                 Exit::Limit => {}
                 Exit::Output => return self.check_output(),
-                Exit::Reset => return Ok(ReplayExit::Busy),
+                // At the end what is due there is still to be applied.
+                Exit::Reset | Exit::Console if self.machine.icount() >= end => {}
+                Exit::Reset | Exit::Console => return Ok(ReplayExit::Busy),
                 Exit::Idle { .. } => {
                     return Err(self.diverged(format!(
                         "the guest waits, the next record is for step {}",

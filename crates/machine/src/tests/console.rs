@@ -103,3 +103,32 @@ fn input_that_is_not_for_it_is_refused() {
     assert_eq!(m.port_room(SLOT as u8), 0);
     refused(&mut m, SLOT as u8, 1);
 }
+
+#[test]
+fn much_text_ends_a_run_and_nothing_else_changes() {
+    // 4096 bytes of RAM at a time through the SBI, for ever.
+    let guest = || {
+        Asm::default()
+            .address(A1, 0x8040_0000)
+            .li32(A0, 4096)
+            .li(12, 0)
+            .sbi(0x4442_434e, 0)
+            .loop_back(40)
+    };
+    let end = 20_000;
+    let mut m = machine(guest());
+    let (mut runs, mut text) = (0, 0);
+    while m.run(end) == Exit::Console {
+        let piece = m.take_console().len();
+        assert!((1 << 20..=(1 << 20) + 4096).contains(&piece), "{piece}");
+        (runs, text) = (runs + 1, text + piece);
+    }
+    text += m.take_console().len();
+    assert_eq!(m.icount(), end);
+    assert!(runs > 5 && text > 5 << 20, "{runs} runs, {text} bytes");
+    // Nor does it matter if nobody takes it.
+    let mut other = machine(guest());
+    while other.run(end) == Exit::Console {}
+    assert_eq!(other.take_console().len(), text);
+    assert_eq!(other.digest(), m.digest());
+}
