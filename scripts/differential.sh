@@ -26,4 +26,4 @@ while [ $# -gt 0 ]; do
         ;;
     esac
 done
-exec cargo test --release --package twinvm-cpu --test differential -- --nocapture
+exec cargo test --release --package twinvm-jit --test differential -- --nocapture

@@ -1,28 +1,32 @@
-//! Decoded basic blocks: found by physical address, and quickly by virtual one.
+//! Decoded basic blocks, found by physical address. By virtual address they are found
+//! in the [`crate::space`].
 
 use crate::decode::{decode, is_long};
 use crate::op::Op;
+use std::cell::Cell;
 use twinvm_mem::{Memory, PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
 
 /// Most instructions in a block: bounds decode-ahead.
-const MAX_BLOCK_OPS: usize = 48;
+pub(crate) const MAX_BLOCK_OPS: usize = 48;
 /// Decoded ops kept (16 bytes each) until all are dropped.
-const MAX_OPS: usize = 1 << 19;
-const JUMP_BITS: u32 = 14;
+const MAX_OPS: usize = 1 << 20;
 
 /// A block: where its ops are. Ops of a block never cross a page.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Block {
     pub(crate) start: u32,
     pub(crate) len: u16,
+    /// Index in [`Blocks::known`].
+    pub(crate) id: u32,
 }
 
-/// A block known by virtual address within one space and epoch.
-#[derive(Clone, Copy)]
-struct Jump {
-    pc: u64,
-    tag: u32,
-    block: Block,
+/// What is known of a block besides its ops.
+#[derive(Default)]
+struct Known {
+    /// How often it was entered, up to [`Blocks::hot_at`].
+    heat: Cell<u8>,
+    /// Where its translation starts; 0: nowhere yet.
+    code: u64,
 }
 
 /// All decoded code. Derived from memory; may be dropped at any time.
@@ -31,50 +35,48 @@ pub(crate) struct Blocks {
     /// Per page of RAM: blocks sorted by offset.
     pages: Vec<Vec<(u16, Block)>>,
     code_pages: Vec<u32>,
-    jumps: Box<[Jump]>,
-    epoch: u32,
-    /// Space number and epoch of the jumps that are valid now.
-    tag: u32,
+    known: Vec<Known>,
+    /// Entries after which a block is hot; 255: never.
+    hot_at: u8,
     pub(crate) decoded: u64,
-}
-
-fn jump_index(pc: u64) -> usize {
-    ((pc >> 1) ^ (pc >> (JUMP_BITS + 1))) as usize & ((1 << JUMP_BITS) - 1)
 }
 
 impl Blocks {
     pub(crate) fn new() -> Self {
-        let none = Jump {
-            pc: 1,
-            tag: 0,
-            block: Block { start: 0, len: 0 },
-        };
         Self {
             ops: vec![crate::decode::illegal()],
             pages: Vec::new(),
             code_pages: Vec::new(),
-            jumps: vec![none; 1 << JUMP_BITS].into_boxed_slice(),
-            epoch: 1,
-            tag: 0,
+            known: vec![Known::default()],
+            hot_at: u8::MAX,
             decoded: 0,
         }
     }
 
-    /// Code found by virtual address is void (translations or code changed).
-    pub(crate) fn void_jumps(&mut self) {
-        self.epoch += 1;
-        if self.epoch >> 24 != 0 {
-            self.epoch = 1;
-            for jump in self.jumps.iter_mut() {
-                jump.pc = 1;
-            }
-        }
-        self.tag = (self.tag & 0xff00_0000) | self.epoch;
+    /// Blocks entered this often are hot.
+    pub(crate) fn set_hot_at(&mut self, entries: u8) {
+        self.hot_at = entries;
     }
 
-    /// Fetches now happen in space number `space`.
-    pub(crate) fn select(&mut self, space: usize) {
-        self.tag = (space as u32) << 24 | self.epoch;
+    /// Counts an entry of the block; true if it is hot.
+    #[inline(always)]
+    pub(crate) fn warm(&self, block: Block) -> bool {
+        let heat = &self.known[block.id as usize].heat;
+        let now = heat.get();
+        if now >= self.hot_at {
+            return self.hot_at != u8::MAX;
+        }
+        heat.set(now + 1);
+        false
+    }
+
+    /// Where the block's translation starts; 0: nowhere yet.
+    pub(crate) fn code(&self, block: Block) -> u64 {
+        self.known[block.id as usize].code
+    }
+
+    pub(crate) fn set_code(&mut self, block: Block, code: u64) {
+        self.known[block.id as usize].code = code;
     }
 
     /// The first `most` ops of a block, or all.
@@ -89,22 +91,12 @@ impl Blocks {
     /// A block of one op that is kept nowhere else.
     pub(crate) fn single(&mut self, op: Op) -> Block {
         self.ops[0] = op;
-        Block { start: 0, len: 1 }
-    }
-
-    /// The block at virtual address `pc`, if it is known.
-    #[inline(always)]
-    pub(crate) fn jump(&self, pc: u64) -> Option<Block> {
-        let jump = &self.jumps[jump_index(pc)];
-        (jump.pc == pc && jump.tag == self.tag).then_some(jump.block)
-    }
-
-    pub(crate) fn remember_jump(&mut self, pc: u64, block: Block) {
-        self.jumps[jump_index(pc)] = Jump {
-            pc,
-            tag: self.tag,
-            block,
-        };
+        self.known[0] = Known::default();
+        Block {
+            start: 0,
+            len: 1,
+            id: 0,
+        }
     }
 
     /// Drops all that was decoded.
@@ -115,15 +107,23 @@ impl Blocks {
         }
         // The first is that of [`Blocks::single`].
         self.ops.truncate(1);
-        self.void_jumps();
+        self.known.truncate(1);
     }
 
     /// Drops what was decoded from one page (its CODE state is cleared already).
-    pub(crate) fn drop_page(&mut self, page: u32) {
-        if let Some(blocks) = self.pages.get_mut(page as usize) {
-            blocks.clear();
-        }
-        self.void_jumps();
+    /// Returns where translations of its blocks start.
+    pub(crate) fn drop_page(&mut self, page: u32) -> Vec<u64> {
+        let Some(blocks) = self.pages.get_mut(page as usize) else {
+            return Vec::new();
+        };
+        let blocks = std::mem::take(blocks);
+        let codes = blocks.iter().map(|(_, block)| self.code(*block));
+        codes.filter(|code| *code != 0).collect()
+    }
+
+    /// True if there may be no room for one more block: all must be dropped.
+    pub(crate) fn is_full(&self) -> bool {
+        self.ops.len() + MAX_BLOCK_OPS > MAX_OPS
     }
 
     /// The block at a physical address in RAM, decoded if need be. `None` if a
@@ -138,10 +138,6 @@ impl Blocks {
             Ok(at) => return Some(self.pages[page][at].1),
             Err(at) => at,
         };
-        if self.ops.len() + MAX_BLOCK_OPS > MAX_OPS {
-            self.flush(mem);
-            return self.find(mem, pa);
-        }
         let block = self.decode_block(mem.page(page)?, usize::from(offset))?;
         let bytes = self.ops_of(block, u64::MAX).last().map_or(0, Op::next_off);
         mem.mark_code(pa, bytes as usize);
@@ -180,9 +176,14 @@ impl Blocks {
         }
         let len = self.ops.len() - start;
         self.decoded += len as u64;
-        (len > 0).then_some(Block {
+        if len == 0 {
+            return None;
+        }
+        self.known.push(Known::default());
+        Some(Block {
             start: start as u32,
             len: len as u16,
+            id: (self.known.len() - 1) as u32,
         })
     }
 }

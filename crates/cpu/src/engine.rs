@@ -10,9 +10,10 @@ use crate::hart::{Hart, Mode, envcfg, irq, status};
 use crate::mmu::Fetch;
 use crate::op::Op;
 use crate::pmp::Pmp;
+use crate::tier::{Code, Tier, TierExit, Window};
 use crate::trap::{Exception, cause};
 use crate::walk::{Space, WalkFault};
-use twinvm_mem::{Change, Memory};
+use twinvm_mem::{Change, Memory, PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
 
 /// Why [`Engine::run`] stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,14 +56,15 @@ pub struct EngineCounters {
     pub decoded: u64,
     /// Page-table walks.
     pub walks: u64,
-    /// Times all code found by virtual address was voided.
+    /// Times that translations of fetches were dropped.
     pub voids: u64,
 }
 
-/// The interpreter and all it derives from memory.
+/// The interpreter, a second engine if there is one, and all they derive from memory.
 pub struct Engine {
     core: Core,
     blocks: Blocks,
+    tier: Option<Box<dyn Tier>>,
     voids: u64,
     /// The PMP that `pmp_numbers` belong to: in M-mode, and in S and U.
     pmp: Option<Pmp>,
@@ -81,16 +83,47 @@ impl Engine {
         Self {
             core: Core::new(),
             blocks: Blocks::new(),
+            tier: None,
             voids: 0,
             pmp: None,
             pmp_numbers: [0; 2],
         }
     }
 
+    /// Plugs in a second engine, which is given each block that has been entered
+    /// `hot_at` times (up to 254), or takes it out. All derived state goes.
+    pub fn set_tier(&mut self, mem: &mut Memory, tier: Option<Box<dyn Tier>>, hot_at: u8) {
+        self.flush(mem);
+        let never = u8::MAX;
+        self.blocks.set_hot_at(match tier {
+            Some(_) => hot_at.min(never - 1),
+            None => never,
+        });
+        self.tier = tier;
+    }
+
     /// Throws away all derived state. Never visible to the guest.
     pub fn flush(&mut self, mem: &mut Memory) {
         self.core.mmu.flush(mem);
+        self.flush_code(mem);
+    }
+
+    /// Throws away all decoded and translated code.
+    fn flush_code(&mut self, mem: &mut Memory) {
+        self.core.mmu.drop_all_blocks();
         self.blocks.flush(mem);
+        if let Some(tier) = &mut self.tier {
+            tier.flush();
+        }
+    }
+
+    fn drop_code_page(&mut self, page: u32) {
+        self.core.mmu.drop_blocks(page);
+        for code in self.blocks.drop_page(page) {
+            if let Some(tier) = &mut self.tier {
+                tier.retire(code);
+            }
+        }
     }
 
     /// What was done since the engine was made.
@@ -133,12 +166,12 @@ impl Engine {
     pub(crate) fn absorb_changes(&mut self, mem: &mut Memory) {
         if !mem.has_changes() {
             // Dropping a busy table page leaves no change behind.
-            return self.void_if_dropped();
+            return self.note_dropped_fetches();
         }
         let mut write_tags = Vec::new();
         for change in mem.take_changes() {
             match change {
-                Change::Code { page } => self.blocks.drop_page(page),
+                Change::Code { page } => self.drop_code_page(page),
                 Change::Table { page, first, last } => {
                     self.core.mmu.table_changed(mem, page, first, last);
                 }
@@ -150,13 +183,12 @@ impl Engine {
         if !write_tags.is_empty() {
             self.core.mmu.withdraw_write_tags(&write_tags);
         }
-        self.void_if_dropped();
+        self.note_dropped_fetches();
     }
 
-    fn void_if_dropped(&mut self) {
+    fn note_dropped_fetches(&mut self) {
         if self.core.mmu.fetch_dropped {
-            self.core.mmu.fetch_voided();
-            self.blocks.void_jumps();
+            self.core.mmu.fetch_seen();
             self.voids += 1;
         }
     }
@@ -192,9 +224,8 @@ impl Engine {
         } else {
             fetch
         };
-        let number = self.core.mmu.select(fetch, data);
-        self.void_if_dropped();
-        self.blocks.select(number);
+        self.core.mmu.select(fetch, data);
+        self.note_dropped_fetches();
     }
 
     /// Runs until the step counter is `until`, or something needs the machine.
@@ -258,8 +289,12 @@ impl Engine {
     /// Runs blocks until `limit` or until something may have changed what the
     /// outer loop looks at.
     fn run_blocks(&mut self, hart: &mut Hart, env: &mut Env, limit: u64) -> Option<Exit> {
+        // A jump of the second engine that led to hart.pc.
+        let mut jump = None;
+        let mut tail = false;
         while env.icount < limit {
-            let (block, last) = match self.blocks.jump(hart.pc) {
+            let known = self.core.mmu.fetch_tlb().block(hart.pc);
+            let (block, last) = match known {
                 Some(block) => (block, limit),
                 None => match self.find_block(env, hart.pc) {
                     Ok(Found::Block(block)) => (block, limit),
@@ -270,7 +305,36 @@ impl Engine {
                     }
                 },
             };
-            match self.core.execute(hart, env, &self.blocks, block, last) {
+            let translated = if tail || block.id == 0 {
+                None
+            } else {
+                self.translated(env, hart.pc, block)
+            };
+            let outcome = match translated {
+                Some(code) => {
+                    let exit = self.run_tier(hart, env, code, jump.take(), limit);
+                    tail = false;
+                    match exit {
+                        Ok(TierExit::Tail) => {
+                            tail = true;
+                            continue;
+                        }
+                        Ok(TierExit::Lookup) => continue,
+                        Ok(TierExit::Link(from)) => {
+                            jump = Some(from);
+                            continue;
+                        }
+                        Ok(TierExit::Look) => Outcome::Look,
+                        Err(outcome) => outcome,
+                    }
+                }
+                None => {
+                    jump = None;
+                    tail = false;
+                    self.core.execute(hart, env, &self.blocks, block, last)
+                }
+            };
+            match outcome {
                 Outcome::Done => {}
                 Outcome::Look => {
                     self.absorb_changes(env.mem);
@@ -287,6 +351,65 @@ impl Engine {
         None
     }
 
+    /// Where the translation of a block starts, made now if the block is hot.
+    fn translated(&mut self, env: &mut Env, pc: u64, block: Block) -> Option<u64> {
+        let tier = self.tier.as_mut()?;
+        if !self.core.mmu.one_space() || !self.blocks.warm(block) {
+            return None;
+        }
+        let mut code = self.blocks.code(block);
+        if code == 0 {
+            let page = self.core.mmu.fetch_tlb().fetch(pc)?;
+            let pa = RAM_BASE + (u64::from(page) << PAGE_SHIFT) + (pc & (PAGE_BYTES as u64 - 1));
+            let asked = Code {
+                pa,
+                ops: self.blocks.ops_of(block, u64::MAX),
+                first: block.start,
+            };
+            match tier.translate(&asked) {
+                Some(address) => code = address,
+                None => {
+                    self.flush_code(env.mem);
+                    return None;
+                }
+            }
+            self.blocks.set_code(block, code);
+        }
+        self.core.mmu.fetch_tlb_mut().set_block(pc, block, code);
+        Some(code)
+    }
+
+    /// Runs translated code; an error if the interpreter had the last word in it.
+    fn run_tier(
+        &mut self,
+        hart: &mut Hart,
+        env: &mut Env,
+        code: u64,
+        jump: Option<u32>,
+        limit: u64,
+    ) -> Result<TierExit, Outcome> {
+        let Some(tier) = &mut self.tier else {
+            return Ok(TierExit::Look);
+        };
+        if let Some(jump) = jump
+            && let Some(page) = self.core.mmu.fetch_tlb().fetch(hart.pc)
+        {
+            tier.link(jump, code, page);
+        }
+        let mut window = Window {
+            core: &mut self.core,
+            hart,
+            env,
+            blocks: &self.blocks,
+            outcome: Outcome::Done,
+        };
+        let exit = tier.run(&mut window, code, limit);
+        match window.outcome {
+            Outcome::Done => Ok(exit),
+            outcome => Err(outcome),
+        }
+    }
+
     /// Takes a trap of the instruction at the hart's pc: one step.
     fn trap(&mut self, hart: &mut Hart, env: &mut Env, exception: Exception) {
         let pc = hart.pc;
@@ -301,10 +424,17 @@ impl Engine {
     fn find_block(&mut self, env: &mut Env, pc: u64) -> Result<Found, Exception> {
         let first = self.fetch(env.mem, pc)?;
         if first.page {
+            if self.blocks.is_full() {
+                self.flush_code(env.mem);
+            }
             let block = self.blocks.find(env.mem, first.pa);
             self.absorb_changes(env.mem);
             if let Some(block) = block {
-                self.blocks.remember_jump(pc, block);
+                let code = match (&self.tier, self.blocks.code(block)) {
+                    (Some(tier), 0) => tier.cold(),
+                    (_, code) => code,
+                };
+                self.core.mmu.fetch_tlb_mut().set_block(pc, block, code);
                 return Ok(Found::Block(block));
             }
         }

@@ -30,7 +30,9 @@ mod op;
 mod peek;
 mod pmp;
 mod rvc;
+mod space;
 mod state;
+pub mod tier;
 mod trap;
 mod walk;
 

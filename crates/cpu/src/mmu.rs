@@ -6,55 +6,19 @@
 //! from it. Fences therefore have nothing to do.
 
 use crate::pmp::{Pmp, PmpMap, perm};
+use crate::space::{DataEntry, SpaceTlb, page_of};
 use crate::walk::{Access, MAX_LEVELS, Space, Translation, Visit, WalkFault, extend, walk};
 use twinvm_mem::{Memory, PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
 
 /// Address spaces kept side by side: four processes with U, S, S+SUM and some room.
 pub(crate) const SPACES: usize = 16;
-const DATA_BITS: u32 = 9;
-const DATA: usize = 1 << DATA_BITS;
-/// Entries of all data spaces.
-pub(crate) const DATA_ENTRIES: usize = SPACES * DATA;
-const FETCH_BITS: u32 = 7;
-const FETCH: usize = 1 << FETCH_BITS;
 /// PMP maps kept side by side, so that harts may differ in theirs.
 const PMP_MAPS: usize = 64;
-/// Equals no tag of an address: those of accesses keep the page and the lowest
-/// three bits (which are 0 only if aligned), never this one.
-const NO_TAG: u64 = 1 << 11;
 /// Slow stores to a table page until it is taken for recycled memory: all
 /// derived from it is dropped and the tag withdrawn.
 const STORES_UNTIL_UNTAGGED: u8 = 64;
 /// Withdrawing single write tags costs a scan; from here on drop all at once.
 const MANY_WRITE_TAGS: usize = 8;
-
-/// A data translation of one virtual page.
-#[derive(Clone, Copy)]
-pub(crate) struct DataEntry {
-    /// Virtual page address if loads are allowed.
-    pub(crate) load: u64,
-    /// Virtual page address if fast stores are allowed.
-    pub(crate) store: u64,
-    /// Offset of the page from the start of RAM.
-    pub(crate) offset: u64,
-}
-
-const NO_DATA: DataEntry = DataEntry {
-    load: NO_TAG,
-    store: NO_TAG,
-    offset: 0,
-};
-
-#[derive(Clone, Copy)]
-struct FetchEntry {
-    tag: u64,
-    page: u32,
-}
-
-const NO_FETCH: FetchEntry = FetchEntry {
-    tag: NO_TAG,
-    page: 0,
-};
 
 /// What is remembered of a page that holds page tables.
 #[derive(Clone, Copy, Default)]
@@ -78,74 +42,67 @@ pub(crate) struct Fetch {
 
 /// Translations of all address spaces in use.
 pub(crate) struct Mmu {
-    pub(crate) data: Box<[DataEntry; DATA_ENTRIES]>,
-    fetch: Box<[FetchEntry; SPACES * FETCH]>,
     spaces: [Option<Space>; SPACES],
+    tlbs: Vec<Box<SpaceTlb>>,
     /// What PMPs allow; [`Space::pmp`] is an index. The first allows all.
     pmp_maps: Vec<PmpMap>,
     next_victim: usize,
-    /// First entry of the data space in use; add the index of the page.
-    pub(crate) data_base: usize,
-    fetch_space: usize,
+    data_slot: usize,
+    fetch_slot: usize,
+    /// Per page of RAM: the slots that have, or had, a fetch translation to it.
+    fetchers: Vec<u16>,
     tables: Vec<TablePage>,
     /// Every page whose `tables` entry is known, and some that were.
     known_tables: Vec<u32>,
     visited: Vec<Visit>,
-    /// Fetch translations were dropped: code found by virtual address is void.
+    /// Fetch translations were dropped: the next instruction may be another.
     pub(crate) fetch_dropped: bool,
-    /// A fetch translation was evicted since the last void, so a dropped page may
-    /// have code found by virtual address without a fetch entry to show it.
-    fetch_evicted: bool,
     pub(crate) walks: u64,
-}
-
-/// Index of a virtual page within a data space.
-#[inline(always)]
-pub(crate) fn data_index(va: u64) -> usize {
-    (va >> PAGE_SHIFT) as usize & (DATA - 1)
-}
-
-fn fetch_index(va: u64) -> usize {
-    (va >> PAGE_SHIFT) as usize & (FETCH - 1)
-}
-
-fn page_of(va: u64) -> u64 {
-    va & !(PAGE_BYTES as u64 - 1)
-}
-
-fn boxed<T: Copy, const N: usize>(value: T) -> Box<[T; N]> {
-    match vec![value; N].into_boxed_slice().try_into() {
-        Ok(array) => array,
-        Err(_) => unreachable!("the vector has N elements"),
-    }
 }
 
 impl Mmu {
     pub(crate) fn new() -> Self {
         Self {
-            data: boxed(NO_DATA),
-            fetch: boxed(NO_FETCH),
             spaces: [None; SPACES],
+            tlbs: vec![SpaceTlb::new()],
             pmp_maps: vec![PmpMap::open()],
             next_victim: 0,
-            data_base: 0,
-            fetch_space: 0,
+            data_slot: 0,
+            fetch_slot: 0,
+            fetchers: Vec::new(),
             tables: Vec::new(),
             known_tables: Vec::new(),
             visited: Vec::with_capacity(MAX_LEVELS),
             fetch_dropped: false,
-            fetch_evicted: false,
             walks: 0,
         }
     }
 
-    /// Chooses the spaces for fetches and for loads and stores. Returns the
-    /// number of the fetch space.
-    pub(crate) fn select(&mut self, fetch: Space, data: Space) -> usize {
-        self.fetch_space = self.slot(fetch, None);
-        let data_slot = self.slot(data, Some(self.fetch_space));
-        self.data_base = data_slot * DATA;
-        self.fetch_space
+    /// Chooses the spaces for fetches and for loads and stores.
+    pub(crate) fn select(&mut self, fetch: Space, data: Space) {
+        self.fetch_slot = self.slot(fetch, None);
+        self.data_slot = self.slot(data, Some(self.fetch_slot));
+    }
+
+    /// True if loads and stores use the same space as fetches.
+    pub(crate) fn one_space(&self) -> bool {
+        self.data_slot == self.fetch_slot
+    }
+
+    /// What is known in the space that loads and stores use.
+    #[inline(always)]
+    pub(crate) fn data_tlb(&self) -> &SpaceTlb {
+        &self.tlbs[self.data_slot]
+    }
+
+    /// What is known in the space that fetches use.
+    #[inline(always)]
+    pub(crate) fn fetch_tlb(&self) -> &SpaceTlb {
+        &self.tlbs[self.fetch_slot]
+    }
+
+    pub(crate) fn fetch_tlb_mut(&mut self) -> &mut SpaceTlb {
+        &mut self.tlbs[self.fetch_slot]
     }
 
     /// Numbers of what a hart's PMP allows in M-mode, and in S and U. A full table
@@ -182,22 +139,23 @@ impl Mmu {
             }
         };
         self.spaces[slot] = Some(space);
+        while self.tlbs.len() <= slot {
+            self.tlbs.push(SpaceTlb::new());
+        }
         slot
     }
 
     fn clear_space(&mut self, slot: usize) {
-        self.data[slot * DATA..][..DATA].fill(NO_DATA);
-        self.fetch[slot * FETCH..][..FETCH].fill(NO_FETCH);
+        self.tlbs[slot].clear();
         self.fetch_dropped = true;
     }
 
     /// Drops every translation; forgets the table pages.
     pub(crate) fn flush(&mut self, mem: &mut Memory) {
-        for slot in 0..SPACES {
-            if self.spaces[slot].is_some() {
-                self.clear_space(slot);
-            }
+        for tlb in &mut self.tlbs {
+            tlb.clear();
         }
+        self.fetchers.fill(0);
         for page in std::mem::take(&mut self.known_tables) {
             if let Some(table) = self.tables.get_mut(page as usize) {
                 *table = TablePage::default();
@@ -209,8 +167,8 @@ impl Mmu {
 
     /// Withdraws all fast write tags.
     pub(crate) fn drop_write_tags(&mut self) {
-        for entry in self.data.iter_mut() {
-            entry.store = NO_TAG;
+        for tlb in &mut self.tlbs {
+            tlb.withdraw_write_tags(None);
         }
     }
 
@@ -219,10 +177,26 @@ impl Mmu {
             return self.drop_write_tags();
         }
         for page in pages {
-            let offset = u64::from(*page) << PAGE_SHIFT;
-            for entry in self.data.iter_mut().filter(|e| e.offset == offset) {
-                entry.store = NO_TAG;
+            for tlb in &mut self.tlbs {
+                tlb.withdraw_write_tags(Some(u64::from(*page) << PAGE_SHIFT));
             }
+        }
+    }
+
+    /// The code of a page of RAM has changed.
+    pub(crate) fn drop_blocks(&mut self, page: u32) {
+        let slots = self.fetchers.get(page as usize).copied().unwrap_or(0);
+        for (slot, tlb) in self.tlbs.iter_mut().enumerate() {
+            if slots >> slot & 1 != 0 {
+                tlb.drop_blocks(page);
+            }
+        }
+    }
+
+    /// No block is known any more.
+    pub(crate) fn drop_all_blocks(&mut self) {
+        for tlb in &mut self.tlbs {
+            tlb.drop_all_blocks();
         }
     }
 
@@ -248,37 +222,15 @@ impl Mmu {
 
     /// Drops every translation of `len` bytes from `va`.
     fn drop_range(&mut self, va: u64, len: u64) {
-        let within = |tag: u64| tag != NO_TAG && tag.wrapping_sub(va) < len;
-        for slot in (0..SPACES).filter(|slot| self.spaces[*slot].is_some()) {
-            for data in &mut self.data[slot * DATA..][..DATA] {
-                if within(data.load) || within(data.store) {
-                    *data = NO_DATA;
-                }
-            }
-            for fetch in &mut self.fetch[slot * FETCH..][..FETCH] {
-                if within(fetch.tag) {
-                    *fetch = NO_FETCH;
-                    self.fetch_dropped = true;
-                }
-            }
+        for tlb in &mut self.tlbs {
+            self.fetch_dropped |= tlb.drop_range(va, len);
         }
-        self.fetch_dropped |= self.fetch_evicted;
     }
 
     fn drop_page(&mut self, va: u64) {
-        let page = page_of(va);
-        for slot in 0..SPACES {
-            let data = &mut self.data[slot * DATA + data_index(va)];
-            if data.load == page || data.store == page {
-                *data = NO_DATA;
-            }
-            let fetch = &mut self.fetch[slot * FETCH + fetch_index(va)];
-            if fetch.tag == page {
-                *fetch = NO_FETCH;
-                self.fetch_dropped = true;
-            }
+        for tlb in &mut self.tlbs {
+            self.fetch_dropped |= tlb.drop_page(va);
         }
-        self.fetch_dropped |= self.fetch_evicted;
     }
 
     /// A slow store went to a page that holds tables. Pages that take many
@@ -354,14 +306,12 @@ impl Mmu {
     /// Where the instruction parcel at `va` is; cached if all of its page may be
     /// executed.
     pub(crate) fn fetch(&mut self, mem: &mut Memory, va: u64) -> Result<Fetch, WalkFault> {
-        let at = self.fetch_space * FETCH + fetch_index(va);
-        let entry = self.fetch[at];
         let offset = va & (PAGE_BYTES as u64 - 1);
-        if entry.tag == page_of(va) {
-            let pa = RAM_BASE + (u64::from(entry.page) << PAGE_SHIFT) + offset;
+        if let Some(page) = self.fetch_tlb().fetch(va) {
+            let pa = RAM_BASE + (u64::from(page) << PAGE_SHIFT) + offset;
             return Ok(Fetch { pa, page: true });
         }
-        let space = self.spaces[self.fetch_space].unwrap_or(Space::bare(0));
+        let space = self.spaces[self.fetch_slot].unwrap_or(Space::bare(0));
         let pa = if space.is_bare() {
             va
         } else {
@@ -376,20 +326,18 @@ impl Mmu {
         if whole.is_none() || !mem.contains(pa, 2) {
             return Ok(Fetch { pa, page: false });
         }
-        if self.fetch[at].tag != NO_TAG {
-            self.fetch_evicted = true;
+        let page = ((pa - RAM_BASE) >> PAGE_SHIFT) as u32;
+        if self.fetchers.is_empty() {
+            self.fetchers = vec![0; mem.pages()];
         }
-        self.fetch[at] = FetchEntry {
-            tag: page_of(va),
-            page: ((pa - RAM_BASE) >> PAGE_SHIFT) as u32,
-        };
+        self.fetchers[page as usize] |= 1 << self.fetch_slot;
+        self.tlbs[self.fetch_slot].set_fetch(va, page);
         Ok(Fetch { pa, page: true })
     }
 
-    /// Code found by virtual address has been voided.
-    pub(crate) fn fetch_voided(&mut self) {
+    /// Dropped fetch translations have been taken notice of.
+    pub(crate) fn fetch_seen(&mut self) {
         self.fetch_dropped = false;
-        self.fetch_evicted = false;
     }
 
     /// Physical address of a load or store of `len` bytes at `va`, within one page;
@@ -401,7 +349,7 @@ impl Mmu {
         len: usize,
         access: Access,
     ) -> Result<u64, WalkFault> {
-        let space = self.spaces[self.data_base / DATA].unwrap_or(Space::bare(0));
+        let space = self.spaces[self.data_slot].unwrap_or(Space::bare(0));
         let translation = if space.is_bare() {
             Translation {
                 pa: va,
@@ -420,14 +368,11 @@ impl Mmu {
         }
         if whole.is_some() && mem.contains(page_of(pa), PAGE_BYTES as u64) {
             let page = ((pa - RAM_BASE) >> PAGE_SHIFT) as usize;
-            let tag = page_of(va);
             let load = translation.load && allowed & perm::R != 0;
             let store = translation.store && allowed & perm::W != 0 && mem.claim_write_tag(page);
-            self.data[self.data_base + data_index(va)] = DataEntry {
-                load: if load { tag } else { NO_TAG },
-                store: if store { tag } else { NO_TAG },
-                offset: (page as u64) << PAGE_SHIFT,
-            };
+            let offset = (page as u64) << PAGE_SHIFT;
+            *self.tlbs[self.data_slot].data_mut(va) =
+                DataEntry::new(va, offset, mem.host_address(), load, store);
         }
         Ok(pa)
     }
@@ -435,7 +380,7 @@ impl Mmu {
     /// Physical address of an access that the cached translation allows, though the
     /// fast path refused it (misaligned, or an atomic).
     pub(crate) fn cached(&self, va: u64, access: Access) -> Option<u64> {
-        let entry = &self.data[self.data_base + data_index(va)];
+        let entry = self.data_tlb().data(va);
         let tag = match access {
             Access::Load => entry.load,
             Access::Store => entry.store,
@@ -447,7 +392,7 @@ impl Mmu {
     /// After a slow store: the page may take fast stores now. Only for the
     /// translation that [`Mmu::data`] has just made for `va`.
     pub(crate) fn upgrade_store(&mut self, mem: &mut Memory, va: u64, pa: u64) {
-        let entry = &mut self.data[self.data_base + data_index(va)];
+        let entry = self.tlbs[self.data_slot].data_mut(va);
         if !mem.contains(pa, 1) {
             return;
         }

@@ -5,7 +5,9 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 #[rustfmt::skip]
-pub(crate) enum Kind {
+// The variants have the names of the instructions.
+#[allow(missing_docs)]
+pub enum Kind {
     Nop, Li, Auipc,
     Addi, Slti, Sltiu, Xori, Ori, Andi, Slli, Srli, Srai, Addiw, Slliw, Srliw, Sraiw,
     Add, Sub, Sll, Slt, Sltu, Xor, Srl, Sra, Or, And, Addw, Subw, Sllw, Srlw, Sraw,
@@ -59,26 +61,29 @@ impl Kind {
 
 /// One decoded instruction of a block.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Op {
-    pub(crate) kind: Kind,
+pub struct Op {
+    /// What it does.
+    pub kind: Kind,
     /// Destination; writes to x0 were turned to the sink register.
-    pub(crate) rd: u8,
-    pub(crate) rs1: u8,
-    pub(crate) rs2: u8,
+    pub rd: u8,
+    /// First source; x0 reads as zero.
+    pub rs1: u8,
+    /// Second source.
+    pub rs2: u8,
     /// Immediate. For branches, jal and auipc: relative to the block's start.
-    pub(crate) imm: i32,
+    pub imm: i32,
     /// Offset of the instruction from the block's start, bytes.
-    pub(crate) off: u16,
+    pub off: u16,
     /// CSR number; or rm in bits 2:0 and rs3 in bits 7:3.
-    pub(crate) aux: u16,
+    pub aux: u16,
     /// The instruction's bits (16 if compressed), for xtval.
-    pub(crate) raw: u32,
+    pub raw: u32,
 }
 
 impl Op {
     /// Offset of the following instruction from the block's start, bytes.
     #[inline(always)]
-    pub(crate) fn next_off(&self) -> u64 {
+    pub fn next_off(&self) -> u64 {
         u64::from(self.off) + if self.raw & 3 == 3 { 4 } else { 2 }
     }
 }

@@ -134,6 +134,13 @@ impl Memory {
         self.ram.bytes().len() as u64
     }
 
+    /// Where RAM lies in this process, until the next [`Change::Everything`]: for
+    /// translated code, which keeps the rules of [`Memory::load_at`] and of
+    /// [`Memory::store_tagged`].
+    pub fn host_address(&self) -> u64 {
+        self.ram.bytes().as_ptr().expose_provenance() as u64
+    }
+
     /// Number of pages.
     pub fn pages(&self) -> usize {
         self.ram.pages()

@@ -252,22 +252,46 @@ pub(crate) enum Between {
     Restore,
 }
 
+/// What runs the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tier {
+    Interpreter,
+    /// Blocks are translated when they have been entered this often.
+    Translated(u8),
+}
+use Tier::{Interpreter, Translated};
+
+impl Tier {
+    pub(crate) fn engine(self, memory: &mut Memory) -> Engine {
+        let mut engine = Engine::new();
+        if let Translated(hot_at) = self {
+            let tier = twinvm_jit::tier().expect("memory for code");
+            engine.set_tier(memory, tier, hot_at);
+        }
+        engine
+    }
+}
+
 /// One way to run.
-pub(crate) type Way = (Cut, Between);
+pub(crate) type Way = (Cut, Between, Tier);
 
 /// The first is the reference: nothing derived lives longer than a step.
-pub(crate) const WAYS: [Way; 11] = [
-    (Cut::Every(1), Between::Flush),
-    (Cut::Never, Between::Nothing),
-    (Cut::Every(1), Between::Nothing),
-    (Cut::Every(1), Between::Digest),
-    (Cut::Every(2), Between::Restore),
-    (Cut::Every(3), Between::Digest),
-    (Cut::Every(5), Between::Flush),
-    (Cut::Every(7), Between::Nothing),
-    (Cut::Every(64), Between::Digest),
-    (Cut::Random(1), Between::Nothing),
-    (Cut::Random(2), Between::Flush),
+pub(crate) const WAYS: [Way; 15] = [
+    (Cut::Every(1), Between::Flush, Interpreter),
+    (Cut::Never, Between::Nothing, Interpreter),
+    (Cut::Every(1), Between::Nothing, Interpreter),
+    (Cut::Every(2), Between::Restore, Interpreter),
+    (Cut::Every(3), Between::Digest, Interpreter),
+    (Cut::Every(5), Between::Flush, Interpreter),
+    (Cut::Every(64), Between::Digest, Interpreter),
+    (Cut::Random(1), Between::Nothing, Interpreter),
+    (Cut::Never, Between::Nothing, Translated(0)),
+    (Cut::Every(1), Between::Nothing, Translated(0)),
+    (Cut::Every(3), Between::Digest, Translated(0)),
+    (Cut::Every(64), Between::Restore, Translated(0)),
+    (Cut::Random(1), Between::Nothing, Translated(1)),
+    (Cut::Random(2), Between::Flush, Translated(0)),
+    (Cut::Random(3), Between::Digest, Translated(2)),
 ];
 
 /// The end of a run, and what it passed.
@@ -348,9 +372,9 @@ impl Run {
         Self {
             way,
             hart: Hart::restore(&world.hart).expect("a hart state"),
+            engine: way.2.engine(&mut memory),
             memory,
             device: world.device.clone(),
-            engine: Engine::new(),
             clock: world.clock,
             icount: world.icount,
             builtin_sbi: world.builtin_sbi,
@@ -450,7 +474,7 @@ impl Run {
             assert!(fresh.restore_page(page as u32, bytes));
         }
         self.memory = fresh;
-        self.engine = Engine::new();
+        self.engine = self.way.2.engine(&mut self.memory);
         self.hart = Hart::restore(&self.hart.save()).expect("a saved state");
     }
 

@@ -83,7 +83,7 @@ impl Crew {
             memory.store(*at, bytes).expect("the address is RAM");
         }
         let mut device = self.world.device.clone();
-        let mut engine = Engine::new();
+        let mut engine = way.2.engine(&mut memory);
         let mut harts: Vec<Hart> = self
             .harts
             .iter()
@@ -131,8 +131,6 @@ impl Crew {
                 Between::Flush => engine.flush(&mut memory),
                 Between::Digest => drop(memory.digest()),
                 Between::Restore => {
-                    engine = Engine::new();
-                    engine.flush(&mut memory);
                     for hart in &mut harts {
                         *hart = Hart::restore(&hart.save()).expect("a saved state");
                     }
@@ -142,6 +140,7 @@ impl Crew {
                         assert!(fresh.restore_page(page as u32, bytes));
                     }
                     memory = fresh;
+                    engine = way.2.engine(&mut memory);
                 }
             }
         }

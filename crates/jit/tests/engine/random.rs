@@ -192,12 +192,15 @@ fn events(rng: &mut Rng, world: &mut World) {
     }
 }
 
-const MODES: [Way; 5] = [
-    (Cut::Never, Between::Nothing),
-    (Cut::Random(7), Between::Nothing),
-    (Cut::Every(97), Between::Digest),
-    (Cut::Random(11), Between::Flush),
-    (Cut::Every(1), Between::Nothing),
+const MODES: [Way; 8] = [
+    (Cut::Never, Between::Nothing, Tier::Interpreter),
+    (Cut::Random(7), Between::Nothing, Tier::Interpreter),
+    (Cut::Every(97), Between::Digest, Tier::Interpreter),
+    (Cut::Random(11), Between::Flush, Tier::Interpreter),
+    (Cut::Never, Between::Nothing, Tier::Translated(1)),
+    (Cut::Random(7), Between::Nothing, Tier::Translated(0)),
+    (Cut::Random(11), Between::Digest, Tier::Translated(2)),
+    (Cut::Every(1), Between::Nothing, Tier::Translated(0)),
 ];
 
 /// Runs one seed in all modes; returns steps, traps taken and the modes' sum.
@@ -205,7 +208,7 @@ fn case(seed: u64) -> (u64, u64) {
     let world = world(seed);
     let reference = Run::new(&world, WAYS[0]).go(STEPS);
     let again = format!(
-        "seed {seed}: TWINVM_SEED={seed} cargo test --release -p twinvm-cpu --test engine random"
+        "seed {seed}: TWINVM_SEED={seed} cargo test --release -p twinvm-jit --test engine random"
     );
     for mode in MODES {
         Run::new(&world, mode).go(STEPS).compare(&reference, &again);

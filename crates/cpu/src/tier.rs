@@ -1,0 +1,135 @@
+//! The seam for a second engine that runs translated blocks.
+//!
+//! The interpreter is the reference. Where a [`Tier`] is plugged in
+//! ([`crate::Engine::set_tier`]), blocks that were entered often are given to it, and
+//! it runs them as long as nothing needs the run loop. It must be indistinguishable:
+//! the same state after each step. All that is rare it leaves to the interpreter, one
+//! instruction at a time, through its [`Window`].
+//!
+//! What a tier keeps is derived from memory, as everything in an engine.
+
+use crate::block::Blocks;
+use crate::engine::Env;
+use crate::exec::{Core, Outcome};
+use crate::hart::{Hart, Registers, status};
+use crate::op::Op;
+use crate::space::SpaceTlb;
+use std::mem::offset_of;
+
+pub use crate::op::{Kind, Op as DecodedOp};
+pub use crate::space::layout;
+
+/// Offset of the floating-point registers from the integer registers, bytes. Both
+/// are arrays of 64-bit values.
+pub const FLOAT_REGISTERS: isize = offset_of!(Hart, f) as isize - offset_of!(Hart, x) as isize;
+/// Offset of fflags (8 bits) from the integer registers, bytes.
+pub const FLOAT_FLAGS: isize = offset_of!(Hart, fflags) as isize - offset_of!(Hart, x) as isize;
+
+/// A decoded block for a tier to translate.
+pub struct Code<'a> {
+    /// Physical address of the first instruction.
+    pub pa: u64,
+    /// The instructions; none crosses a page.
+    pub ops: &'a [Op],
+    /// Index of the first for [`Window::interpret`].
+    pub first: u32,
+}
+
+/// Why a tier stopped. The hart's pc and the step count are those of the next step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TierExit {
+    /// The limit is nearer than the end of the block at pc.
+    Tail,
+    /// The code at pc is not known to be translated.
+    Lookup,
+    /// The same, after a jump that [`Tier::link`] can make go there directly.
+    Link(u32),
+    /// An instruction left to the interpreter says that the run loop must look.
+    Look,
+}
+
+/// A second engine.
+pub trait Tier: Send {
+    /// Translates a block. Where its code starts (never 0), or `None` if there is no
+    /// room: all is flushed then, and begins anew.
+    fn translate(&mut self, code: &Code<'_>) -> Option<u64>;
+
+    /// Where code goes that jumps to a block without a translation.
+    fn cold(&self) -> u64;
+
+    /// Runs translated code from `entry`, which is for the hart's pc, until the step
+    /// count is `limit` at most.
+    fn run(&mut self, window: &mut Window<'_, '_>, entry: u64, limit: u64) -> TierExit;
+
+    /// The jump of [`TierExit::Link`] leads to the translation at `entry`, which is
+    /// code of RAM's page number `page`.
+    fn link(&mut self, jump: u32, entry: u64, page: u32);
+
+    /// The block whose translation starts at `entry` is no longer what memory holds.
+    /// It is never entered again.
+    fn retire(&mut self, entry: u64);
+
+    /// Forgets all translations.
+    fn flush(&mut self);
+}
+
+/// What a tier sees of the machine while it runs.
+pub struct Window<'a, 'e> {
+    pub(crate) core: &'a mut Core,
+    pub(crate) hart: &'a mut Hart,
+    pub(crate) env: &'a mut Env<'e>,
+    pub(crate) blocks: &'a Blocks,
+    pub(crate) outcome: Outcome,
+}
+
+impl Window<'_, '_> {
+    /// The hart's integer registers; [`FLOAT_REGISTERS`] lie at a fixed offset.
+    pub fn registers(&mut self) -> *mut u64 {
+        let Registers(x) = &mut self.hart.x;
+        x.as_mut_ptr()
+    }
+
+    /// What is known of the address space in use: see [`layout`]. The tier only
+    /// reads it.
+    pub fn space(&self) -> *const u8 {
+        let tlb: *const SpaceTlb = self.core.mmu.fetch_tlb();
+        tlb.cast()
+    }
+
+    /// The hart's program counter.
+    pub fn pc(&self) -> u64 {
+        self.hart.pc
+    }
+
+    /// Steps since power-on.
+    pub fn icount(&self) -> u64 {
+        self.env.icount
+    }
+
+    /// Sets pc and step count to those of the next step.
+    pub fn set_position(&mut self, pc: u64, icount: u64) {
+        self.hart.pc = pc;
+        self.env.icount = icount;
+    }
+
+    /// The rounding mode (frm) if floating-point instructions may run now and need not
+    /// note it: mstatus.FS is dirty. `None` otherwise.
+    pub fn float_ready(&self) -> Option<u8> {
+        (self.hart.mstatus & status::FS == status::FS).then_some(self.hart.frm)
+    }
+
+    /// Raises floating-point flags (fflags).
+    pub fn raise_flags(&mut self, flags: u8) {
+        self.hart.fflags |= flags;
+    }
+
+    /// Interprets one instruction of a translated block, which is at `pc`, after step
+    /// `icount`. True if that was all; false if the tier must stop with
+    /// [`TierExit::Look`]: pc and step count are set then.
+    pub fn interpret(&mut self, op: u32, pc: u64, icount: u64) -> bool {
+        let op = self.blocks.ops[op as usize];
+        self.set_position(pc.wrapping_sub(u64::from(op.off)), icount);
+        self.outcome = self.core.execute_one(self.hart, self.env, &op);
+        matches!(self.outcome, Outcome::Done)
+    }
+}

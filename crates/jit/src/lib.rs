@@ -1,0 +1,40 @@
+//! The second engine: translates hot blocks to code of the host's processor.
+//!
+//! One pass over a block's decoded instructions, no intermediate form: a template per
+//! instruction, nine guest registers fixed to host registers, the budget of steps in
+//! another, address translation inline. Whatever has no template is interpreted, one
+//! instruction at a time ([`twinvm_cpu::tier::Window::interpret`]); so is every access
+//! that the inline translation refuses. It is exact: all registers, pc and step count
+//! are true wherever the run loop looks.
+//!
+//! Translations are of physical pages and know no virtual address: the address of the
+//! page they run in is a variable. So processes that map the same file share them,
+//! wherever each has it. Jumps within a page go directly; a jump to another page is
+//! joined to its target by a piece of code that checks that the target's page is
+//! still where it was. Invalidation is the run loop's: a store to translated code is
+//! interpreted (its page has no write tag), which leaves.
+//!
+//! On hosts without a backend [`tier`] gives nothing and the interpreter does it all.
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod buffer;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod x86_64;
+
+use twinvm_cpu::tier::Tier;
+
+/// Entries after which a block is translated.
+pub const HOT_AT: u8 = 16;
+
+/// No memory for code.
+#[derive(Debug, thiserror::Error)]
+#[error("no memory for translated code: {0}; --engine interp does without")]
+pub struct NoCodeMemory(#[from] std::io::Error);
+
+/// The second engine for this host; `None` if there is no backend for its processor.
+pub fn tier() -> Result<Option<Box<dyn Tier>>, NoCodeMemory> {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    return Ok(Some(Box::new(x86_64::Translator::new()?)));
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    Ok(None)
+}

@@ -1,0 +1,199 @@
+//! The backend for x86-64 hosts.
+
+mod asm;
+mod enter;
+mod registers;
+mod translate;
+
+use crate::NoCodeMemory;
+use crate::buffer::CodeBuffer;
+use asm::{Alu, Asm, Cond, Hole, RAX, RCX, RSP, Rm, Shift, Size, displacement};
+use enter::{Frame, Left};
+use registers::SPACE;
+use std::collections::HashMap;
+use translate::{Sink, translate};
+use twinvm_cpu::tier::{Code, Tier, TierExit, Window, layout};
+use twinvm_mem::PAGE_BYTES;
+
+/// Where the virtual address of the current page lies, from RSP.
+const PAGE_VA: i32 = 0;
+
+/// A place where translated code calls the interpreter.
+#[derive(Debug, Clone, Copy)]
+struct Point {
+    /// For [`Window::interpret`].
+    op: u32,
+    /// Offset of the instruction in its page.
+    at: u16,
+    /// Steps of the block that are left, this one among them.
+    left: u16,
+}
+
+/// A direct jump.
+#[derive(Debug, Clone, Copy)]
+struct Jump {
+    hole: Hole,
+    /// Where it goes while it isn't joined to its target: out.
+    stub: usize,
+    /// The target's offset from the start of the jump's page.
+    target: i32,
+    id: u32,
+}
+
+/// Code that all blocks use, by its offset.
+#[derive(Debug, Clone, Copy, Default)]
+struct Common {
+    enter: usize,
+    interpret: usize,
+    tail: usize,
+    link: usize,
+    cold: usize,
+    end: usize,
+    /// Number of the first jump; each flush begins above all numbers before it.
+    first_jump: u32,
+}
+
+/// What the host's processor has beyond the base.
+#[derive(Debug, Clone, Copy)]
+struct Features {
+    lzcnt: bool,
+    bmi1: bool,
+    popcnt: bool,
+}
+
+/// The tier for x86-64 hosts.
+pub(crate) struct Translator {
+    buffer: CodeBuffer,
+    common: Common,
+    features: Features,
+    points: Vec<Point>,
+    jumps: Vec<Jump>,
+    /// Jumps from other pages to a block, by where the block's code starts.
+    incoming: HashMap<usize, Vec<u32>>,
+}
+
+impl Translator {
+    pub(crate) fn new() -> Result<Self, NoCodeMemory> {
+        let mut translator = Self {
+            buffer: CodeBuffer::new()?,
+            common: Common::default(),
+            features: Features {
+                lzcnt: is_x86_feature_detected!("lzcnt"),
+                bmi1: is_x86_feature_detected!("bmi1"),
+                popcnt: is_x86_feature_detected!("popcnt"),
+            },
+            points: Vec::new(),
+            jumps: Vec::new(),
+            incoming: HashMap::new(),
+        };
+        let (code, common) = enter::common();
+        let fits = translator.buffer.append(&code);
+        assert!(fits, "the buffer is larger than the common code");
+        translator.common = common;
+        Ok(translator)
+    }
+
+    fn jump(&self, id: u32) -> Option<Jump> {
+        let index = id.wrapping_sub(self.common.first_jump) as usize;
+        self.jumps.get(index).copied()
+    }
+
+    /// Code that checks that the page the jump leads to is still page `page` of RAM,
+    /// and goes to `entry`; else out, as the jump did before.
+    fn checked_jump(&mut self, jump: &Jump, entry: usize, page: u32) -> Option<usize> {
+        const SHIFT: u8 = 12 - layout::FETCH_STRIDE.trailing_zeros() as u8;
+        const MASK: i32 = ((layout::FETCH_ENTRIES - 1) * layout::FETCH_STRIDE) as i32;
+        const { assert!(layout::FETCH_STRIDE.is_power_of_two()) };
+        let base = self.buffer.used();
+        let mut asm = Asm {
+            code: Vec::with_capacity(64),
+            base,
+        };
+        let page_offset = jump.target & -(PAGE_BYTES as i32);
+        asm.mov(Size::Q, RAX, Rm::Mem(RSP, PAGE_VA));
+        asm.alu_imm(Size::Q, Alu::Add, RAX, page_offset);
+        asm.mov(Size::D, RCX, RAX);
+        asm.shift_imm(Size::D, Shift::Shr, RCX, SHIFT);
+        asm.alu_imm(Size::D, Alu::And, RCX, MASK);
+        let tag = Rm::Sib(SPACE, RCX, 0, layout::FETCH_TAG as i32);
+        asm.alu(Size::Q, Alu::Cmp, RAX, tag);
+        let moved = asm.jcc(Cond::NE);
+        asm.fill(moved, jump.stub);
+        let number = Rm::Sib(SPACE, RCX, 0, layout::FETCH_PAGE as i32);
+        asm.alu_imm(Size::D, Alu::Cmp, number, page as i32);
+        let moved = asm.jcc(Cond::NE);
+        asm.fill(moved, jump.stub);
+        asm.store(Size::Q, Rm::Mem(RSP, PAGE_VA), RAX);
+        let go = asm.jmp();
+        asm.fill(go, entry);
+        self.buffer.append(&asm.code).then_some(base)
+    }
+}
+
+impl Tier for Translator {
+    fn translate(&mut self, code: &Code<'_>) -> Option<u64> {
+        let base = self.buffer.used();
+        let translated = translate(
+            code,
+            base,
+            &mut Sink {
+                points: &mut self.points,
+                jumps: &mut self.jumps,
+                common: &self.common,
+                features: self.features,
+            },
+        );
+        let fits = self.buffer.append(&translated);
+        fits.then(|| self.buffer.address(base))
+    }
+
+    fn cold(&self) -> u64 {
+        self.buffer.address(self.common.cold)
+    }
+
+    fn run(&mut self, window: &mut Window<'_, '_>, entry: u64, limit: u64) -> TierExit {
+        let enter = self.buffer.address(self.common.enter);
+        match Frame::run(window, &self.points, enter, entry, limit) {
+            Left::Tail => TierExit::Tail,
+            Left::Cold => TierExit::Lookup,
+            Left::Jump(id) => TierExit::Link(id),
+            Left::Look => TierExit::Look,
+        }
+    }
+
+    fn link(&mut self, jump: u32, entry: u64, page: u32) {
+        let Some(jump) = self.jump(jump) else {
+            return;
+        };
+        let entry = self.buffer.offset(entry);
+        let to = if (0..PAGE_BYTES as i32).contains(&jump.target) {
+            entry
+        } else {
+            let Some(to) = self.checked_jump(&jump, entry, page) else {
+                return;
+            };
+            self.incoming.entry(entry).or_default().push(jump.id);
+            to
+        };
+        self.buffer
+            .patch(jump.hole.0, displacement(jump.hole, to));
+    }
+
+    fn retire(&mut self, entry: u64) {
+        let entry = self.buffer.offset(entry);
+        for id in self.incoming.remove(&entry).unwrap_or_default() {
+            if let Some(jump) = self.jump(id) {
+                self.buffer
+                    .patch(jump.hole.0, displacement(jump.hole, jump.stub));
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        self.buffer.truncate(self.common.end);
+        self.common.first_jump = self.common.first_jump.wrapping_add(self.jumps.len() as u32);
+        self.points.clear();
+        self.jumps.clear();
+        self.incoming.clear();
+    }
+}
