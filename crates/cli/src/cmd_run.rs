@@ -21,7 +21,7 @@ use twinvm_host::port::{Port, PortError};
 use twinvm_host::random::fill_random;
 use twinvm_host::signals::SignalWatch;
 use twinvm_host::time::wall_ns;
-use twinvm_machine::{Machine, OnReset, PowerOn};
+use twinvm_machine::{EngineKind, Machine, OnReset, PowerOn};
 
 use crate::guest::{blame, first_disk_slot, machine_config, open_disks};
 use crate::{BAD_INPUT, FAULT, Outcome};
@@ -120,9 +120,9 @@ pub(crate) struct RunArgs {
     /// either is shown
     #[arg(long, value_name = "NAME")]
     console: Option<ConsoleArg>,
-    /// What executes the guest; the guest can't tell
-    #[arg(long, value_name = "NAME", default_value = "interp")]
-    engine: EngineArg,
+    /// What executes the guest, which can't tell; jit where the host can
+    #[arg(long, value_name = "NAME")]
+    engine: Option<EngineArg>,
     /// Write a report of the run there, as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -143,8 +143,10 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum EngineArg {
-    /// The interpreter
+    /// The interpreter alone
     Interp,
+    /// The interpreter, and translated code for what runs often
+    Jit,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -165,7 +167,6 @@ enum ResetArg {
 
 /// Runs the VM.
 pub(crate) fn run(args: RunArgs) -> Outcome {
-    let EngineArg::Interp = args.engine;
     let bad = |error: &dyn std::fmt::Display| (BAD_INPUT, error.to_string());
     let fault = |error: &dyn std::fmt::Display| (FAULT, error.to_string());
     let vm = describe(&args).map_err(|why| (BAD_INPUT, why))?;
@@ -183,6 +184,13 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
         ),
         None => power_on(&args, &vm, &files)?,
     };
+    if let Some(engine) = args.engine {
+        let kind = match engine {
+            EngineArg::Interp => EngineKind::Interp,
+            EngineArg::Jit => EngineKind::Jit,
+        };
+        machine.set_engine(kind).map_err(|error| bad(&error))?;
+    }
     let wires = plug(&vm).map_err(|error| bad(&error))?;
     let disks = Disks::start(first_disk_slot(&vm), files).map_err(|error| fault(&error))?;
     let recording = match &args.record {

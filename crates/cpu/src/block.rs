@@ -23,7 +23,7 @@ pub(crate) struct Block {
 /// What is known of a block besides its ops.
 #[derive(Default)]
 struct Known {
-    /// How often it was entered, up to [`Blocks::hot_at`].
+    /// How often it was entered, up to 254.
     heat: Cell<u8>,
     /// Where its translation starts; 0: nowhere yet.
     code: u64,
@@ -53,7 +53,7 @@ impl Blocks {
         }
     }
 
-    /// Blocks entered this often are hot.
+    /// Blocks entered this often are hot; 255: none is.
     pub(crate) fn set_hot_at(&mut self, entries: u8) {
         self.hot_at = entries;
     }
@@ -64,9 +64,9 @@ impl Blocks {
         let heat = &self.known[block.id as usize].heat;
         let now = heat.get();
         if now >= self.hot_at {
-            return self.hot_at != u8::MAX;
+            return true;
         }
-        heat.set(now + 1);
+        heat.set(now + u8::from(now < u8::MAX - 1));
         false
     }
 

@@ -94,12 +94,17 @@ impl Engine {
     /// `hot_at` times (up to 254), or takes it out. All derived state goes.
     pub fn set_tier(&mut self, mem: &mut Memory, tier: Option<Box<dyn Tier>>, hot_at: u8) {
         self.flush(mem);
-        let never = u8::MAX;
-        self.blocks.set_hot_at(match tier {
-            Some(_) => hot_at.min(never - 1),
-            None => never,
-        });
         self.tier = tier;
+        self.set_hot_at(Some(hot_at));
+    }
+
+    /// Blocks go to the second engine when they have been entered this often; `None`:
+    /// never, and it runs nothing any more.
+    pub fn set_hot_at(&mut self, hot_at: Option<u8>) {
+        let never = u8::MAX;
+        let hot_at = hot_at.map_or(never, |at| at.min(never - 1));
+        let hot_at = if self.tier.is_some() { hot_at } else { never };
+        self.blocks.set_hot_at(hot_at);
     }
 
     /// Throws away all derived state. Never visible to the guest.

@@ -2,6 +2,7 @@
 
 use crate::boot::Boot;
 use crate::config::{MachineConfig, OnReset, PowerOn};
+use crate::engine::{EngineKind, fastest};
 use crate::harts::{Harts, MAX_HARTS};
 use crate::image::ImageKind;
 use crate::loader;
@@ -70,6 +71,7 @@ pub struct Machine {
     pub(crate) icount: u64,
     pub(crate) halted: Option<Halt>,
     pub(crate) engine: Engine,
+    pub(crate) engine_kind: EngineKind,
     pub(crate) output: Option<Output>,
     pub(crate) console: Vec<u8>,
 }
@@ -138,6 +140,7 @@ impl Machine {
         let boot = Boot::new(&config, &power_on)?;
         let board = Board::new(&Self::board_config(&config, &power_on), boot.rom())?;
         boot.load(&config, &mut mem)?;
+        let (engine, engine_kind) = fastest(&mut mem);
         Ok(Self {
             mem,
             harts: boot.harts(config.harts),
@@ -150,7 +153,8 @@ impl Machine {
             },
             icount: 0,
             halted: None,
-            engine: Engine::new(),
+            engine,
+            engine_kind,
             output: None,
             console: Vec::new(),
             config,

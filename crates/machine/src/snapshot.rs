@@ -15,12 +15,13 @@ pub use stream::SnapshotStream;
 
 use crate::boot::Boot;
 use crate::config::{MachineConfig, OnReset, PowerOn};
+use crate::engine::fastest;
 use crate::harts::{Harts, HartsState};
 use crate::image::{ImageKind, Images};
 use crate::machine::{Machine, MachineError};
 use crate::output::Halt;
 use serde::{Deserialize, Serialize};
-use twinvm_cpu::{Clock, Engine};
+use twinvm_cpu::Clock;
 use twinvm_devices::{Board, BoardState, Persist, SlotConfig, SlotState};
 use twinvm_mem::{Memory, PAGE_BYTES, SnapshotBusy};
 use xxhash_rust::xxh3::Xxh3;
@@ -352,7 +353,7 @@ impl Restore {
 
     /// The machine, if the snapshot is whole.
     pub fn finish(self) -> Result<Machine, SnapshotError> {
-        let (head, mem, images) = match self.stage {
+        let (head, mut mem, images) = match self.stage {
             Part::Done(head, mem, images) => (head, mem, images),
             Part::Prefix => return Err(SnapshotError::Format),
             _ => {
@@ -387,6 +388,7 @@ impl Restore {
             return Err(SnapshotError::Content("set of devices".to_owned()));
         }
         let board = Board::restore(head.board).map_err(|e| content(&e))?;
+        let (engine, engine_kind) = fastest(&mut mem);
         Ok(Machine {
             mem,
             harts,
@@ -394,7 +396,8 @@ impl Restore {
             clock: head.clock,
             icount: head.icount,
             halted: head.halted,
-            engine: Engine::new(),
+            engine,
+            engine_kind,
             output: None,
             console: Vec::new(),
             config,

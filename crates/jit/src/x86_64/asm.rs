@@ -108,7 +108,14 @@ impl Asm {
 
     /// Prefixes, opcode and operands. `opcode` is one byte, or two or three that begin
     /// with 0x0f; `prefix` is a mandatory prefix or 0.
-    pub(crate) fn op(&mut self, prefix: u8, wide: bool, opcode: &[u8], reg: Reg, rm: impl Into<Rm>) {
+    pub(crate) fn op(
+        &mut self,
+        prefix: u8,
+        wide: bool,
+        opcode: &[u8],
+        reg: Reg,
+        rm: impl Into<Rm>,
+    ) {
         self.op_sized(prefix, wide, false, opcode, reg, rm.into());
     }
 
@@ -290,7 +297,14 @@ impl Asm {
     }
 
     pub(crate) fn setcc(&mut self, cond: Cond, to: Reg) {
-        self.op_sized(0, false, true, &[0x0f, 0x90 | cond as u8], Reg(0), to.into());
+        self.op_sized(
+            0,
+            false,
+            true,
+            &[0x0f, 0x90 | cond as u8],
+            Reg(0),
+            to.into(),
+        );
     }
 
     pub(crate) fn cmov(&mut self, cond: Cond, to: Reg, from: impl Into<Rm>) {

@@ -57,14 +57,7 @@ struct Returned {
 }
 
 /// `enter(frame, entry, state, space, budget, page)`
-type Enter = unsafe extern "sysv64" fn(
-    *mut Frame,
-    u64,
-    *mut u8,
-    *const u8,
-    i64,
-    u64,
-) -> Returned;
+type Enter = unsafe extern "sysv64" fn(*mut Frame, u64, *mut u8, *const u8, i64, u64) -> Returned;
 
 impl Frame {
     /// Runs translated code from `entry` on. Afterwards pc and step count are set.
@@ -97,9 +90,9 @@ impl Frame {
         // exist only for pages of RAM, and for stores only under a write tag. It
         // reaches the window again only through `interpret`.
         let returned = unsafe {
-            let enter = std::mem::transmute::<*const (), Enter>(
-                std::ptr::with_exposed_provenance(enter as usize),
-            );
+            let enter = std::mem::transmute::<*const (), Enter>(std::ptr::with_exposed_provenance(
+                enter as usize,
+            ));
             enter(
                 &raw mut frame,
                 entry,

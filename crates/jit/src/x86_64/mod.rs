@@ -175,8 +175,7 @@ impl Tier for Translator {
             self.incoming.entry(entry).or_default().push(jump.id);
             to
         };
-        self.buffer
-            .patch(jump.hole.0, displacement(jump.hole, to));
+        self.buffer.patch(jump.hole.0, displacement(jump.hole, to));
     }
 
     fn retire(&mut self, entry: u64) {

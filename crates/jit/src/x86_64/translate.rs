@@ -833,8 +833,7 @@ impl Translation<'_, '_> {
         self.asm.mov(Q, RDX, RAX);
         self.asm.alu_imm(Q, Alu::And, RDX, -(PAGE_BYTES as i32));
         self.asm.store(Q, Rm::Mem(RSP, PAGE_VA), RDX);
-        self.asm
-            .jmp_rm(Rm::Sib(SPACE, RCX, 3, layout::CODE as i32));
+        self.asm.jmp_rm(Rm::Sib(SPACE, RCX, 3, layout::CODE as i32));
     }
 
     fn link_register_keeping_rax(&mut self, op: &Op) {
