@@ -77,7 +77,6 @@ pub(crate) enum Cond {
     E = 4,
     NE = 5,
     S = 8,
-    P = 10,
     L = 12,
     GE = 13,
 }
@@ -241,11 +240,6 @@ impl Asm {
     /// `to = to OP from`
     pub(crate) fn alu(&mut self, size: Size, alu: Alu, to: Reg, from: impl Into<Rm>) {
         self.op(0, size == Size::Q, &[(alu as u8) << 3 | 3], to, from);
-    }
-
-    /// `[to] = [to] OP from`
-    pub(crate) fn alu_to(&mut self, size: Size, alu: Alu, to: impl Into<Rm>, from: Reg) {
-        self.op(0, size == Size::Q, &[(alu as u8) << 3 | 1], from, to);
     }
 
     /// `to = to OP imm`

@@ -1,7 +1,10 @@
 //! The backend for x86-64 hosts.
 
 mod asm;
+mod control;
 mod enter;
+mod integer;
+mod memory;
 mod registers;
 mod translate;
 
@@ -10,7 +13,7 @@ use crate::buffer::CodeBuffer;
 use asm::{Alu, Asm, Cond, Hole, RAX, RCX, RSP, Rm, Shift, Size, displacement};
 use enter::{Frame, Left};
 use registers::SPACE;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use translate::{Sink, translate};
 use twinvm_cpu::tier::{Code, Tier, TierExit, Window, layout};
 use twinvm_mem::PAGE_BYTES;
@@ -69,7 +72,7 @@ pub(crate) struct Translator {
     points: Vec<Point>,
     jumps: Vec<Jump>,
     /// Jumps from other pages to a block, by where the block's code starts.
-    incoming: HashMap<usize, Vec<u32>>,
+    incoming: BTreeMap<usize, Vec<u32>>,
 }
 
 impl Translator {
@@ -84,7 +87,7 @@ impl Translator {
             },
             points: Vec::new(),
             jumps: Vec::new(),
-            incoming: HashMap::new(),
+            incoming: BTreeMap::new(),
         };
         let (code, common) = enter::common();
         let fits = translator.buffer.append(&code);

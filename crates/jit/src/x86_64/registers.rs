@@ -1,7 +1,6 @@
 //! Which host register holds what while translated code runs.
 
 use super::asm::*;
-use twinvm_cpu::tier::FLOAT_REGISTERS;
 
 /// Steps left until the limit, less those that the current block was charged for.
 pub(super) const BUDGET: Reg = R15;
@@ -52,9 +51,4 @@ pub(super) fn place(guest: u8) -> Place {
 /// The guest's integer register in memory.
 pub(super) fn home(guest: u8) -> Rm {
     Rm::Mem(STATE, i32::from(guest) * 8 - BIAS)
-}
-
-/// The guest's floating-point register, which is always in memory.
-pub(super) fn float_home(guest: u8) -> Rm {
-    Rm::Mem(STATE, FLOAT_REGISTERS as i32 + i32::from(guest) * 8 - BIAS)
 }
