@@ -438,6 +438,7 @@ fn chunk_mask(in_page: usize, len: usize) -> u64 {
     upto_last & !((1u64 << first) - 1)
 }
 
+/// Whether a whole page is zero.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    bytes.chunks_exact(16).all(|c| c == [0; 16])
+    bytes == [0; PAGE_BYTES]
 }
