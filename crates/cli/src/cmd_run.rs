@@ -8,6 +8,7 @@ mod from;
 mod recorder;
 mod report;
 mod signature;
+mod snapshot;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,18 +21,20 @@ use twinvm_host::disk::DiskFile;
 use twinvm_host::port::{Port, PortError};
 use twinvm_host::random::fill_random;
 use twinvm_host::signals::SignalWatch;
+use twinvm_host::snapshot_file;
 use twinvm_host::time::wall_ns;
 use twinvm_machine::{EngineKind, Machine, OnReset, PowerOn};
 
-use crate::guest::{blame, first_disk_slot, machine_config, open_disks};
+use crate::guest::{blame, machine_config, open_disks};
 use crate::{BAD_INPUT, FAULT, Outcome};
 use console::Console;
 use disks::Disks;
-use drive::{Drive, Wire};
+use drive::{Drive, Ended, Frozen, Wire};
 use end::End;
 use recorder::Recorder;
 use report::{Meter, Report};
 use signature::Signature;
+use snapshot::Written;
 
 /// Packets from the wire that wait for the guest: a burst of a few round trips, 16 MiB at most.
 const FRAME_QUEUE: usize = 256;
@@ -53,8 +56,8 @@ Example:
   twinvm run VM.toml --disk disk.img
   twinvm run VM.toml --record rec && twinvm replay rec
   twinvm run VM.toml --console virtio --cmdline 'console=ttyS0 console=hvc0'
-  twinvm run --from redis.snap
-  twinvm run VM.toml --from redis.snap --record rec
+  twinvm run VM.toml --snapshot warm.snap     end it with Ctrl-] when it is warm
+  twinvm run VM.toml --from warm.snap --record rec
   twinvm run --firmware fw_dynamic.bin --kernel vmlinux --cmdline console=ttyS0
   twinvm run --firmware test.elf --memory 16M --max-instructions 1000000 --signature test.sig
   twinvm run VM.toml --dump-dtb vm.dtb && dtc vm.dtb
@@ -65,10 +68,17 @@ Exit codes:
   2      bad input: nothing ran, and nothing was written
   120    the guest reset itself, under on_reset = \"exit\"
   124    the limit of --max-instructions was reached
-  125    a fault of our own, or the recording or report could not be written
+  125    a fault of our own, or the recording, report or snapshot could not be written
   130    ended from outside: Ctrl-], SIGINT, SIGTERM or SIGHUP
 
-A run --from a snapshot is that machine with its own memory, files and command line; VM.toml is
+A --snapshot is written when the run has ended by Ctrl-], a signal or --max-instructions, under
+its name when it is complete. It holds no disk's contents: copy the disks' files before anything
+starts from it, and start it with copies again, in the same order:
+  twinvm run VM.toml --disk disk.img --snapshot warm.snap
+  cp --sparse=always disk.img warm.img
+  cp --sparse=always warm.img try.img; twinvm run VM.toml --disk try.img --from warm.snap
+
+A run --from a snapshot is that machine with its own memory, files and command line. VM.toml is
 needed only for its network, whose cards are unplugged without it. What VM.toml or options say of
 the machine must be what the snapshot says. The guest doesn't notice the time in between: its
 clocks go on from the snapshot's moment and lag behind the world's by that much, until something
@@ -98,7 +108,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     dtb: Option<PathBuf>,
     /// Write the device tree that the guest would get there (all but rng-seed), and end
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "record", "signature", "report"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "record", "signature", "report", "snapshot"])]
     dump_dtb: Option<PathBuf>,
     /// Raw disk image that the guest reads and writes; may be given more than once. Comes behind
     /// the file's disks
@@ -126,9 +136,16 @@ pub(crate) struct RunArgs {
     /// Write a report of the run there, as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Go on from this snapshot (of `twinvm ctl snapshot`) instead of a power-on
+    /// Go on from this snapshot (of --snapshot or `twinvm ctl snapshot`) instead of a power-on
     #[arg(long, value_name = "SNAPSHOT", conflicts_with = "signature")]
     from: Option<PathBuf>,
+    /// When the run is ended from outside or by --max-instructions, write the machine's whole
+    /// state there, for --from. Disks are brought to rest first: copy their files with it
+    #[arg(long, value_name = "FILE")]
+    snapshot: Option<PathBuf>,
+    /// Let --snapshot replace a file of that name
+    #[arg(long, requires = "snapshot")]
+    force: bool,
     /// Record the run from its beginning in this folder, for `twinvm replay`
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
@@ -173,6 +190,10 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
     if let Some(path) = &args.report {
         check_output("--report", path).map_err(|why| (BAD_INPUT, why))?;
     }
+    if let Some(path) = &args.snapshot {
+        snapshot_file::try_out(path, args.force)
+            .map_err(|error| (BAD_INPUT, format!("--snapshot {error}")))?;
+    }
     let files = open_disks(&vm).map_err(|error| bad(&error))?;
     if let Some(path) = &args.dump_dtb {
         return dump_tree(path, &vm, &files);
@@ -192,7 +213,7 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
         machine.set_engine(kind).map_err(|error| bad(&error))?;
     }
     let wires = plug(&vm).map_err(|error| bad(&error))?;
-    let disks = Disks::start(first_disk_slot(&vm), files).map_err(|error| fault(&error))?;
+    let disks = Disks::start(machine.config(), files).map_err(|error| fault(&error))?;
     let recording = match &args.record {
         Some(dir) => Some(Recorder::start(&mut machine, dir).map_err(|error| bad(&error))?),
         None => None,
@@ -214,9 +235,10 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
         Err(_) => End::Fault,
     };
     let signature = signature.map(|signature| signature.write(drive.machine()));
-    let ended = drive.end(end);
-    let report = Report::new(&meter, &ended, end);
+    let (mut ended, frozen) = drive.end(end);
     drop(terminal);
+    let written = keep(&args, end, frozen, &mut ended);
+    let report = Report::new(&meter, &ended, end);
     drop(watch);
 
     if let Some(path) = &args.report {
@@ -225,8 +247,8 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
             .map_err(|error| (FAULT, format!("report {}: {error}", path.display())))?;
     }
     result.map_err(|error| fault(&error))?;
-    if let Some(written) = signature {
-        written.map_err(|error| fault(&error))?;
+    if let Some(signature) = signature {
+        signature.map_err(|error| fault(&error))?;
     }
     if let Some(error) = ended.trouble {
         return Err(fault(&error));
@@ -237,7 +259,33 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
             ended.icount
         );
     }
+    match (&args.snapshot, written) {
+        (Some(path), Some(Written::File { icount, bytes })) => eprintln!(
+            "twinvm run: snapshot {}: step {icount}, {bytes} bytes",
+            path.display()
+        ),
+        (Some(path), Some(Written::None)) => eprintln!(
+            "twinvm run: no snapshot {}: the guest has ended by itself, it can't go on",
+            path.display()
+        ),
+        _ => {}
+    }
     Ok(end.exit_code())
+}
+
+/// Writes the snapshot that is asked for, if the run has not failed.
+fn keep(args: &RunArgs, end: End, frozen: Frozen, ended: &mut Ended) -> Option<Written> {
+    let path = args.snapshot.as_ref()?;
+    if end == End::Fault || ended.trouble.is_some() {
+        return None;
+    }
+    match snapshot::write(frozen, path, args.force) {
+        Ok(written) => Some(written),
+        Err(error) => {
+            ended.trouble = Some(error.into());
+            None
+        }
+    }
 }
 
 /// Writes the device tree that the guest would get.

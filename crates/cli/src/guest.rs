@@ -89,11 +89,6 @@ pub(crate) fn open_disks(vm: &VmConfig) -> Result<Vec<DiskFile>, GuestError> {
     Ok(disks)
 }
 
-/// The slot of the first disk.
-pub(crate) fn first_disk_slot(vm: &VmConfig) -> usize {
-    vm.nets.len()
-}
-
 /// The machine that a VM's file describes: network cards in the slots from 0 on, in the order
 /// of the file, behind them the disks, and behind them an entropy source and a
 /// console.
@@ -126,20 +121,27 @@ pub(crate) fn machine_config(
     check_memory(vm.memory_bytes, host_memory_bytes())?;
     let images = add_files(Images::default(), vm)?;
     let cards = vm.nets.iter().map(|net| SlotConfig::Net { mac: net.mac.0 });
-    let disks = (0..).zip(disks).map(|(number, disk)| {
+    Ok(MachineConfig {
+        ram_bytes: vm.memory_bytes,
+        harts: vm.harts,
+        slots: cards
+            .chain(disk_slots(disks))
+            .chain(own.iter().copied())
+            .collect(),
+        cmdline: vm.cmdline.clone(),
+        images,
+        on_reset: vm.on_reset,
+    })
+}
+
+/// The disks as they are on the board.
+pub(crate) fn disk_slots(disks: &[DiskFile]) -> impl Iterator<Item = SlotConfig> {
+    (0..).zip(disks).map(|(number, disk)| {
         SlotConfig::Disk(DiskConfig {
             sectors: disk.sectors(),
             read_only: disk.read_only(),
             number,
         })
-    });
-    Ok(MachineConfig {
-        ram_bytes: vm.memory_bytes,
-        harts: vm.harts,
-        slots: cards.chain(disks).chain(own.iter().copied()).collect(),
-        cmdline: vm.cmdline.clone(),
-        images,
-        on_reset: vm.on_reset,
     })
 }
 

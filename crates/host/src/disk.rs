@@ -221,6 +221,7 @@ pub struct DiskDone {
 pub struct Disk {
     requests: Option<Sender<DiskRequest>>,
     threads: Vec<JoinHandle<()>>,
+    worker: Arc<Worker>,
 }
 
 impl Disk {
@@ -247,6 +248,7 @@ impl Disk {
         Ok(Self {
             requests: Some(requests_in),
             threads,
+            worker,
         })
     }
 
@@ -258,10 +260,23 @@ impl Disk {
             let _ = requests.send(request);
         }
     }
-}
 
-impl Drop for Disk {
-    fn drop(&mut self) {
+    /// Brings the file to rest: waits for the requests under way, whose results may be left where
+    /// they are, and makes durable what has been written. No request is taken after it; the file
+    /// stays locked.
+    ///
+    /// # Errors
+    /// [`DiskError::Io`]: what was written may not be there after a power failure.
+    pub fn rest(&mut self) -> Result<(), DiskError> {
+        self.stop();
+        let file = &self.worker.file;
+        file.flush().map_err(|source| DiskError::Io {
+            path: file.path.clone(),
+            source,
+        })
+    }
+
+    fn stop(&mut self) {
         self.requests = None;
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -269,7 +284,14 @@ impl Drop for Disk {
     }
 }
 
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 /// What the threads of a disk share.
+#[derive(Debug)]
 struct Worker {
     file: DiskFile,
     /// Kinds of trouble that were told.

@@ -81,6 +81,39 @@ pub fn check(path: &Path, replace: bool) -> Result<(), SnapshotFileError> {
     }
 }
 
+/// The same for a snapshot that will be begun much later: tries that a file can be made there.
+///
+/// # Errors
+/// Those of [`check`], [`SnapshotFileError::Io`].
+pub fn try_out(path: &Path, replace: bool) -> Result<(), SnapshotFileError> {
+    check(path, replace)?;
+    let (part, _) = create_part(path)?;
+    fs::remove_file(&part).map_err(io_error(path, "written"))
+}
+
+/// Makes the temporary file beside `path`.
+fn create_part(path: &Path) -> Result<(PathBuf, File), SnapshotFileError> {
+    let mut name = path.as_os_str().to_owned();
+    let number = random_u128().map_err(io_error(path, "named"))?;
+    name.push(format!(".part-{number:032x}"));
+    let part = PathBuf::from(name);
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&part)
+        .map_err(io_error(path, "written"))?;
+    Ok((part, file))
+}
+
+fn io_error(path: &Path, what: &'static str) -> impl Fn(io::Error) -> SnapshotFileError {
+    move |source| SnapshotFileError::Io {
+        path: path.to_owned(),
+        what,
+        source,
+    }
+}
+
 /// Writes a snapshot under a temporary name beside `path`, makes it durable, and gives it
 /// its name: `path` holds all of it or what it held before, whatever happens. Only its
 /// owner may read it: it holds the guest's memory. Returns its length.
@@ -97,25 +130,8 @@ pub fn write(
     progress: &mut dyn FnMut(u64) -> bool,
 ) -> Result<u64, SnapshotFileError> {
     check(path, replace)?;
-    let io = |what| {
-        move |source| SnapshotFileError::Io {
-            path: path.to_owned(),
-            what,
-            source,
-        }
-    };
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(
-        ".part-{:032x}",
-        random_u128().map_err(io("named"))?
-    ));
-    let part = PathBuf::from(name);
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&part)
-        .map_err(io("written"))?;
+    let io = |what| io_error(path, what);
+    let (part, file) = create_part(path)?;
     let written = write_part(&mut stream, file, progress)
         .map_err(io("written"))
         .and_then(|written| written.ok_or_else(|| SnapshotFileError::GivenUp(path.to_owned())))

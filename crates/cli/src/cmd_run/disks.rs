@@ -3,31 +3,31 @@
 use std::io;
 
 use crossbeam_channel::{Receiver, bounded, never};
-use twinvm_host::disk::{Disk, DiskDone, DiskFile};
-use twinvm_machine::{DiskRequest, MAX_DISK_REQUESTS};
+use twinvm_host::disk::{Disk, DiskDone, DiskError, DiskFile};
+use twinvm_machine::{DiskRequest, MAX_DISK_REQUESTS, MachineConfig, SlotConfig};
 
 /// The disks, and what they have done.
 pub(crate) struct Disks {
-    first_slot: usize,
-    disks: Vec<Disk>,
+    /// Slot and disk.
+    disks: Vec<(usize, Disk)>,
     done: Receiver<DiskDone>,
 }
 
 impl Disks {
-    /// Starts the disks that are in the slots from `first_slot` on.
-    pub(crate) fn start(first_slot: usize, files: Vec<DiskFile>) -> io::Result<Self> {
+    /// Starts the machine's disks, whose files these are.
+    pub(crate) fn start(config: &MachineConfig, files: Vec<DiskFile>) -> io::Result<Self> {
         if files.is_empty() {
             return Ok(Self {
-                first_slot,
                 disks: Vec::new(),
                 done: never(),
             });
         }
         let (done_in, done) = bounded(MAX_DISK_REQUESTS * files.len());
-        let start = |file| Disk::start(file, &done_in);
+        let is_disk = |slot: &usize| matches!(config.slots[*slot], SlotConfig::Disk(_));
+        let slots = (0..config.slots.len()).filter(is_disk);
+        let start = |(slot, file)| Ok((slot, Disk::start(file, &done_in)?));
         Ok(Self {
-            first_slot,
-            disks: files.into_iter().map(start).collect::<io::Result<_>>()?,
+            disks: slots.zip(files).map(start).collect::<io::Result<_>>()?,
             done,
         })
     }
@@ -35,12 +35,15 @@ impl Disks {
     /// Has a request carried out.
     pub(crate) fn submit(&self, request: DiskRequest) {
         let slot = usize::from(request.device);
-        if let Some(disk) = slot
-            .checked_sub(self.first_slot)
-            .and_then(|n| self.disks.get(n))
-        {
+        if let Some((_, disk)) = self.disks.iter().find(|(own, _)| *own == slot) {
             disk.submit(request);
         }
+    }
+
+    /// Waits for the requests under way and makes durable what was written. No request is taken
+    /// after it.
+    pub(crate) fn rest(&mut self) -> Result<(), DiskError> {
+        self.disks.iter_mut().try_for_each(|(_, disk)| disk.rest())
     }
 
     /// What announces results.

@@ -15,6 +15,7 @@ use super::console::Console;
 use super::disks::Disks;
 use super::end::End;
 use super::recorder::{Recorder, RecorderError};
+use super::snapshot::RunSnapshotError;
 
 /// Frames taken from one wire between two slices: the guest must go on too.
 const FRAMES_PER_TURN: usize = 64;
@@ -39,6 +40,9 @@ pub(crate) enum DriveError {
     /// The live half refuses.
     #[error("internal fault: {0}")]
     Live(#[from] LiveError),
+    /// The snapshot at the end.
+    #[error(transparent)]
+    Snapshot(#[from] RunSnapshotError),
     /// The recording can't be written.
     #[error("the recording has failed, so the run was ended: {0}")]
     Recording(#[from] RecorderError),
@@ -61,8 +65,18 @@ pub(crate) struct Ended {
     pub(crate) ram_touched_bytes: u64,
     /// What went through each network card's port.
     pub(crate) nets: Vec<PortCounts>,
-    /// What went wrong while the recording was finished.
+    /// What went wrong while the recording was finished, or the snapshot written.
     pub(crate) trouble: Option<DriveError>,
+}
+
+/// What of a run can still be written down when it has ended.
+pub(crate) struct Frozen {
+    /// As it was when the run ended.
+    pub(crate) machine: Machine,
+    /// They may still be at work.
+    pub(crate) disks: Disks,
+    /// What people want meanwhile.
+    pub(crate) signals: Receiver<SignalEvent>,
 }
 
 /// A VM and everything it is plugged into.
@@ -265,11 +279,11 @@ impl Drive {
     }
 
     /// Ends the log and the recording; the guest makes no further step.
-    pub(crate) fn end(mut self, end: End) -> Ended {
+    pub(crate) fn end(mut self, end: End) -> (Ended, Frozen) {
         let (host_ns, cpu_ns) = (mono_ns(), process_cpu_ns());
         self.print();
         let trouble = self.finish(end).err();
-        Ended {
+        let ended = Ended {
             icount: self.live.machine().icount(),
             digest: self.live.machine_mut().digest().total(),
             host_ns,
@@ -277,7 +291,13 @@ impl Drive {
             ram_touched_bytes: self.live.machine().ram_touched_bytes(),
             nets: self.wires.iter().map(|wire| wire.port.counts()).collect(),
             trouble,
-        }
+        };
+        let frozen = Frozen {
+            machine: self.live.into_machine(),
+            disks: self.disks,
+            signals: self.signals,
+        };
+        (ended, frozen)
     }
 
     fn finish(&mut self, end: End) -> Result<(), DriveError> {

@@ -8,7 +8,7 @@ use twinvm_host::snapshot_file::{self, SnapshotFileError};
 use twinvm_machine::{Machine, MachineConfig, OnReset, SlotConfig};
 
 use super::{ConsoleArg, ResetArg, RunArgs};
-use crate::guest::{GuestError, add_files, machine_config};
+use crate::guest::{GuestError, add_files, disk_slots, machine_config};
 use twinvm_config::VmConfig;
 
 /// Why a run can't go on from a snapshot.
@@ -38,12 +38,20 @@ pub(crate) enum FromError {
         /// Where that stands.
         here: String,
     },
-    /// Disks are plugged in by a VM's file.
+    /// Every disk of the snapshot needs its file, and there are no others.
     #[error(
-        "--from {}: a machine with disks needs the VM's file that names all of them: give VM.toml",
-        .0.display()
+        "--from {}: number of disks: {theirs} in the snapshot, {ours} given: give the file of each, \
+         in their order, with --disk FILE or by VM.toml",
+        path.display()
     )]
-    Disks(PathBuf),
+    Disks {
+        /// The snapshot.
+        path: PathBuf,
+        /// Disks of its machine.
+        theirs: usize,
+        /// Files that are given.
+        ours: usize,
+    },
     /// It is over before it begins.
     #[error(
         "--max-instructions {limit}: the snapshot is of step {icount} already, and steps are \
@@ -65,10 +73,13 @@ pub(crate) fn machine(
     disks: &[DiskFile],
 ) -> Result<Machine, FromError> {
     let machine = snapshot_file::restore(path)?;
-    let is_disk = |slot: &SlotConfig| matches!(slot, SlotConfig::Disk(_));
-    let has_disks = !disks.is_empty() || machine.config().slots.iter().any(is_disk);
-    if has_disks && args.file.is_none() {
-        return Err(FromError::Disks(path.to_owned()));
+    let theirs = machine.config().slots.iter().filter(is_disk).count();
+    if theirs != disks.len() {
+        return Err(FromError::Disks {
+            path: path.to_owned(),
+            theirs,
+            ours: disks.len(),
+        });
     }
     let described = described(args, vm, disks, machine.config())?;
     let missing = (String::new(), "missing".to_owned());
@@ -96,6 +107,10 @@ pub(crate) fn machine(
     }
 }
 
+fn is_disk(slot: &&SlotConfig) -> bool {
+    matches!(slot, SlotConfig::Disk(_))
+}
+
 /// What file and options say; where they say nothing, the snapshot's own.
 fn described(
     args: &RunArgs,
@@ -108,6 +123,10 @@ fn described(
     }
     let mut config = own.clone();
     config.images = add_files(config.images, vm)?;
+    let own_disks = config.slots.iter_mut().filter(|slot| is_disk(&&**slot));
+    for (own, given) in own_disks.zip(disk_slots(disks)) {
+        *own = given;
+    }
     if args.memory.is_some() {
         config.ram_bytes = vm.memory_bytes;
     }

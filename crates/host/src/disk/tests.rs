@@ -108,6 +108,26 @@ fn as_many_requests_as_may_be_in_flight() {
 }
 
 #[test]
+fn a_disk_at_rest_has_done_all_that_it_was_asked() {
+    let mut bench = Bench::new();
+    for id in 0..MAX_DISK_REQUESTS as u64 {
+        bench.submit(
+            id,
+            DiskOp::Write { durable: false },
+            id * 512,
+            512,
+            &[2; 512],
+        );
+    }
+    bench.disk.rest().unwrap();
+    assert_eq!(bench.done.try_iter().count(), MAX_DISK_REQUESTS);
+    let bytes = MAX_DISK_REQUESTS * 512;
+    assert_eq!(fs::read(&bench.path).unwrap()[..bytes], vec![2; bytes]);
+    let locked = DiskFile::open(&bench.path, false).err().unwrap();
+    assert!(matches!(locked, DiskError::Locked { .. }), "{locked}");
+}
+
+#[test]
 fn what_is_cleared_reads_as_zero() {
     let ops = [
         DiskOp::Discard,

@@ -90,6 +90,11 @@ fn what_is_given_up_or_impossible_leaves_nothing() {
     assert!(error.contains("there is no folder"), "{error}");
     let error = check(dir.path(), true).unwrap_err().to_string();
     assert!(error.contains("is no file"), "{error}");
+    let long = dir.path().join("n".repeat(250));
+    assert!(check(&long, false).is_ok());
+    let error = try_out(&long, false).unwrap_err().to_string();
+    assert!(error.contains("File name too long"), "{error}");
+    try_out(&path, false).unwrap();
     assert!(names(dir.path()).is_empty());
 }
 

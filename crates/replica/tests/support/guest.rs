@@ -9,6 +9,7 @@
 const SBI_SRST: u32 = 0x5352_5354;
 const FINISHER: u32 = 0x10_0000;
 const UART: u32 = 0x1000_0000;
+const VIRTIO: u32 = 0x1000_1000;
 
 const ZERO: u32 = 0;
 const T0: u32 = 5;
@@ -137,6 +138,65 @@ impl Code {
         }
         image
     }
+}
+
+/// Where `disk_writer` keeps its queue and its sector.
+const QUEUE: u32 = 0x8040_0000;
+const SECTOR: u32 = QUEUE + 0x4000;
+/// What it writes: the first bytes of the disk.
+pub(crate) const WRITTEN: u32 = 0x0bad_cafe;
+
+/// Writes the first sector of the disk in the first virtio slot, says so when the disk has done
+/// it, and powers off (virtio 1.2, sections 2.7, 4.2 and 5.2).
+pub(crate) fn disk_writer() -> Vec<u8> {
+    let (avail, used, header, status) =
+        (QUEUE + 0x1000, QUEUE + 0x2000, QUEUE + 0x3000, SECTOR + 512);
+    let mut code = Code::default();
+    let put = |code: &mut Code, at: u32, value: u32| {
+        code.set(T0, at);
+        code.set(T1, value);
+        code.sw(T1, T0, 0);
+    };
+    // Addresses, lengths, flags (next 1, writable 2) and what comes next.
+    for (n, (pa, len, flags, next)) in [(header, 16, 1, 1), (SECTOR, 512, 1, 2), (status, 1, 2, 0)]
+        .into_iter()
+        .enumerate()
+    {
+        let at = QUEUE + 16 * n as u32;
+        for (offset, value) in [(0, pa), (8, len), (12, next << 16 | flags)] {
+            put(&mut code, at + offset, value);
+        }
+    }
+    put(&mut code, avail, 1 << 16);
+    put(&mut code, header, 1);
+    put(&mut code, SECTOR, WRITTEN);
+    put(&mut code, status, 0xff);
+    for (register, value) in [
+        (0x70, 3),
+        (0x24, 1),
+        (0x20, 1),
+        (0x70, 11),
+        (0x38, 8),
+        (0x80, QUEUE),
+        (0x90, avail),
+        (0xa0, used),
+        (0x44, 1),
+        (0x70, 15),
+        (0x50, 0),
+    ] {
+        put(&mut code, VIRTIO + register, value);
+    }
+    code.set(T2, used);
+    let top = code.here();
+    code.lbu(T0, T2, 2);
+    code.branch(0, T0, ZERO, top - code.here());
+    code.set(T2, status);
+    code.lbu(T0, T2, 0);
+    // Stays here if the disk has failed.
+    code.branch(1, T0, ZERO, 0);
+    code.print("written\n");
+    code.finisher(0x5555);
+    code.image()
 }
 
 /// Says hello and powers off through the SBI.
