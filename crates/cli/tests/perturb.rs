@@ -1,25 +1,52 @@
-//! The proof by perturbation on a real guest: Debian's kernel boots and Redis serves clients, all
-//! of it recorded; then the recording is replayed with everything disturbed that must not matter,
-//! and every digest is equal.
+//! The proof by perturbation on a real guest: Debian's kernel boots, Redis serves clients and a disk
+//! is written and read, all of it recorded. In the middle of that the guest is frozen, goes on from
+//! its snapshot with the same clients, and is recorded again. Then both recordings are replayed with
+//! everything disturbed that must not matter, and every digest is equal.
 
 mod support;
 
-use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 
 use serde_json::Value;
-use support::{Folder, PROGRAM, Running, json};
+use support::{Folder, LIMIT, PROGRAM, Running, json};
+use twinvm_host::snapshot_file;
+use twinvm_machine::VIRTIO_SLOTS;
 
-/// Each disturbs in its own way. To look into one that fails: `twinvm replay DIR --perturb SEED`.
-const SEEDS: std::ops::RangeInclusive<u64> = 1..=10;
+/// The recordings, and the seeds of each. Each seed disturbs in its own way. To look into one that
+/// fails: `twinvm replay DIR --perturb SEED`.
+const RECORDINGS: [(&str, std::ops::RangeInclusive<u64>); 2] =
+    [("from-power-on", 1..=6), ("from-snapshot", 1..=2)];
 /// Processes at a time.
 const WORKERS: usize = 2;
-/// Requests that the clients make while the guest is recorded.
+/// Requests of the clients before the guest is frozen, and after.
 const REQUESTS: u32 = 400;
+/// Rounds of the disk when the guest is frozen, and when the second recording ends: 150 million
+/// steps each.
+const ROUNDS: [u32; 2] = [2, 10];
+const DISK_BYTES: u64 = 16 << 20;
+
+/// For ever: four writers at a time fill one half of the disk, then four others the other half,
+/// while what the first have written is read past the page cache and compared. Each round has
+/// bytes of its own.
+const DISK_LOAD: &str = "
+n=0; while :; do
+  n=$((n+1)); same=0
+  dd if=/dev/urandom of=/tmp/r bs=64k count=8
+  for i in 0 1 2 3; do dd if=/tmp/r of=/dev/vda bs=64k seek=$((i*32)) conv=fsync & done; wait
+  for i in 0 1 2 3; do
+    dd if=/tmp/r of=/dev/vda bs=64k seek=$((i*32+16)) conv=fsync &
+    dd if=/dev/vda bs=64k skip=$((i*32)) count=8 iflag=direct | cmp - /tmp/r && same=$((same+1))
+  done; wait
+  echo round $n: $same same
+done 2>/dev/null &
+";
 
 /// The image that `make image` leaves.
 fn image() -> PathBuf {
@@ -62,11 +89,53 @@ fn ask(redis: &mut BufReader<TcpStream>, command: &str, answer: &str) {
     }
 }
 
-fn load(address: &str) {
-    let mut clients: Vec<_> = (0..3)
-        .map(|_| BufReader::new(TcpStream::connect(address).unwrap()))
-        .collect();
-    for n in 1..=REQUESTS {
+/// Clients at work until they are told to end, on connections that outlive the guest's freezing.
+struct Clients {
+    ended: Arc<AtomicBool>,
+    /// The number of each request that was answered.
+    answered: Receiver<u32>,
+    thread: JoinHandle<()>,
+}
+
+impl Clients {
+    fn start(address: &str) -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let (told, answered) = channel();
+        let (address, until) = (address.to_owned(), Arc::clone(&ended));
+        Self {
+            ended,
+            answered,
+            thread: thread::spawn(move || load(&address, &until, &told)),
+        }
+    }
+
+    /// Waits for so many more requests.
+    #[track_caller]
+    fn await_more(&self, requests: u32) {
+        let earlier = self.answered.try_iter().count();
+        for _ in 0..requests {
+            let why = format!("no answer for long, after {earlier}");
+            self.answered.recv_timeout(LIMIT).expect(&why);
+        }
+    }
+
+    fn end(self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+    }
+}
+
+fn load(address: &str, ended: &AtomicBool, told: &Sender<u32>) {
+    let connect = |_| {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        BufReader::new(stream)
+    };
+    let mut clients: Vec<_> = (0..3).map(connect).collect();
+    for n in 1.. {
+        if ended.load(Ordering::Relaxed) {
+            return;
+        }
         let count = clients.len();
         let redis = &mut clients[n as usize % count];
         ask(redis, "INCR counter", &format!(":{n}"));
@@ -77,11 +146,27 @@ fn load(address: &str) {
             &format!("GET key:{}", n % 50),
             &format!("${}\n{value}", value.len()),
         );
+        // Nobody counts any more when the test has failed.
+        let _ = told.send(n);
     }
 }
 
-/// Boots, loads and powers off, recorded; the run's report.
-fn record(folder: &Folder) -> Value {
+/// Reads the console until the disk has gone through this round.
+#[track_caller]
+fn await_round(run: &mut Running, round: u32) {
+    let line = run.line_with(&format!("round {round}: "));
+    assert!(line.ends_with(&format!("round {round}: 4 same")), "{line}");
+}
+
+/// A recording that was made: how it ended, and the step at which it began.
+struct Recorded {
+    dir: String,
+    report: Value,
+    from: u64,
+}
+
+/// Makes both recordings.
+fn record(folder: &Folder) -> Vec<Recorded> {
     let socket = folder.text("lan.sock");
     let forward = "127.0.0.1:0=10.0.2.15:6379";
     let mut lan = Running::start(&["lan", "--listen", &socket, "--forward", forward]);
@@ -89,21 +174,58 @@ fn record(folder: &Folder) -> Value {
     let address = bound["forward ".len()..].split('=').next().unwrap();
 
     let vm = vm_toml(folder);
-    let (dir, report) = (folder.text("rec"), folder.text("report.json"));
-    let mut run = Running::start(&["run", &vm, "--record", &dir, "--report", &report]);
+    let (disk, snap) = (folder.text("disk"), folder.text("snap"));
+    File::create(&disk).unwrap().set_len(DISK_BYTES).unwrap();
+    let dirs = RECORDINGS.map(|(name, _)| folder.text(name));
+    let reports = RECORDINGS.map(|(name, _)| folder.text(&format!("{name}.json")));
+    let start = |n: usize, disk: &str, more: &[&str]| {
+        let own = ["run", &vm, "--record", &dirs[n], "--report", &reports[n]];
+        Running::start(&[&own[..], &["--disk", disk], more].concat())
+    };
+
+    let mut run = start(0, &disk, &["--snapshot", &snap]);
     run.line_with("twinvm: redis ready");
-    load(address);
-    run.child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(b"poweroff -f\n")
-        .unwrap();
+    let keys = run.child.stdin.as_mut().unwrap();
+    keys.write_all(DISK_LOAD.as_bytes()).unwrap();
+    let clients = Clients::start(address);
+    clients.await_more(REQUESTS);
+    await_round(&mut run, ROUNDS[0]);
+    // Into the next round.
+    clients.await_more(REQUESTS / 20);
+    run.signal("TERM");
+    assert_eq!(run.wait(), Some(130));
+    let frozen = snapshot_file::restore(Path::new(&snap)).unwrap();
+    let in_flight = frozen.disk_requests(&mut [0; VIRTIO_SLOTS]).len();
+    say(&format!(
+        "frozen at step {} with {in_flight} disk requests in flight",
+        frozen.icount()
+    ));
+
+    // As people do it: the snapshot's disk stays as it was.
+    let copy = folder.text("copy");
+    fs::copy(&disk, &copy).unwrap();
+    let mut run = start(1, &copy, &["--from", &snap]);
+    await_round(&mut run, ROUNDS[0] + 1);
+    clients.await_more(REQUESTS);
+    await_round(&mut run, ROUNDS[1]);
+    clients.end();
+    let keys = run.child.stdin.as_mut().unwrap();
+    keys.write_all(b"poweroff -f\n").unwrap();
     run.line_with("reboot: Power down");
     assert_eq!(run.wait(), Some(0));
     lan.signal("TERM");
     assert_eq!(lan.wait(), Some(0));
-    json(&folder.path("report.json"))
+    let reports = RECORDINGS.map(|(name, _)| json(&folder.path(&format!("{name}.json"))));
+    assert_eq!(reports[0]["exit"]["reason"], "stopped");
+    assert_eq!(reports[1]["exit"]["reason"], "poweroff");
+    let all = dirs.into_iter().zip(reports).zip([0, frozen.icount()]);
+    all.map(|((dir, report), from)| Recorded { dir, report, from })
+        .collect()
+}
+
+/// Tells whoever watches the tests, also if nothing fails.
+fn say(what: &str) {
+    let _ = writeln!(io::stderr(), "perturb: {what}");
 }
 
 /// Replays with this seed, in a process of its own; what it found, or its messages.
@@ -125,54 +247,67 @@ fn replay(dir: &str, seed: u64) -> Result<Value, String> {
 #[test]
 fn every_seed_gives_the_digests_of_the_recording() {
     let folder = Folder::new();
-    let report = record(&folder);
-    assert_eq!(report["exit"]["reason"], "poweroff");
-    let dir = folder.text("rec");
+    let recorded = record(&folder);
+    let all = RECORDINGS.into_iter().zip(&recorded);
+    let mut work = all.flat_map(|((name, seeds), rec)| seeds.map(move |seed| (name, seed, rec)));
 
-    let seeds = Mutex::new(SEEDS);
     let failures = Mutex::new(Vec::new());
+    let next = Mutex::new(&mut work);
     thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
                 loop {
-                    let Some(seed) = seeds.lock().unwrap().next() else {
+                    let Some((name, seed, recorded)) = next.lock().unwrap().next() else {
                         return;
                     };
-                    let wrong = match replay(&dir, seed) {
+                    let wrong = match replay(&recorded.dir, seed) {
                         Err(why) => Some(why),
-                        Ok(found) => check(&report, &found),
+                        Ok(found) => check(recorded, &found),
                     };
-                    failures
-                        .lock()
-                        .unwrap()
-                        .extend(wrong.map(|why| format!("seed {seed}: {why}")));
+                    let wrong = wrong.map(|why| format!("{name}, seed {seed}: {why}"));
+                    failures.lock().unwrap().extend(wrong);
                 }
             });
         }
     });
     let failures = failures.into_inner().unwrap();
     if !failures.is_empty() {
-        // The recording is all that is needed to look into it.
+        // The recordings are all that is needed to look into it.
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("perturb-failed");
-        fs::create_dir_all(&kept).unwrap();
-        for name in ["snapshot", "log", "states"] {
-            fs::copy(folder.path("rec").join(name), kept.join(name)).unwrap();
+        for (name, _) in RECORDINGS {
+            fs::create_dir_all(kept.join(name)).unwrap();
+            for file in ["snapshot", "log", "states"] {
+                fs::copy(folder.path(name).join(file), kept.join(name).join(file)).unwrap();
+            }
         }
         panic!(
-            "{}\nthe recording is kept: twinvm replay {} --perturb SEED",
+            "{}\nthe recordings are kept: twinvm replay {}/NAME --perturb SEED",
             failures.join("\n"),
             kept.display()
         );
     }
+    for ((name, seeds), Recorded { report, from, .. }) in RECORDINGS.into_iter().zip(&recorded) {
+        let steps = report["icount"].as_u64().unwrap() - from;
+        let seeds = seeds.count() as u64;
+        say(&format!(
+            "{name}: {steps} steps, {seeds} seeds: {} steps compared",
+            steps * seeds
+        ));
+    }
 }
 
 /// What is wrong with a replay's outcome, if anything.
-fn check(report: &Value, found: &Value) -> Option<String> {
+fn check(recorded: &Recorded, found: &Value) -> Option<String> {
+    let report = &recorded.report;
     let done = &found["perturbation"];
     let at_least = |what: &str, least: u64| done[what].as_u64().unwrap_or(0) >= least;
-    if found["digest"] != report["digest"] || found["icount"] != report["icount"] {
+    let end = report["icount"].as_u64().unwrap();
+    if found["digest"] != report["digest"]
+        || found["icount"] != end
+        || found["steps"] != end - recorded.from
+    {
         Some(format!(
-            "ends elsewhere than the run: {found}, the run {report}"
+            "begins or ends elsewhere than the run: {found}, the run {report}"
         ))
     } else if found["digests_checked"].as_u64().unwrap_or(0) < 5 {
         Some(format!("too few digests to prove anything: {found}"))
