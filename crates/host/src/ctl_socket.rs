@@ -17,12 +17,12 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use rustix::net::Shutdown;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -91,18 +91,39 @@ pub struct CtlCall {
 
 /// Answers one request. Dropped without an answer, it tells the client that the node ended.
 #[derive(Debug)]
-pub struct CtlReply(Sender<AnswerLine>);
+pub struct CtlReply {
+    lines: Sender<AnswerLine>,
+    /// Held by whoever passes the lines on. The channel doesn't do: one that nobody reads any more
+    /// may look like one whose reader is slow.
+    heard: Weak<()>,
+}
+
+/// What passes a reply on to the client.
+struct Heard {
+    lines: Receiver<AnswerLine>,
+    _here: Arc<()>,
+}
 
 impl CtlReply {
+    fn new() -> (Self, Heard) {
+        // One piece of progress and the answer.
+        let (sender, lines) = bounded(2);
+        let here = Arc::new(());
+        let reply = Self {
+            lines: sender,
+            heard: Arc::downgrade(&here),
+        };
+        (reply, Heard { lines, _here: here })
+    }
+
     /// Says how far the work is, if the client keeps up with hearing it; false if it has
     /// gone. Never blocks.
     pub fn progress(&self, value: Value) -> bool {
         // The answer's place is kept free.
-        if !self.0.is_empty() {
-            return true;
+        if self.lines.is_empty() {
+            let _ = self.lines.try_send(AnswerLine::Progress(value));
         }
-        let told = self.0.try_send(AnswerLine::Progress(value));
-        !matches!(told, Err(TrySendError::Disconnected(_)))
+        self.heard.strong_count() > 0
     }
 
     /// Answers; never blocks. A client that has gone is no error.
@@ -112,7 +133,7 @@ impl CtlReply {
             Err(error) => AnswerLine::Error(error),
         };
         // There is room for the only answer.
-        let _ = self.0.try_send(line);
+        let _ = self.lines.try_send(line);
     }
 }
 
@@ -249,16 +270,14 @@ fn serve(stream: &UnixStream, calls: &Sender<CtlCall>) {
 
 /// The way to the node's loop and back.
 fn call(stream: &UnixStream, request: CtlRequest, calls: &Sender<CtlCall>) -> CtlAnswer {
-    // One piece of progress and the answer.
-    let (sender, lines) = bounded(2);
-    let reply = CtlReply(sender);
+    let (reply, heard) = CtlReply::new();
     match calls.try_send(CtlCall { request, reply }) {
         Ok(()) => {}
         Err(TrySendError::Full(_)) => return Err("the node is busy: try again".to_owned()),
         Err(TrySendError::Disconnected(_)) => return Err("the node is ending".to_owned()),
     }
     loop {
-        match lines.recv_timeout(ANSWER_TIMEOUT) {
+        match heard.lines.recv_timeout(ANSWER_TIMEOUT) {
             Ok(AnswerLine::Ok(value)) => return Ok(value),
             Ok(AnswerLine::Error(error)) => return Err(error),
             Ok(progress) => {

@@ -109,6 +109,15 @@ fn long_work_says_how_far_it_is_and_hears_that_nobody_listens() {
 }
 
 #[test]
+fn who_has_gone_with_something_unheard_is_missed_all_the_same() {
+    let (reply, heard) = CtlReply::new();
+    assert!(reply.progress(json!(1)));
+    assert!(reply.progress(json!(2)));
+    drop(heard);
+    assert!(!reply.progress(json!(3)));
+}
+
+#[test]
 fn the_wire_is_what_the_page_says() {
     let s = served(8);
     let node = thread::spawn(move || {
