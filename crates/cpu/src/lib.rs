@@ -42,7 +42,7 @@ pub use disasm::{disassemble, register_name};
 pub use engine::{Engine, EngineCounters, Env, Exit};
 pub use extensions::{CACHE_BLOCK_BYTES, EXTENSIONS};
 pub use hart::{Hart, Mode};
-pub use peek::{Peeked, peek_instruction};
+pub use peek::{Peeked, peek_data, peek_instruction};
 pub use state::{CSR_NAMES, HartState, HartStateError};
 pub use trap::Exception;
 

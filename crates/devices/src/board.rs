@@ -172,7 +172,7 @@ impl Board {
             Place::Virtio(slot, offset) => return self.slots[slot].read(offset, size),
             Place::Plic(offset) => return self.plic.read(offset, size),
             Place::Rtc(offset) => self.rtc.read(offset, size, now)?,
-            Place::Uart(offset) => self.uart.read(offset, size)?,
+            Place::Uart(offset) => self.uart.read(offset),
         };
         self.drive_lines();
         Ok(value)
@@ -198,7 +198,7 @@ impl Board {
             Place::Finisher(offset) => return self.finisher.write(offset, size, value),
             Place::Plic(offset) => return self.plic.write(offset, size, value),
             Place::Rtc(offset) => self.rtc.write(offset, size, value, now)?,
-            Place::Uart(offset) => self.uart.write(offset, size, value, &mut self.outbox)?,
+            Place::Uart(offset) => self.uart.write(offset, value, &mut self.outbox),
             Place::Virtio(slot, offset) => {
                 let out = self.outbox.for_device(slot as u8);
                 self.slots[slot].write(offset, size, value, mem, out)?;

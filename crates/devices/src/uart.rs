@@ -16,8 +16,8 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Outbox;
 use crate::persist::{Persist, StateError, at_most, length};
-use crate::{AccessFault, Outbox};
 
 #[cfg(test)]
 mod tests;
@@ -179,11 +179,8 @@ impl Uart16550 {
         self.interrupt() != IIR_NONE
     }
 
-    /// Reads a register; only the low byte of a wider access carries data.
-    pub fn read(&mut self, offset: u64, size: usize) -> Result<u64, AccessFault> {
-        if size > 4 {
-            return Err(AccessFault);
-        }
+    /// Reads a register; of an access of any size only the low byte carries data.
+    pub fn read(&mut self, offset: u64) -> u64 {
         let value = match offset {
             DATA if self.dlab() => self.divisor[0],
             DATA => self.receive(),
@@ -200,21 +197,12 @@ impl Uart16550 {
             }
             _ => self.scratch,
         };
-        Ok(u64::from(value))
+        u64::from(value)
     }
 
-    /// Writes a register; only the low byte of a wider access counts. Next hop of a transmitted
-    /// byte: the outbox, which the machine empties after the access.
-    pub fn write(
-        &mut self,
-        offset: u64,
-        size: usize,
-        value: u64,
-        out: &mut Outbox,
-    ) -> Result<(), AccessFault> {
-        if size > 4 {
-            return Err(AccessFault);
-        }
+    /// Writes a register; of an access of any size only the low byte counts. Next hop of a
+    /// transmitted byte: the outbox, which the machine empties after the access.
+    pub fn write(&mut self, offset: u64, value: u64, out: &mut Outbox) {
         let value = value as u8;
         match offset {
             DATA if self.dlab() => self.divisor[0] = value,
@@ -227,7 +215,6 @@ impl Uart16550 {
             LSR | MSR => {}
             _ => self.scratch = value,
         }
-        Ok(())
     }
 
     fn dlab(&self) -> bool {

@@ -3,7 +3,8 @@
 
 use crate::harts::HartStatus;
 use crate::machine::Machine;
-use twinvm_cpu::Hart;
+use twinvm_cpu::{Hart, peek_data};
+use twinvm_devices::{Now, map};
 
 const SUCCESS: i64 = 0;
 const ERR_FAILED: i64 = -1;
@@ -19,6 +20,21 @@ const EXT_RFENCE: u64 = 0x5246_4e43;
 const EXT_HSM: u64 = 0x0048_534d;
 const EXT_SRST: u64 = 0x5352_5354;
 const EXT_DBCN: u64 = 0x4442_434e;
+
+/// Extensions of SBI 0.1 (SBI 2.0, chapter 5), which answer in a0 alone. Many small kernels know
+/// no others.
+mod legacy {
+    pub(super) const SET_TIMER: u64 = 0;
+    pub(super) const PUTCHAR: u64 = 1;
+    pub(super) const GETCHAR: u64 = 2;
+    pub(super) const CLEAR_IPI: u64 = 3;
+    pub(super) const SEND_IPI: u64 = 4;
+    pub(super) const REMOTE_FENCE_I: u64 = 5;
+    pub(super) const REMOTE_SFENCE_VMA_ASID: u64 = 7;
+    pub(super) const SHUTDOWN: u64 = 8;
+    /// The numbers that are kept for them.
+    pub(super) const LAST: u64 = 15;
+}
 
 const SPEC_VERSION: u64 = 2 << 24;
 /// Not in the register of implementation ids: "TV".
@@ -64,11 +80,16 @@ impl Machine {
         let hart = self.harts.running();
         let args: [u64; 6] = std::array::from_fn(|n| hart.x(10 + n as u8));
         let (function, extension) = (hart.x(16), hart.x(17));
-        let (error, value, effect) = self.dispatch(extension, function, &args);
+        let (error, value, effect) = match extension {
+            ..=legacy::LAST => self.legacy(extension, &args),
+            _ => self.dispatch(extension, function, &args),
+        };
         self.icount += 1;
         let hart = self.harts.running_mut();
         hart.set_x(10, error as u64);
-        hart.set_x(11, value);
+        if extension > legacy::LAST {
+            hart.set_x(11, value);
+        }
         hart.set_pc(hart.pc().wrapping_add(4));
         if let SbiEffect::SuspendTo { entry, opaque } = effect {
             hart.resume_at(entry, opaque);
@@ -83,7 +104,14 @@ impl Machine {
             (EXT_BASE, 2) => done(u64::from(crate::MACHINE_VERSION)),
             (EXT_BASE, 3) => done(u64::from(matches!(
                 args[0],
-                EXT_BASE | EXT_TIME | EXT_IPI | EXT_RFENCE | EXT_HSM | EXT_SRST | EXT_DBCN
+                0..=legacy::SHUTDOWN
+                    | EXT_BASE
+                    | EXT_TIME
+                    | EXT_IPI
+                    | EXT_RFENCE
+                    | EXT_HSM
+                    | EXT_SRST
+                    | EXT_DBCN
             ))),
             // mvendorid, marchid, mimpid.
             (EXT_BASE, 4..=6) => done(0),
@@ -93,9 +121,7 @@ impl Machine {
             }
             (EXT_IPI, 0) => match self.selected_harts(args[0], args[1]) {
                 Some(harts) => {
-                    for id in (0..self.harts.len()).filter(|id| harts >> id & 1 != 0) {
-                        self.harts.get_mut(id).set_ssip(true);
-                    }
+                    self.send_ipi(harts);
                     done(0)
                 }
                 None => fail(ERR_INVALID_PARAM),
@@ -119,6 +145,56 @@ impl Machine {
                 done(0)
             }
             _ => fail(ERR_NOT_SUPPORTED),
+        }
+    }
+
+    fn legacy(&mut self, extension: u64, args: &[u64; 6]) -> Answer {
+        match extension {
+            legacy::SET_TIMER => self.harts.running_mut().set_stimecmp(args[0]),
+            legacy::PUTCHAR => self.console.push(args[0] as u8),
+            legacy::GETCHAR => return (self.console_byte(), 0, SbiEffect::None),
+            legacy::CLEAR_IPI => {
+                let hart = self.harts.running_mut();
+                let pending = hart.ssip();
+                hart.set_ssip(false);
+                return (pending.into(), 0, SbiEffect::None);
+            }
+            legacy::SEND_IPI => match self.legacy_harts(args[0]) {
+                Some(harts) => self.send_ipi(harts),
+                None => return fail(ERR_INVALID_ADDRESS),
+            },
+            legacy::REMOTE_FENCE_I..=legacy::REMOTE_SFENCE_VMA_ASID => {}
+            legacy::SHUTDOWN => return (SUCCESS, 0, SbiEffect::PowerOff),
+            _ => return fail(ERR_NOT_SUPPORTED),
+        }
+        done(0)
+    }
+
+    fn send_ipi(&mut self, harts: u64) {
+        for id in (0..self.harts.len()).filter(|id| harts >> id & 1 != 0) {
+            self.harts.get_mut(id).set_ssip(true);
+        }
+    }
+
+    /// The harts in the mask at a virtual address of the caller; zero stands for all of them, as
+    /// in OpenSBI. Those that don't exist are left out.
+    fn legacy_harts(&self, mask_at: u64) -> Option<u64> {
+        if mask_at == 0 {
+            return Some(u64::MAX);
+        }
+        peek_data(self.harts.running(), &self.mem, mask_at)
+    }
+
+    /// The next byte that was typed at the UART, taken from it as a driver would, or -1.
+    fn console_byte(&mut self) -> i64 {
+        const DATA: u64 = map::UART_BASE;
+        const LINE_STATUS: u64 = map::UART_BASE + 5;
+        const DATA_READY: u64 = 1;
+        let mtime = self.mtime();
+        let mut read = |at| self.board.read(at, 1, Now { mtime });
+        match read(LINE_STATUS) {
+            Ok(status) if status & DATA_READY != 0 => read(DATA).map_or(-1, |byte| byte as i64),
+            _ => -1,
         }
     }
 

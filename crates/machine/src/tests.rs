@@ -6,4 +6,5 @@ mod disk;
 pub(crate) mod guest;
 mod harts;
 mod run;
+mod sbi;
 mod snapshot;

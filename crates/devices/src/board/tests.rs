@@ -396,3 +396,13 @@ fn refuses_states_that_contradict_themselves() {
         assert!(Board::restore(state).is_err(), "{name}");
     }
 }
+
+#[test]
+fn the_serial_port_takes_accesses_of_any_size() {
+    let mut guest = Guest::new();
+    for (size, byte) in [(1, b'a'), (2, b'b'), (4, b'c'), (8, b'd')] {
+        guest.write(map::UART_BASE, size, 0x100 | u64::from(byte));
+        assert_eq!(guest.read(map::UART_BASE, size), 0);
+    }
+    assert_eq!(guest.board.take_console(), b"abcd");
+}
