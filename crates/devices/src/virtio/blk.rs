@@ -211,7 +211,7 @@ impl VirtioBlk {
             match request::parse(&self.config, durable, mem, &chain)? {
                 Parsed::Answer { status, data } => {
                     queue.take(mem, &mut chain)?;
-                    finish(queue, mem, &chain.hold(), status, &data)?;
+                    finish(queue, mem, chain.held(), status, &data)?;
                 }
                 Parsed::Work { op, offset, bytes } => {
                     let mut held = Held {
@@ -229,7 +229,7 @@ impl VirtioBlk {
                     if let DiskOp::Write { .. } = op {
                         held.data = request::write_data(mem, &chain, bytes)?;
                     }
-                    held.chain = Some(chain.hold());
+                    held.chain = Some(chain.held().clone());
                     self.held.push(held);
                 }
             }

@@ -9,10 +9,14 @@ use serde::{Deserialize, Serialize};
 use twinvm_mem::{Memory, OutOfRam};
 
 use super::feature;
-use crate::persist::{Persist, StateError, consistent, length};
+use crate::persist::{Persist, StateError, consistent};
 
+mod chain;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use chain::HeldChain;
+pub use chain::{Chain, HeldChainState};
 
 /// Largest queue that we offer.
 pub const MAX_QUEUE_SIZE: u16 = 256;
@@ -69,161 +73,6 @@ pub enum RingError {
     /// An indirect table that was not negotiated, is nested, has a successor, or has a bad length.
     #[error("indirect descriptor not allowed here, or its table has a bad length")]
     BadIndirect,
-}
-
-/// One buffer of a chain, wholly inside RAM when it was checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Segment {
-    pa: u64,
-    len: u32,
-}
-
-/// A buffer that the guest offers: its device-readable part, then its device-writable part.
-///
-/// It lives only inside one operation of a device and is kept between operations for its memory
-/// alone.
-#[derive(Debug, Default)]
-pub struct Chain {
-    head: u16,
-    readable: Vec<Segment>,
-    writable: Vec<Segment>,
-}
-
-impl Chain {
-    /// Bytes that the device may read.
-    pub fn readable_bytes(&self) -> u64 {
-        total(&self.readable)
-    }
-
-    /// Bytes that the device may write.
-    pub fn writable_bytes(&self) -> u64 {
-        total(&self.writable)
-    }
-
-    /// Copies the readable part from byte `skip` on into `out`; stops when either ends, and gives
-    /// the number of bytes copied.
-    pub fn read(&self, mem: &Memory, skip: u64, out: &mut [u8]) -> Result<usize, RingError> {
-        let mut skip = skip;
-        let mut done = 0;
-        for segment in &self.readable {
-            let len = u64::from(segment.len);
-            if skip >= len {
-                skip -= len;
-                continue;
-            }
-            let take = usize::try_from(len - skip)
-                .unwrap_or(usize::MAX)
-                .min(out.len() - done);
-            if take == 0 {
-                break;
-            }
-            mem.read(segment.pa + skip, &mut out[done..done + take])?;
-            done += take;
-            skip = 0;
-        }
-        Ok(done)
-    }
-
-    /// Copies `bytes` to the start of the writable part; gives the number of bytes that had room.
-    pub fn write(&self, mem: &mut Memory, bytes: &[u8]) -> Result<usize, RingError> {
-        write_at(&self.writable, mem, 0, bytes)
-    }
-
-    /// The buffer's head and writable part, to be given back in a later step.
-    pub(crate) fn hold(&self) -> HeldChain {
-        HeldChain {
-            head: self.head,
-            writable: self.writable.clone(),
-        }
-    }
-}
-
-/// A buffer that the device keeps over steps, without its readable part. Every access checks anew
-/// that it lies in RAM.
-#[derive(Debug)]
-pub(crate) struct HeldChain {
-    head: u16,
-    writable: Vec<Segment>,
-}
-
-/// The saved form of a buffer that a device keeps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeldChainState {
-    /// The descriptor that the chain begins with.
-    pub head: u16,
-    /// Address and length of each device-writable segment.
-    pub writable: Vec<(u64, u32)>,
-}
-
-impl HeldChain {
-    /// Bytes that the device may write.
-    pub(crate) fn writable_bytes(&self) -> u64 {
-        total(&self.writable)
-    }
-
-    /// Copies `bytes` into the writable part from byte `skip` on; gives the number of bytes that
-    /// had room.
-    pub(crate) fn write_at(
-        &self,
-        mem: &mut Memory,
-        skip: u64,
-        bytes: &[u8],
-    ) -> Result<usize, RingError> {
-        write_at(&self.writable, mem, skip, bytes)
-    }
-}
-
-impl Persist for HeldChain {
-    type State = HeldChainState;
-
-    fn save(&self) -> HeldChainState {
-        HeldChainState {
-            head: self.head,
-            writable: self.writable.iter().map(|s| (s.pa, s.len)).collect(),
-        }
-    }
-
-    fn restore(state: HeldChainState) -> Result<Self, StateError> {
-        length(
-            "chain.writable",
-            state.writable.len(),
-            0,
-            MAX_CHAIN_DESCRIPTORS,
-        )?;
-        let segment = |(pa, len)| Segment { pa, len };
-        Ok(Self {
-            head: state.head,
-            writable: state.writable.into_iter().map(segment).collect(),
-        })
-    }
-}
-
-fn write_at(
-    segments: &[Segment],
-    mem: &mut Memory,
-    mut skip: u64,
-    bytes: &[u8],
-) -> Result<usize, RingError> {
-    let mut done = 0;
-    for segment in segments {
-        let len = u64::from(segment.len);
-        if skip >= len {
-            skip -= len;
-            continue;
-        }
-        let take = ((len - skip) as usize).min(bytes.len() - done);
-        if take == 0 {
-            break;
-        }
-        mem.store(segment.pa.wrapping_add(skip), &bytes[done..done + take])?;
-        done += take;
-        skip = 0;
-    }
-    Ok(done)
-}
-
-fn total(segments: &[Segment]) -> u64 {
-    segments.iter().map(|segment| u64::from(segment.len)).sum()
 }
 
 /// A virtqueue: where the guest put its rings and how far the device is in them.
@@ -367,9 +216,7 @@ impl Virtqueue {
         let index = self.next_avail.wrapping_add(ahead);
         let slot = u64::from(index & (self.size - 1));
         let head = mem.load_u16(self.driver.wrapping_add(4 + 2 * slot))?;
-        chain.head = head;
-        chain.readable.clear();
-        chain.writable.clear();
+        chain.begin(head);
         self.walk(mem, chain)
     }
 
@@ -379,7 +226,7 @@ impl Virtqueue {
     }
 
     fn walk(&self, mem: &Memory, chain: &mut Chain) -> Result<(), RingError> {
-        let (mut table, mut len, mut index) = (self.desc, self.size, chain.head);
+        let (mut table, mut len, mut index) = (self.desc, self.size, chain.head());
         let mut inside_indirect = false;
         for _ in 0..MAX_CHAIN_DESCRIPTORS {
             if index >= len {
@@ -397,7 +244,12 @@ impl Virtqueue {
                 index = 0;
                 continue;
             }
-            chain.push(mem, &descriptor)?;
+            chain.push(
+                mem,
+                descriptor.flags & DESC_WRITE != 0,
+                descriptor.pa,
+                descriptor.len,
+            )?;
             if descriptor.flags & DESC_NEXT == 0 {
                 return Ok(());
             }
@@ -414,7 +266,7 @@ impl Virtqueue {
         chain: &Chain,
         written: u32,
     ) -> Result<(), RingError> {
-        self.give_back_head(mem, chain.head, written)
+        self.give_back_held(mem, chain.held(), written)
     }
 
     /// Like [`give_back`](Self::give_back), for a buffer of an earlier step.
@@ -424,18 +276,9 @@ impl Virtqueue {
         chain: &HeldChain,
         written: u32,
     ) -> Result<(), RingError> {
-        self.give_back_head(mem, chain.head, written)
-    }
-
-    fn give_back_head(
-        &mut self,
-        mem: &mut Memory,
-        head: u16,
-        written: u32,
-    ) -> Result<(), RingError> {
         let slot = u64::from(self.next_used & (self.size - 1));
         let mut entry = [0; 8];
-        entry[..4].copy_from_slice(&u32::from(head).to_le_bytes());
+        entry[..4].copy_from_slice(&u32::from(chain.head()).to_le_bytes());
         entry[4..].copy_from_slice(&written.to_le_bytes());
         mem.store(self.device.wrapping_add(4 + 8 * slot), &entry)?;
         self.next_used = self.next_used.wrapping_add(1);
@@ -489,29 +332,6 @@ impl Virtqueue {
     fn set_avail_event(&self, mem: &mut Memory, index: u16) -> Result<(), RingError> {
         let at = self.device.wrapping_add(4 + 8 * u64::from(self.size));
         Ok(mem.store_u16(at, index)?)
-    }
-}
-
-impl Chain {
-    fn push(&mut self, mem: &Memory, descriptor: &Descriptor) -> Result<(), RingError> {
-        let writable = descriptor.flags & DESC_WRITE != 0;
-        if !writable && !self.writable.is_empty() {
-            return Err(RingError::ReadableAfterWritable);
-        }
-        if descriptor.len == 0 {
-            return Ok(());
-        }
-        in_ram(mem, descriptor.pa, u64::from(descriptor.len))?;
-        let segment = Segment {
-            pa: descriptor.pa,
-            len: descriptor.len,
-        };
-        if writable {
-            self.writable.push(segment);
-        } else {
-            self.readable.push(segment);
-        }
-        Ok(())
     }
 }
 
