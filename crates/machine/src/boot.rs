@@ -140,13 +140,12 @@ fn device_tree(
         })?;
         return Ok(tree);
     }
-    fdt::build(&fdt::FdtConfig {
+    fdt::build(fdt::FdtConfig {
         ram_bytes: config.ram_bytes,
         harts: config.harts,
-        cmdline: config.cmdline.clone(),
+        cmdline: &config.cmdline,
         initrd: plan.initrd,
         rng_seed,
-        ..fdt::FdtConfig::default()
     })
     .map_err(|error| MachineError::DeviceTree(error.to_string()))
 }

@@ -12,10 +12,10 @@ use twinvm_mem::RAM_BASE;
 use vm_fdt::FdtWriter;
 
 /// The most bytes a tree may take; the loader keeps that much free for it.
-pub const MAX_FDT_BYTES: u64 = 64 * 1024;
+pub(crate) const MAX_FDT_BYTES: u64 = 64 * 1024;
 /// The longest command line: Linux on RISC-V reads 1024 bytes with the final zero and drops
 /// the rest without a word.
-pub const MAX_CMDLINE_BYTES: usize = 1023;
+const MAX_CMDLINE_BYTES: usize = 1023;
 
 /// First word of a flattened tree, big-endian.
 const FDT_MAGIC: u32 = 0xd00d_feed;
@@ -37,76 +37,24 @@ const FINISHER_POWEROFF: u32 = 0x5555;
 const FINISHER_REBOOT: u32 = 0x7777;
 const SERIAL_PATH: &str = "/soc/serial@10000000";
 
-/// The deepest page table that the harts walk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MmuType {
-    /// Three levels.
-    Sv39,
-    /// Four levels.
-    Sv48,
-}
-
-impl MmuType {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Sv39 => "riscv,sv39",
-            Self::Sv48 => "riscv,sv48",
-        }
-    }
-}
-
-/// What the tree says about the machine.
-#[derive(Debug, Clone)]
-pub struct FdtConfig {
+/// What one machine's tree says in place of another's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FdtConfig<'a> {
     /// Size of RAM in bytes.
-    pub ram_bytes: u64,
+    pub(crate) ram_bytes: u64,
     /// Number of harts, 1 to [`MAX_HARTS`].
-    pub harts: u32,
-    /// Names of the extensions, single letters first, in the order of `riscv,isa`.
-    pub extensions: Vec<String>,
-    /// The deepest page table.
-    pub mmu_type: MmuType,
-    /// Block size of Zicbom in bytes, if the harts have it.
-    pub cbom_block_bytes: Option<u32>,
-    /// Block size of Zicboz in bytes, if the harts have it.
-    pub cboz_block_bytes: Option<u32>,
+    pub(crate) harts: u32,
     /// Command line of the kernel, at most [`MAX_CMDLINE_BYTES`].
-    pub cmdline: String,
+    pub(crate) cmdline: &'a str,
     /// Where the initial RAM disk starts and ends, if there is one.
-    pub initrd: Option<(u64, u64)>,
+    pub(crate) initrd: Option<(u64, u64)>,
     /// Seed of the kernel's random number generator.
-    pub rng_seed: Option<[u8; 32]>,
-    /// Number of virtio slots, at most eight.
-    pub virtio_slots: usize,
-}
-
-impl Default for FdtConfig {
-    /// One hart with what the engines implement, eight virtio slots, nothing to boot and no
-    /// RAM: the caller says how much.
-    fn default() -> Self {
-        let block = |name: &str| {
-            EXTENSIONS
-                .contains(&name)
-                .then_some(CACHE_BLOCK_BYTES as u32)
-        };
-        Self {
-            ram_bytes: 0,
-            harts: 1,
-            extensions: EXTENSIONS.iter().map(|&name| name.to_owned()).collect(),
-            mmu_type: MmuType::Sv48,
-            cbom_block_bytes: block("zicbom"),
-            cboz_block_bytes: block("zicboz"),
-            cmdline: String::new(),
-            initrd: None,
-            rng_seed: None,
-            virtio_slots: VIRTIO_SLOTS,
-        }
-    }
+    pub(crate) rng_seed: Option<[u8; 32]>,
 }
 
 /// Why there is no tree for a configuration.
 #[derive(Debug, thiserror::Error)]
-pub enum FdtError {
+pub(crate) enum FdtError {
     /// Too long for the kernel to read.
     #[error(
         "the kernel command line has {len} bytes, Linux reads at most {MAX_CMDLINE_BYTES}: shorten it"
@@ -124,12 +72,6 @@ pub enum FdtError {
     /// No hart, or too many.
     #[error("harts = {0}, allowed are 1 to {MAX_HARTS}")]
     Harts(u32),
-    /// More virtio slots than the board has.
-    #[error("virtio slots = {0}, the board has {VIRTIO_SLOTS}")]
-    VirtioSlots(usize),
-    /// An extension that can't be written down.
-    #[error("\"{0}\" is no name of a RISC-V extension: lower-case letters and digits")]
-    Extension(String),
     /// The tree is too long.
     #[error("the device tree takes {len} bytes, allowed are {MAX_FDT_BYTES}")]
     TooLong {
@@ -145,15 +87,15 @@ pub enum FdtError {
 ///
 /// # Errors
 /// [`FdtError`], naming what is out of bounds.
-pub fn build(config: &FdtConfig) -> Result<Vec<u8>, FdtError> {
-    check(config)?;
+pub(crate) fn build(config: FdtConfig<'_>) -> Result<Vec<u8>, FdtError> {
+    check(&config)?;
     let mut fdt = FdtWriter::new()?;
     let root = fdt.begin_node("")?;
     fdt.property_u32("#address-cells", 2)?;
     fdt.property_u32("#size-cells", 2)?;
     fdt.property_string("compatible", "riscv-virtio")?;
     fdt.property_string("model", "riscv-virtio,twinvm")?;
-    chosen(&mut fdt, config)?;
+    chosen(&mut fdt, &config)?;
     let aliases = fdt.begin_node("aliases")?;
     fdt.property_string("serial0", SERIAL_PATH)?;
     fdt.end_node(aliases)?;
@@ -161,10 +103,10 @@ pub fn build(config: &FdtConfig) -> Result<Vec<u8>, FdtError> {
     fdt.property_string("device_type", "memory")?;
     fdt.property_array_u64("reg", &[RAM_BASE, config.ram_bytes])?;
     fdt.end_node(memory)?;
-    cpus(&mut fdt, config)?;
+    cpus(&mut fdt, config.harts)?;
     syscon(&mut fdt, "poweroff", "syscon-poweroff", FINISHER_POWEROFF)?;
     syscon(&mut fdt, "reboot", "syscon-reboot", FINISHER_REBOOT)?;
-    soc(&mut fdt, config)?;
+    soc(&mut fdt, config.harts)?;
     fdt.end_node(root)?;
     let tree = fdt.finish()?;
     if tree.len() as u64 > MAX_FDT_BYTES {
@@ -178,7 +120,7 @@ pub fn build(config: &FdtConfig) -> Result<Vec<u8>, FdtError> {
 ///
 /// # Errors
 /// [`FileProblem`], with what to do about it.
-pub fn check_given(tree: &[u8]) -> Result<(), FileProblem> {
+pub(crate) fn check_given(tree: &[u8]) -> Result<(), FileProblem> {
     let word = |at: usize| Some(u32::from_be_bytes(*tree.get(at..)?.first_chunk()?));
     if word(0) != Some(FDT_MAGIC) {
         return Err(FileProblem::NoTree);
@@ -199,7 +141,7 @@ pub fn check_given(tree: &[u8]) -> Result<(), FileProblem> {
     Ok(())
 }
 
-fn check(config: &FdtConfig) -> Result<(), FdtError> {
+fn check(config: &FdtConfig<'_>) -> Result<(), FdtError> {
     let len = config.cmdline.len();
     if len > MAX_CMDLINE_BYTES {
         return Err(FdtError::CmdlineTooLong { len });
@@ -210,21 +152,12 @@ fn check(config: &FdtConfig) -> Result<(), FdtError> {
     if config.harts == 0 || config.harts as usize > MAX_HARTS {
         return Err(FdtError::Harts(config.harts));
     }
-    if config.virtio_slots > VIRTIO_SLOTS {
-        return Err(FdtError::VirtioSlots(config.virtio_slots));
-    }
-    let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    for name in &config.extensions {
-        if name.is_empty() || !name.bytes().all(good) {
-            return Err(FdtError::Extension(name.clone()));
-        }
-    }
     Ok(())
 }
 
-fn chosen(fdt: &mut FdtWriter, config: &FdtConfig) -> Result<(), FdtError> {
+fn chosen(fdt: &mut FdtWriter, config: &FdtConfig<'_>) -> Result<(), FdtError> {
     let node = fdt.begin_node("chosen")?;
-    fdt.property_string("bootargs", &config.cmdline)?;
+    fdt.property_string("bootargs", config.cmdline)?;
     fdt.property_string("stdout-path", SERIAL_PATH)?;
     if let Some((start, end)) = config.initrd {
         fdt.property_u64("linux,initrd-start", start)?;
@@ -237,13 +170,13 @@ fn chosen(fdt: &mut FdtWriter, config: &FdtConfig) -> Result<(), FdtError> {
     Ok(())
 }
 
-fn cpus(fdt: &mut FdtWriter, config: &FdtConfig) -> Result<(), FdtError> {
-    let isa = isa_string(&config.extensions);
+fn cpus(fdt: &mut FdtWriter, harts: u32) -> Result<(), FdtError> {
+    let isa = isa_string();
     let cpus = fdt.begin_node("cpus")?;
     fdt.property_u32("#address-cells", 1)?;
     fdt.property_u32("#size-cells", 0)?;
     fdt.property_u32("timebase-frequency", TICKS_PER_SECOND as u32)?;
-    for hart in 0..config.harts {
+    for hart in 0..harts {
         let cpu = fdt.begin_node(&format!("cpu@{hart:x}"))?;
         fdt.property_string("device_type", "cpu")?;
         fdt.property_u32("reg", hart)?;
@@ -251,14 +184,10 @@ fn cpus(fdt: &mut FdtWriter, config: &FdtConfig) -> Result<(), FdtError> {
         fdt.property_string("compatible", "riscv")?;
         fdt.property_string("riscv,isa", &isa)?;
         fdt.property_string("riscv,isa-base", "rv64i")?;
-        fdt.property_string_list("riscv,isa-extensions", config.extensions.clone())?;
-        if let Some(bytes) = config.cbom_block_bytes {
-            fdt.property_u32("riscv,cbom-block-size", bytes)?;
-        }
-        if let Some(bytes) = config.cboz_block_bytes {
-            fdt.property_u32("riscv,cboz-block-size", bytes)?;
-        }
-        fdt.property_string("mmu-type", config.mmu_type.name())?;
+        string_list(fdt, "riscv,isa-extensions", EXTENSIONS)?;
+        fdt.property_u32("riscv,cbom-block-size", CACHE_BLOCK_BYTES as u32)?;
+        fdt.property_u32("riscv,cboz-block-size", CACHE_BLOCK_BYTES as u32)?;
+        fdt.property_string("mmu-type", "riscv,sv48")?;
         let intc = fdt.begin_node("interrupt-controller")?;
         fdt.property_u32("#interrupt-cells", 1)?;
         fdt.property_null("interrupt-controller")?;
@@ -272,12 +201,12 @@ fn cpus(fdt: &mut FdtWriter, config: &FdtConfig) -> Result<(), FdtError> {
 }
 
 /// `rv64` with the single letters, then the longer names, each behind an underscore.
-fn isa_string(extensions: &[String]) -> String {
-    let (letters, names): (Vec<_>, Vec<_>) = extensions.iter().partition(|name| name.len() == 1);
+fn isa_string() -> String {
     let mut isa = String::from("rv64");
-    isa.extend(letters.into_iter().map(String::as_str));
-    for name in names {
-        isa.push('_');
+    for name in EXTENSIONS {
+        if name.len() > 1 {
+            isa.push('_');
+        }
         isa.push_str(name);
     }
     isa
@@ -293,7 +222,7 @@ fn syscon(fdt: &mut FdtWriter, name: &str, compatible: &str, value: u32) -> Resu
     Ok(())
 }
 
-fn soc(fdt: &mut FdtWriter, config: &FdtConfig) -> Result<(), FdtError> {
+fn soc(fdt: &mut FdtWriter, harts: u32) -> Result<(), FdtError> {
     let soc = fdt.begin_node("soc")?;
     fdt.property_u32("#address-cells", 2)?;
     fdt.property_u32("#size-cells", 2)?;
@@ -312,7 +241,7 @@ fn soc(fdt: &mut FdtWriter, config: &FdtConfig) -> Result<(), FdtError> {
 
     let clint = begin_device(fdt, "clint", map::CLINT_BASE, map::CLINT_SIZE)?;
     compatible(fdt, &["sifive,clint0", "riscv,clint0"])?;
-    let lines = local_interrupts(config.harts, [IRQ_M_SOFT, IRQ_M_TIMER]);
+    let lines = local_interrupts(harts, [IRQ_M_SOFT, IRQ_M_TIMER]);
     fdt.property_array_u32("interrupts-extended", &lines)?;
     fdt.end_node(clint)?;
 
@@ -321,7 +250,7 @@ fn soc(fdt: &mut FdtWriter, config: &FdtConfig) -> Result<(), FdtError> {
     fdt.property_u32("#address-cells", 0)?;
     fdt.property_u32("#interrupt-cells", 1)?;
     fdt.property_null("interrupt-controller")?;
-    let lines = local_interrupts(config.harts, [IRQ_M_EXT, IRQ_S_EXT]);
+    let lines = local_interrupts(harts, [IRQ_M_EXT, IRQ_S_EXT]);
     fdt.property_array_u32("interrupts-extended", &lines)?;
     fdt.property_u32("riscv,ndev", map::PLIC_SOURCES)?;
     fdt.property_phandle(PHANDLE_PLIC)?;
@@ -333,7 +262,7 @@ fn soc(fdt: &mut FdtWriter, config: &FdtConfig) -> Result<(), FdtError> {
     interrupt(fdt, map::UART_IRQ)?;
     fdt.end_node(serial)?;
 
-    for slot in 0..config.virtio_slots {
+    for slot in 0..VIRTIO_SLOTS {
         let base = map::virtio_base(slot);
         let virtio = begin_device(fdt, "virtio_mmio", base, map::VIRTIO_STRIDE)?;
         compatible(fdt, &["virtio,mmio"])?;
@@ -356,8 +285,12 @@ fn begin_device(
 }
 
 fn compatible(fdt: &mut FdtWriter, names: &[&str]) -> Result<(), FdtError> {
-    let names = names.iter().map(|&name| name.to_owned()).collect();
-    fdt.property_string_list("compatible", names)?;
+    string_list(fdt, "compatible", names)
+}
+
+fn string_list(fdt: &mut FdtWriter, property: &str, strings: &[&str]) -> Result<(), FdtError> {
+    let strings = strings.iter().map(|&string| string.to_owned()).collect();
+    fdt.property_string_list(property, strings)?;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ mod config;
 mod difference;
 mod digest;
 mod engine;
-pub mod fdt;
+mod fdt;
 mod harts;
 mod image;
 mod inject;
