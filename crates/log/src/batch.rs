@@ -209,11 +209,7 @@ impl Batch {
     /// # Errors
     /// Any [`DecodeError`]; hostile bytes are refused, never trusted.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let (batch, used) = Self::decode_prefix(bytes)?;
-        match bytes.len() - used {
-            0 => Ok(batch),
-            extra => Err(DecodeError::Trailing { extra }),
-        }
+        Ok(decode_whole(bytes)?.1)
     }
 
     /// Decodes the batch that `bytes` begin with and says how many bytes it took.
@@ -221,32 +217,44 @@ impl Batch {
     /// # Errors
     /// [`DecodeError::Short`] if more bytes are needed, else why the bytes are no batch.
     pub fn decode_prefix(bytes: &[u8]) -> Result<(Self, usize), DecodeError> {
-        let have = bytes.len();
-        let head = bytes.first_chunk().ok_or(DecodeError::Short {
-            have,
-            need: HEADER_BYTES,
-        })?;
-        let header = BatchHeader::parse(head)?;
-        let need = header.batch_bytes();
-        let whole = bytes.get(..need).ok_or(DecodeError::Short { have, need })?;
-        let (checked, trailer) = whole.split_at(need - TRAILER_BYTES);
-        if xxh3_64(checked).to_le_bytes() != trailer {
-            return Err(DecodeError::Checksum);
-        }
-        let records = decode_records(&header, &checked[HEADER_BYTES..])?;
-        Ok((
-            Self {
-                first_position: header.first_position,
-                records,
-            },
-            need,
-        ))
+        let (header, batch) = decode_first(bytes)?;
+        Ok((batch, header.batch_bytes()))
     }
 
     /// The position after the last record.
     #[must_use]
     pub fn next_position(&self) -> u64 {
         self.first_position + self.records.len() as u64
+    }
+}
+
+/// The header and the batch that `bytes` begin with.
+fn decode_first(bytes: &[u8]) -> Result<(BatchHeader, Batch), DecodeError> {
+    let have = bytes.len();
+    let head = bytes.first_chunk().ok_or(DecodeError::Short {
+        have,
+        need: HEADER_BYTES,
+    })?;
+    let header = BatchHeader::parse(head)?;
+    let need = header.batch_bytes();
+    let whole = bytes.get(..need).ok_or(DecodeError::Short { have, need })?;
+    let (checked, trailer) = whole.split_at(need - TRAILER_BYTES);
+    if xxh3_64(checked).to_le_bytes() != trailer {
+        return Err(DecodeError::Checksum);
+    }
+    let batch = Batch {
+        first_position: header.first_position,
+        records: decode_records(&header, &checked[HEADER_BYTES..])?,
+    };
+    Ok((header, batch))
+}
+
+/// The same of bytes that are exactly one batch.
+fn decode_whole(bytes: &[u8]) -> Result<(BatchHeader, Batch), DecodeError> {
+    let (header, batch) = decode_first(bytes)?;
+    match bytes.len() - header.batch_bytes() {
+        0 => Ok((header, batch)),
+        extra => Err(DecodeError::Trailing { extra }),
     }
 }
 
@@ -301,13 +309,7 @@ impl EncodedBatch {
     /// # Errors
     /// As [`Batch::decode`].
     pub fn from_bytes(bytes: Vec<u8>) -> Result<(Self, Batch), DecodeError> {
-        let batch = Batch::decode(&bytes)?;
-        let have = bytes.len();
-        let head = bytes.first_chunk().ok_or(DecodeError::Short {
-            have,
-            need: HEADER_BYTES,
-        })?;
-        let header = BatchHeader::parse(head)?;
+        let (header, batch) = decode_whole(&bytes)?;
         let last = batch.records.last();
         let encoded = Self {
             header,
