@@ -42,8 +42,7 @@ pub use twinvm_devices::virtio::{
     MAX_FRAME_BYTES, MAX_PACKET_BYTES, MIN_FRAME_BYTES, NET_HEADER_BYTES, NetHeader, NetOffloads,
     PartialChecksum, Segmentation,
 };
-pub use twinvm_mem::RAM_BASE;
-pub use twinvm_mem::SnapshotBusy;
+pub use twinvm_mem::{PAGE_BYTES, RAM_BASE, SnapshotBusy};
 
 /// The log takes every packet that the network card can hold.
 const _: () = assert!(twinvm_log::MAX_FRAME_BYTES == MAX_PACKET_BYTES);

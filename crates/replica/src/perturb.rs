@@ -7,10 +7,10 @@
 
 use crate::replay::{Divergence, Replay, ReplayExit};
 use twinvm_log::{Body, Record};
-use twinvm_machine::{Digest, Machine, SnapshotError, SnapshotStream, first_difference};
+use twinvm_machine::{
+    Digest, Machine, PAGE_BYTES, SnapshotError, SnapshotStream, first_difference,
+};
 
-/// Bytes of a page of guest RAM.
-const PAGE_BYTES: u64 = 4096;
 /// Steps between two flushes of the engine, on average.
 const FLUSH_STEPS: u64 = 3_000_000;
 // What follows costs time in proportion to RAM, so its distances are steps per page.
@@ -93,7 +93,7 @@ impl Perturbation {
     pub fn new(seed: u64, machine: &Machine) -> Self {
         let mut rng = SplitMix64(seed);
         let icount = machine.icount();
-        let pages = (machine.config().ram_bytes / PAGE_BYTES).max(1);
+        let pages = (machine.config().ram_bytes / PAGE_BYTES as u64).max(1);
         Self {
             pages,
             cut: 0,

@@ -4,10 +4,8 @@ use super::side::{Side, Stop, Tell};
 use super::{ExplainError, Explanation, Found, Recorded};
 use crate::replay::Divergence;
 use twinvm_log::{Body, StateEntry};
-use twinvm_machine::{Difference, Machine, MachineState, RAM_BASE};
+use twinvm_machine::{Difference, Machine, MachineState, PAGE_BYTES, RAM_BASE};
 
-/// Bytes of a page of guest RAM.
-const PAGE_BYTES: u64 = 4096;
 /// Bytes of a differing page that are told.
 const SHOWN_BYTES: usize = 32;
 
@@ -120,19 +118,17 @@ fn state_difference(
 
 fn page_difference(recorded: &[u64], machine: &Machine) -> Option<Difference> {
     let own = machine.page_hashes().map(|hash| hash.unwrap_or(0) as u64);
-    let page = recorded
-        .iter()
-        .zip(own)
-        .position(|(theirs, ours)| *theirs != ours)?;
-    let (theirs, ours) = (
-        recorded[page],
-        machine.page_hashes().nth(page).flatten().unwrap_or(0) as u64,
-    );
-    let pa = RAM_BASE + page as u64 * PAGE_BYTES;
+    let (page, theirs, ours) = (0..)
+        .zip(recorded.iter().zip(own))
+        .find_map(|(page, (theirs, ours))| (*theirs != ours).then_some((page, *theirs, ours)))?;
+    let pa = RAM_BASE + page * PAGE_BYTES as u64;
     let bytes = machine.ram(pa, SHOWN_BYTES).unwrap_or_default();
     let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     Some(Difference {
-        item: format!("RAM page {:#x} (physical address {pa:#x})", pa / PAGE_BYTES),
+        item: format!(
+            "RAM page {:#x} (physical address {pa:#x})",
+            pa / PAGE_BYTES as u64
+        ),
         hart: None,
         left: format!("hash {theirs:#018x}"),
         right: format!("hash {ours:#018x}, begins {}", bytes.join(" ")),

@@ -76,10 +76,7 @@ impl Replica {
         let Vm::Live(live) = &mut self.vm else { return };
         let exit = live.slice(now, &mut || env.now());
         let ended = env.now();
-        let console = live.machine_mut().take_console();
-        if !console.is_empty() {
-            self.actions.push_back(Action::Console(console));
-        }
+        print(live.machine_mut(), &mut self.actions);
         let exit = match exit {
             Ok(exit) => exit,
             Err(error) => return self.fatal(error.to_string()),
@@ -101,18 +98,22 @@ impl Replica {
         self.send_batches(env);
     }
 
+    /// Learns the guest's addresses from what it sends; true if the machine has ended.
+    fn look_at(&mut self, output: &Output) -> bool {
+        let mut halts = false;
+        for item in &output.items {
+            match item {
+                OutputItem::Frame { device, bytes } => self.neighbours.learn(*device, bytes),
+                OutputItem::Halt(_) => halts = true,
+            }
+        }
+        halts
+    }
+
     /// The output's record is in the log: flush, then queue it in the gate under its
     /// position. Next hop: [`twinvm_protocol::Gate`].
     pub(super) fn live_output(&mut self, env: &mut dyn Env, position: u64, output: Output) {
-        for item in &output.items {
-            if let OutputItem::Frame { device, bytes } = item {
-                self.neighbours.learn(*device, bytes);
-            }
-        }
-        let halts = output
-            .items
-            .iter()
-            .any(|item| matches!(item, OutputItem::Halt(_)));
+        let halts = self.look_at(&output);
         self.made_ns.push_back((position, env.now().mono_ns));
         let position = Position(position);
         let bytes = output_bytes(&output);
@@ -151,14 +152,10 @@ impl Replica {
             return;
         };
         let result = following.replay.run(steps);
-        let console = following.replay.machine_mut().take_console();
-        if !console.is_empty() {
-            self.actions.push_back(Action::Console(console));
-        }
+        print(following.replay.machine_mut(), &mut self.actions);
         match result {
             Ok(ReplayExit::Output { position, output }) => {
-                let event = self.replayed_output(position, output);
-                for event in event {
+                for event in self.replayed_output(position, output) {
                     self.tell(env, event);
                 }
             }
@@ -176,15 +173,7 @@ impl Replica {
         position: u64,
         output: Output,
     ) -> Vec<ProtocolEvent<Output>> {
-        for item in &output.items {
-            if let OutputItem::Frame { device, bytes } = item {
-                self.neighbours.learn(*device, bytes);
-            }
-        }
-        let halts = output
-            .items
-            .iter()
-            .any(|item| matches!(item, OutputItem::Halt(_)));
+        let halts = self.look_at(&output);
         let position = Position(position);
         let bytes = output_bytes(&output);
         let mut events = vec![ProtocolEvent::Output {
@@ -206,10 +195,7 @@ impl Replica {
             };
             let exit = following.replay.run(DRAIN_STEPS);
             let position = Position(following.replay.position());
-            let console = following.replay.machine_mut().take_console();
-            if !console.is_empty() {
-                self.actions.push_back(Action::Console(console));
-            }
+            print(following.replay.machine_mut(), &mut self.actions);
             match exit {
                 Ok(ReplayExit::Starved | ReplayExit::End { .. }) => {
                     events.push_back(ProtocolEvent::Drained { position });
@@ -320,5 +306,13 @@ impl Replica {
         self.last_progress_ns = now.mono_ns;
         let beat = self.beat;
         self.tell(env, ProtocolEvent::Progress { progress, beat });
+    }
+}
+
+/// Passes on what the guest printed.
+fn print(machine: &mut Machine, actions: &mut VecDeque<Action>) {
+    let text = machine.take_console();
+    if !text.is_empty() {
+        actions.push_back(Action::Console(text));
     }
 }
