@@ -17,7 +17,8 @@ use crate::{BAD_INPUT, FAULT, Outcome};
 /// The guests' gateway is 10.0.2.2/24. A guest that asks by DHCP gets an address for a day: the one
 /// kept for it by --lease, else the next of the forwards' guests, else the next from 10.0.2.15 on;
 /// there is no name server, and no way out of this network. Clients' connections end in this
-/// process, so they outlive the nodes that are plugged into it, and so do leases. SIGTERM or Ctrl-C stops it.
+/// process, so they outlive the nodes that are plugged into it, and so do leases. SIGTERM or Ctrl-C
+/// stops it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:

@@ -89,9 +89,8 @@ pub(crate) fn open_disks(vm: &VmConfig) -> Result<Vec<DiskFile>, GuestError> {
     Ok(disks)
 }
 
-/// The machine that a VM's file describes: network cards in the slots from 0 on, in the order
-/// of the file, behind them the disks, and behind them an entropy source and a
-/// console.
+/// The machine that a VM's file describes: network cards in the slots from 0 on, in the order of
+/// the file, behind them the disks, then an entropy source and, if it is wanted, a console.
 pub(crate) fn machine_config(
     vm: &VmConfig,
     disks: &[DiskFile],

@@ -11,8 +11,8 @@
 //! caller does next, and will arrive even if this process is killed. What the socket doesn't
 //! take at once is sent by the port's writer thread.
 //!
-//! When the switch goes away (it was
-//! restarted, say) the port connects again by itself, with a growing pause between attempts.
+//! When the switch goes away (it was restarted, say) the port connects again by itself, with a
+//! growing pause between attempts.
 
 use std::collections::VecDeque;
 use std::io::{self, BufReader, IoSlice, Read};

@@ -1,4 +1,5 @@
-//! Makes a guest image: `build -- redis --out DIR [--lock FILE] [--cache DIR] [--update-lock | --rehash]`.
+//! Makes a guest image:
+//! `build -- redis --out DIR [--lock FILE] [--cache DIR] [--update-lock | --rehash]`.
 
 use std::env;
 use std::path::PathBuf;

@@ -5,10 +5,10 @@
 //! |  firmware  |  kernel (Image at its text offset, ELF where it says) ...  initrd | device tree |
 //! ```
 //!
-//! The device tree has the last place that is aligned to 2 MiB (as QEMU does it), the initial RAM disk ends
-//! on the page below. With firmware that place is below 3 GiB where all else fits there too: QEMU puts it
-//! there, and firmware for its board may not map more. Nothing is copied here: the plan says what the
-//! machine copies at power-on and at each reset.
+//! The device tree has the last place that is aligned to 2 MiB (as QEMU does it), the initial RAM
+//! disk ends on the page below. With firmware that place is below 3 GiB where all else fits there
+//! too: QEMU puts it there, and firmware for its board may not map more. Nothing is copied here: the
+//! plan says what the machine copies at power-on and at each reset.
 
 mod elf;
 mod error;

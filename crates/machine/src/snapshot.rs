@@ -116,7 +116,8 @@ pub(crate) fn compare_fields(
 const END_OF_PAGES: u32 = u32::MAX;
 /// Bytes of a page and its number.
 const PAGE_RECORD: usize = 4 + PAGE_BYTES;
-/// The head holds registers, devices and their queues: a few hundred KiB at most.
+/// The head holds registers, devices and what waits in them: below 1 MiB, unless disks have
+/// writes under way, with 4 MiB at most on each of up to eight.
 const MAX_HEAD_BYTES: usize = 64 << 20;
 /// Magic, format, length of the head.
 const PREFIX: usize = 16;

@@ -297,8 +297,9 @@ impl Demo {
         wall.map_or(0.0, |wall| wall.as_secs_f64() * 1000.0)
     }
 
-    /// Waits until the other node answers; gives the time at which it surely does. No node is asked anything before the client has
-    /// its answers: that would take time from the pause that is measured.
+    /// Waits until the other node answers; gives the time at which it surely does. No node is
+    /// asked anything before the client has its answers: that would take time from the pause that
+    /// is measured.
     fn await_takeover(&mut self, other: usize, killed_unix_ms: f64) -> Result<u64, DemoError> {
         let at_us = self.kills.last().map_or(0, |kill| kill.at_us);
         let log = self.vm.files.node_log(other);
