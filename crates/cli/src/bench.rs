@@ -7,6 +7,8 @@
 
 mod boot;
 mod clock;
+mod compare;
+mod cpu;
 mod debian;
 mod guests;
 mod idle;
@@ -15,8 +17,10 @@ mod load;
 mod log;
 mod machine;
 mod memory;
+mod net;
 mod netns;
 mod pair;
+mod qemu;
 mod record;
 mod redis;
 mod report;
@@ -31,38 +35,54 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use twinvm_image::BuiltImage;
 
 use crate::Outcome;
 use crate::demo::error::DemoError;
 use crate::demo::play::{make_image, watch_signals};
+use cpu::programs::PROGRAMS;
+use cpu::{Image, Plan};
+use guests::Kind;
 use report::{Report, Section};
 
 /// Most runs of one row: each is a boot of some seconds, and all samples are kept.
 const MAX_RUNS: u32 = 100;
 /// How often a stage looks whether it is over.
 const LOOK: Duration = Duration::from_millis(20);
+/// Of the usual work, with `--quick`.
+const QUICK_SCALE: f64 = 0.1;
 /// The yardstick.
 const QEMU: &str = "qemu-system-riscv64";
 
 /// Measures twinvm on this host, with QEMU beside it
 ///
-/// Runs the same guest image under both, in turns: processor time of a boot and of an idle guest,
-/// round trips and bytes through the network, memory; and what recording costs. Needs
+/// Runs the same guest image under both, in turns. `cpu`, `boot` and `net` compare the processor
+/// time of the same work, ours while it records; the others measure single properties: an idle
+/// guest, round trips and bytes through the network, memory, what recording costs. Needs
 /// qemu-system-riscv64. What goes through TAP is measured in a network namespace of its own, for
 /// which root, or `unshare -Urn`, is needed; without either that part alone is left out.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
   twinvm bench
+  twinvm bench cpu --debian target/image/debian
+  twinvm bench cpu --quick --programs ash,gzip --json
   twinvm bench boot --runs 10
+  twinvm bench net --against qemu-rr
   twinvm bench clock --clock-for 600
   twinvm bench debian --debian target/image/debian
   twinvm bench --from target/bench/bench.json --markdown
 
 Progress goes to standard error, the tables to standard output, every sample into the JSON file.
 A bar that is missed is printed as FAIL and is no failure of the command.
+
+With cpu, boot or net, --json prints the comparison: {geomean, rows: [{name, ours_cpu_s,
+other_cpu_s, ratio, ...}], against, machine}. ratio is other_cpu_s / ours_cpu_s: above 1 we are
+faster. Both are medians of processor seconds for the program, the boot or one request; rows also
+have ratio_min, ratio_max and all samples, and where known ours_steps, ours_mips, and for net
+requests_s, p50_ms and p99_ms of both. With anything else --json prints the samples.
 
 Exit codes:
   0    everything was measured
@@ -73,11 +93,25 @@ pub(crate) struct BenchArgs {
     /// What to measure
     #[arg(value_enum, default_value_t = What::All)]
     what: What,
-    /// How often each thing is measured (pairs of `record`: twice and one more; boots of `debian`:
-    /// at most three)
-    #[arg(long, value_name = "N", default_value_t = 5,
+    /// How often each thing is measured (pairs of `record`: twice and one more; boots of Debian: at
+    /// most three) [default: 5, `cpu` and --quick 3]
+    #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RUNS)))]
-    runs: u32,
+    runs: Option<u32>,
+    /// What `cpu`, `boot` and `net` compare with
+    #[arg(long, value_enum, default_value_t = Against::Qemu)]
+    against: Against,
+    /// Programs of `cpu`, separated by commas [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = program_names())]
+    programs: Vec<String>,
+    /// How much work each program of `cpu` gets, times its usual amount (that is 2 to 5 seconds of
+    /// QEMU's processor time)
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = scale,
+          conflicts_with = "quick")]
+    scale: f64,
+    /// A tenth of the work in `cpu`, and fewer runs
+    #[arg(long)]
+    quick: bool,
     /// How long the guest's clock is watched, once idle and once busy
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -92,7 +126,7 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     markdown: bool,
     /// Measure nothing: print the samples of an earlier run
-    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["what", "runs", "out", "clock_for", "debian"])]
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["what", "runs", "out", "clock_for", "debian", "against", "programs", "scale", "quick"])]
     from: Option<PathBuf>,
     /// Where the guests' files and logs go
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
@@ -100,8 +134,9 @@ pub(crate) struct BenchArgs {
     /// Where the guest's image is, or is made if it isn't there
     #[arg(long, value_name = "DIR", default_value = "target/image/redis")]
     image: PathBuf,
-    /// The Debian image (of `twinvm image build debian`) for `debian`, and for iperf3 in `tap`;
-    /// its disk is copied and stays as it is
+    /// The Debian image (of `twinvm image build debian`) for `cpu`, the second part of `boot`, and
+    /// iperf3 in `tap`; its disk is copied and stays as it is [default: none, `cpu`
+    /// target/image/debian]
     #[arg(long, value_name = "DIR")]
     debian: Option<PathBuf>,
     /// The bench that another one has started in a network namespace
@@ -111,13 +146,19 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
-    /// Processor time from power-on to Redis's PONG
+    /// Processor time of eleven programs in a Debian guest
+    Cpu,
+    /// Processor time from power-on to Redis's PONG; with --debian also of a whole Debian to its
+    /// login
     Boot,
+    /// Processor time of requests to the guest's Redis through TAP: one connection, and 50 with
+    /// 16 requests under way on each
+    Net,
     /// Processor time of a guest that does nothing, alone and as a pair, and the pair's log
     Idle,
     /// Round trips to the guest's Redis, in user-mode networks
     Redis,
-    /// Round trips, pipelined requests and bytes in bulk through TAP interfaces
+    /// Like `net` without a recording, and bytes in bulk
     Tap,
     /// How fast a recording's log grows: idle, serving, busy
     Log,
@@ -125,12 +166,91 @@ enum What {
     Record,
     /// What a process has in RAM, beside what its guest has touched
     Memory,
-    /// Processor time of a whole Debian to its login; needs --debian
+    /// The second part of `boot` alone; needs --debian
     Debian,
     /// How far the guest's clock goes off, idle and busy
     Clock,
-    /// All of these
+    /// All of these, `cpu` only with --debian
     All,
+}
+
+impl What {
+    /// A comparison with the yardstick: what `--json` prints then is made for that.
+    fn compares(self) -> bool {
+        matches!(self, Self::Cpu | Self::Boot | Self::Net)
+    }
+
+    /// Whether a run of `self` measures `part`.
+    fn has(self, part: Self, debian: bool) -> bool {
+        match self {
+            // A boot of Debian is in `boot` already.
+            Self::All => part != Self::Debian && (part != Self::Cpu || debian),
+            _ => part == self,
+        }
+    }
+}
+
+/// The yardstick's mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Against {
+    /// QEMU as it is
+    Qemu,
+    /// QEMU that records for a deterministic replay (-icount shift=auto,rr=record)
+    QemuRr,
+}
+
+impl Against {
+    fn kind(self) -> Kind {
+        match self {
+            Self::Qemu => Kind::Qemu,
+            Self::QemuRr => Kind::QemuRr,
+        }
+    }
+
+    /// On the command line and in the JSON.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Qemu => "qemu",
+            Self::QemuRr => "qemu-rr",
+        }
+    }
+}
+
+fn program_names() -> PossibleValuesParser {
+    PossibleValuesParser::new(PROGRAMS.iter().map(|program| program.name))
+}
+
+/// A factor that leaves every program something to do, and an end in sight.
+fn scale(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(factor) if (0.01..=100.0).contains(&factor) => Ok(factor),
+        _ => Err("expected a number from 0.01 to 100".to_owned()),
+    }
+}
+
+impl BenchArgs {
+    fn runs(&self) -> u32 {
+        let usual = if self.quick || self.what == What::Cpu {
+            3
+        } else {
+            5
+        };
+        self.runs.unwrap_or(usual)
+    }
+
+    fn plan(&self) -> Plan {
+        let scale = if self.quick { QUICK_SCALE } else { self.scale };
+        Plan::new(&self.programs, scale)
+    }
+
+    /// Everything but some of the programs needs the Redis image.
+    fn needs_redis_image(&self, programs_of: &Result<Image, String>) -> bool {
+        match self.what {
+            What::Debian => false,
+            What::Cpu => matches!(programs_of, Ok(Image::Redis)),
+            _ => true,
+        }
+    }
 }
 
 /// Measures, or prints what was measured.
@@ -164,39 +284,50 @@ fn out_path(args: &BenchArgs) -> PathBuf {
 fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoError> {
     let qemu = find_program(QEMU).ok_or_else(|| {
         DemoError::Input(format!(
-            "no {QEMU} in PATH, the yardstick of the benchmarks: `make bench` installs it"
+            "no {QEMU} in PATH, the yardstick of the benchmarks: `make bench` installs it (Debian's \
+             package qemu-system-riscv or qemu-system-misc)"
         ))
     })?;
     let debian = match &args.debian {
         Some(dir) => Some(debian::check(dir)?),
         None => None,
     };
+    let plan = args.plan();
+    let programs_of = match Image::choose(debian.as_deref(), &plan) {
+        Err(error) if args.what == What::Cpu => return Err(error),
+        other => other.map_err(|error| error.to_string()),
+    };
     let _lock = claim(&args.dir)?;
     check_out(&out_path(args))?;
-    let image = make_image(&args.image)?;
+    let image = match args.needs_redis_image(&programs_of) {
+        true => Some(make_image(&args.image)?),
+        false => None,
+    };
     let bench = Bench {
         dir: args.dir.canonicalize().map_err(DemoError::io(&args.dir))?,
         program: std::env::current_exe()
             .map_err(|error| DemoError::failed(format!("this program's own path: {error}")))?,
         image,
-        image_dir: args
-            .image
-            .canonicalize()
-            .map_err(DemoError::io(&args.image))?,
+        image_dir: std::path::absolute(&args.image).map_err(DemoError::io(&args.image))?,
         debian,
+        programs_of,
+        plan,
+        against: args.against,
         in_namespace: args.in_namespace,
         qemu,
         // A signal ends the making of an image at once; only from here on is there something
         // to stop.
         interrupted: watch_signals()?,
-        runs: args.runs,
+        runs: args.runs(),
         clock_for: Duration::from_secs(args.clock_for),
     };
     let mut report = Report::new(machine::look(&bench)?);
     say(&format!("machine    {}", report.machine));
     type Measure = fn(&Bench) -> Result<Vec<Section>, DemoError>;
-    let all: [(What, Measure); 9] = [
-        (What::Boot, |bench| Ok(vec![boot::measure(bench)?])),
+    let all: [(What, Measure); 11] = [
+        (What::Cpu, |bench| Ok(vec![cpu::measure(bench)?])),
+        (What::Boot, boots),
+        (What::Net, net::measure),
         (What::Idle, |bench| Ok(vec![idle::measure(bench)?])),
         (What::Redis, |bench| Ok(vec![redis::measure(bench)?])),
         (What::Tap, tap::measure),
@@ -209,7 +340,7 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
     // What fails doesn't take the others' measurements away; it is told at the end.
     let mut outcome = Ok(());
     for (what, measure) in all {
-        if args.what != What::All && args.what != what {
+        if !args.what.has(what, bench.debian.is_some()) {
             continue;
         }
         match measure(&bench) {
@@ -224,16 +355,30 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
     Ok((report, outcome))
 }
 
+/// Both boots, Debian's only with its image.
+fn boots(bench: &Bench) -> Result<Vec<Section>, DemoError> {
+    let mut sections = vec![boot::measure(bench)?];
+    sections.extend(debian::measure(bench)?);
+    Ok(sections)
+}
+
 /// What every measurement needs.
 struct Bench {
     /// Absolute.
     dir: PathBuf,
     program: PathBuf,
-    image: BuiltImage,
-    /// Where the image is; absolute.
+    /// The Redis image, unless nothing needs it.
+    image: Option<BuiltImage>,
+    /// Where it is, or would be; absolute.
     image_dir: PathBuf,
     /// The folder of the Debian image; absolute.
     debian: Option<PathBuf>,
+    /// Whose programs `cpu` runs, or why there are none.
+    programs_of: Result<Image, String>,
+    /// What `cpu` measures.
+    plan: Plan,
+    /// The yardstick's mode in `cpu`, `boot` and `net`.
+    against: Against,
     /// This process is the one in the network namespace.
     in_namespace: bool,
     qemu: PathBuf,
@@ -243,6 +388,12 @@ struct Bench {
 }
 
 impl Bench {
+    /// The Redis image.
+    fn image(&self) -> Result<&BuiltImage, DemoError> {
+        let image = self.image.as_ref();
+        image.ok_or_else(|| DemoError::failed("the Redis image wasn't made for this measurement"))
+    }
+
     fn check(&self) -> Result<(), DemoError> {
         match self.interrupted.load(Ordering::Relaxed) {
             true => Err(DemoError::Interrupted),
@@ -332,7 +483,9 @@ fn check_out(path: &Path) -> Result<(), DemoError> {
 /// Prints the report in the form that was asked for.
 fn show(args: &BenchArgs, report: &Report) -> Result<(), DemoError> {
     use std::io::Write as _;
-    let text = if args.json {
+    let text = if args.json && args.from.is_none() && args.what.compares() {
+        compare::to_json(report, args.against.name())?
+    } else if args.json {
         report.to_json()?
     } else if args.markdown {
         table::markdown(report)

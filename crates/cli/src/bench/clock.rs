@@ -66,6 +66,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Section, DemoError> {
             bench.clock_for.as_secs(),
             DISTANCE.as_millis()
         )],
+        compared: Vec::new(),
     })
 }
 

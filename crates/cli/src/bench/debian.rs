@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use super::compare::Compared;
 use super::guests::{Guest, Kind, Spec, Wire};
 use super::netns::tool;
 use super::report::{Row, Section};
@@ -22,7 +23,6 @@ const MAX_ROUNDS: u32 = 3;
 const UP: &str = "twinvm: guest is up";
 /// What it asks on its console.
 pub(crate) const LOGIN: &str = "login:";
-const KINDS: [Kind; 2] = [Kind::Qemu, Kind::Run];
 const CPU: &str = "CPU";
 const RATIO: &str = "CPU ÷ QEMU's";
 
@@ -33,11 +33,12 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Section>, DemoError> {
         return Ok(Vec::new());
     };
     let rounds = bench.runs.min(MAX_ROUNDS);
-    let mut rows = KINDS.map(|kind| Row::new(kind.name()));
+    let kinds = [bench.against.kind(), Kind::Record];
+    let mut rows = kinds.map(|kind| Row::new(kind.name()));
     for round in 0..rounds {
-        for step in 0..KINDS.len() {
-            let index = (round as usize + step) % KINDS.len();
-            let (kind, row) = (KINDS[index], &mut rows[index]);
+        for step in 0..kinds.len() {
+            let index = (round as usize + step) % kinds.len();
+            let (kind, row) = (kinds[index], &mut rows[index]);
             let disk = DiskCopy::make(bench, image, kind)?;
             let spec = spec(image, &disk, Wire::User)?;
             let mut guest = Guest::power_on(bench, kind, &spec)?;
@@ -51,24 +52,36 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Section>, DemoError> {
             ));
             row.sample(CPU, "s", up.cpu_s);
             row.sample("clock", "s", up.wall_s);
-            if let Some(steps) = guest.finish()?.steps {
+            let ended = guest.finish()?;
+            if let Some(steps) = ended.steps {
                 row.sample("steps", "G", steps.icount as f64 / 1e9);
                 row.sample("MIPS", "", steps.mips);
             }
+            if let Some(bytes) = ended.log_bytes {
+                row.sample("log", "MB", bytes as f64 / 1e6);
+            }
         }
     }
-    let [qemu, mut run] = rows;
-    run.compare(CPU, RATIO, &qemu);
+    let [qemu, mut ours] = rows;
+    ours.compare(CPU, RATIO, &qemu);
+    let mut compared = Compared::new("boot of Debian to its login");
+    compared.ours_cpu_s = ours.samples(CPU).to_vec();
+    compared.other_cpu_s = qemu.samples(CPU).to_vec();
+    let speed = compared.note(&qemu.name);
     Ok(vec![Section {
         name: "debian".to_owned(),
         title: "a whole Debian from power-on to its login, all services started".to_owned(),
-        rows: vec![qemu, run],
+        rows: vec![qemu, ours],
         bars: Vec::new(),
-        notes: vec![
-            "Each boot is the first of a fresh copy of the disk, on which the guest makes its \
+        notes: speed
+            .into_iter()
+            .chain([
+                "Each boot is the first of a fresh copy of the disk, on which the guest makes its \
              keys and its id. The same kernel, initrd, command line, memory and one hart."
-                .to_owned(),
-        ],
+                    .to_owned(),
+            ])
+            .collect(),
+        compared: vec![compared],
     }])
 }
 
@@ -127,7 +140,7 @@ impl DiskCopy {
             return Err(bad(image, "its VM.toml doesn't name exactly one disk file"));
         };
         let copy = Self(bench.dir.join(match kind {
-            Kind::Qemu => "qemu.disk",
+            Kind::Qemu | Kind::QemuRr => "qemu.disk",
             Kind::Run | Kind::Record => "run.disk",
         }));
         let mut cp = Command::new("cp");

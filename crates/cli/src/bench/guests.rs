@@ -1,6 +1,5 @@
 //! Single guests, ours and QEMU's, started the same way and watched the same way.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,8 +10,8 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use twinvm_log::{LOG_FILE, SNAPSHOT_FILE, STATES_FILE};
 
-use super::Bench;
 use super::machine::{cpu_s, peak_rss_bytes};
+use super::{Bench, qemu};
 use crate::demo::client::ping;
 use crate::demo::error::DemoError;
 use crate::demo::processes::{Process, read_end};
@@ -26,14 +25,18 @@ pub(crate) const LAN_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) const BOOT_LIMIT: Duration = Duration::from_secs(240);
 /// How long one question to the guest's Redis may take while it starts.
 pub(crate) const PING_LIMIT: Duration = Duration::from_secs(2);
+/// What QEMU writes down for a repetition, in its own format.
+const RR_FILE: &str = "rr.bin";
 /// A run that is asked to end writes its report first.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// What runs a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// QEMU with its user-mode network.
+    /// QEMU.
     Qemu,
+    /// QEMU that writes down what it would need to repeat the run.
+    QemuRr,
     /// `twinvm run`.
     Run,
     /// `twinvm run --record`.
@@ -45,14 +48,20 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Qemu => "QEMU",
+            Self::QemuRr => "QEMU rr=record",
             Self::Run => "twinvm run",
             Self::Record => "twinvm run --record",
         }
     }
 
+    /// It is the yardstick.
+    pub(crate) fn is_qemu(self) -> bool {
+        matches!(self, Self::Qemu | Self::QemuRr)
+    }
+
     fn folder(self) -> &'static str {
         match self {
-            Self::Qemu => "qemu",
+            Self::Qemu | Self::QemuRr => "qemu",
             Self::Run => "run",
             Self::Record => "record",
         }
@@ -93,15 +102,16 @@ pub(crate) struct Spec {
 
 impl Spec {
     /// The Redis image, with its network card on `wire`.
-    pub(crate) fn redis(bench: &Bench, wire: Wire) -> Self {
-        Self {
-            kernel: bench.image.kernel.clone(),
-            initrd: bench.image.initrd.clone(),
-            cmdline: wire.cmdline(&bench.image.cmdline),
+    pub(crate) fn redis(bench: &Bench, wire: Wire) -> Result<Self, DemoError> {
+        let image = bench.image()?;
+        Ok(Self {
+            kernel: image.kernel.clone(),
+            initrd: image.initrd.clone(),
+            cmdline: wire.cmdline(&image.cmdline),
             memory_mib: 256,
             disk: None,
             wire,
-        }
+        })
     }
 }
 
@@ -172,7 +182,7 @@ impl Files {
     fn new(folder: PathBuf) -> Result<Self, DemoError> {
         fs::create_dir_all(&folder).map_err(DemoError::io(&folder))?;
         let files = Self(folder);
-        for name in ["console.log", "lan.log", "lan.sock", "report.json"] {
+        for name in ["console.log", "lan.log", "lan.sock", "report.json", RR_FILE] {
             files.remove(&files.0.join(name))?;
         }
         files.remove_recording()?;
@@ -208,7 +218,7 @@ impl Files {
 impl Guest {
     /// Powers a guest of the Redis image on.
     pub(crate) fn start(bench: &Bench, kind: Kind) -> Result<Self, DemoError> {
-        Self::power_on(bench, kind, &Spec::redis(bench, Wire::User))
+        Self::power_on(bench, kind, &Spec::redis(bench, Wire::User)?)
     }
 
     /// Powers a guest on.
@@ -218,7 +228,7 @@ impl Guest {
         let guest_port: u16 = guest_port.parse().unwrap_or(6379);
         let (lan, address) = match (spec.wire, kind) {
             (Wire::Tap(tap), _) => (None, SocketAddr::from((tap.guest, guest_port))),
-            (Wire::User, Kind::Qemu) => (None, free_channels()?[0]),
+            (Wire::User, Kind::Qemu | Kind::QemuRr) => (None, free_channels()?[0]),
             (Wire::User, _) => {
                 let socket = files.path("lan.sock");
                 let (lan, address) = start_lan(bench, &socket, &files.path("lan.log"))?;
@@ -226,7 +236,11 @@ impl Guest {
             }
         };
         let mut command = match kind {
-            Kind::Qemu => qemu(bench, spec, address, guest_port),
+            Kind::Qemu => qemu::command(&bench.qemu, spec, address, guest_port, None),
+            Kind::QemuRr => {
+                let rr = files.path(RR_FILE);
+                qemu::command(&bench.qemu, spec, address, guest_port, Some(&rr))
+            }
             Kind::Run | Kind::Record => ours(bench, kind, spec, &files)?,
         };
         let began = Instant::now();
@@ -259,17 +273,29 @@ impl Guest {
         limit: Duration,
         is_up: impl Fn(&str, SocketAddr) -> bool,
     ) -> Result<Up, DemoError> {
-        let console = self.files.path("console.log");
+        let address = self.address;
+        self.await_console(bench, what, limit, |console| {
+            is_up(console, address).then_some(())
+        })?;
+        Ok(Up {
+            wall_s: self.began.elapsed().as_secs_f64(),
+            cpu_s: self.cpu_s()?,
+        })
+    }
+
+    /// Waits until `look` finds something at the end of the console.
+    pub(crate) fn await_console<T>(
+        &mut self,
+        bench: &Bench,
+        what: &str,
+        limit: Duration,
+        mut look: impl FnMut(&str) -> Option<T>,
+    ) -> Result<T, DemoError> {
+        let console = self.console_log();
         bench.wait_for(what, limit, &console, || {
             self.check()?;
             let text = read_end(&console, CONSOLE_BYTES).unwrap_or_default();
-            if !is_up(&text, self.address) {
-                return Ok(None);
-            }
-            Ok(Some(Up {
-                wall_s: self.began.elapsed().as_secs_f64(),
-                cpu_s: self.cpu_s()?,
-            }))
+            Ok(look(&text))
         })
     }
 
@@ -311,11 +337,36 @@ impl Guest {
         self.lan.iter_mut().try_for_each(Process::check)
     }
 
+    /// What it has printed, and its process.
+    pub(crate) fn console_log(&self) -> PathBuf {
+        self.files.path("console.log")
+    }
+
+    /// How much that is.
+    pub(crate) fn console_bytes(&self) -> Result<u64, DemoError> {
+        let log = self.console_log();
+        Ok(fs::metadata(&log).map_err(DemoError::io(&log))?.len())
+    }
+
+    /// What runs it.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// Ends the guest; what its run has to say.
-    pub(crate) fn finish(mut self) -> Result<Ended, DemoError> {
+    pub(crate) fn finish(self) -> Result<Ended, DemoError> {
+        self.finish_reading(|_| Ok(()))
+    }
+
+    /// Ends the guest; `read` gets the log of its recording, if one was made, before that goes.
+    pub(crate) fn finish_reading(
+        mut self,
+        read: impl FnOnce(&Path) -> Result<(), DemoError>,
+    ) -> Result<Ended, DemoError> {
         self.process.terminate();
         let ended = self.process.wait(Instant::now() + STOP_LIMIT);
-        if self.kind == Kind::Qemu {
+        if self.kind.is_qemu() {
+            self.files.remove(&self.files.path(RR_FILE))?;
             return Ok(Ended::default());
         }
         let path = self.files.path("report.json");
@@ -329,6 +380,7 @@ impl Guest {
         let log_bytes = match self.kind {
             Kind::Record => {
                 let bytes = self.log_bytes()?;
+                read(&self.files.recording().join(LOG_FILE))?;
                 self.files.remove_recording()?;
                 Some(bytes)
             }
@@ -339,40 +391,6 @@ impl Guest {
             log_bytes,
         })
     }
-}
-
-/// QEMU with its console on its standard input and output.
-fn qemu(bench: &Bench, spec: &Spec, address: SocketAddr, guest_port: u16) -> Command {
-    let mut command = Command::new(&bench.qemu);
-    command.args(["-M", "virt", "-m"]);
-    command.arg(format!("{}M", spec.memory_mib));
-    command.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
-    command
-        .args(["-bios", "default", "-kernel"])
-        .arg(&spec.kernel);
-    command.arg("-initrd").arg(&spec.initrd);
-    command.args(["-append", &spec.cmdline]);
-    command.args(["-global", "virtio-mmio.force-legacy=false"]);
-    command.arg("-netdev").arg(match spec.wire {
-        Wire::User => format!(
-            "user,id=net,hostfwd=tcp:{}:{}-:{guest_port}",
-            address.ip(),
-            address.port()
-        ),
-        Wire::Tap(tap) => format!(
-            "tap,id=net,ifname={},script=no,downscript=no,vhost=off",
-            tap.name
-        ),
-    });
-    command.args(["-device", "virtio-net-device,netdev=net"]);
-    if let Some(disk) = &spec.disk {
-        let mut drive = OsString::from("if=none,id=disk,format=raw,discard=unmap,file=");
-        drive.push(disk);
-        command.arg("-drive").arg(drive);
-        command.args(["-device", "virtio-blk-device,drive=disk"]);
-    }
-    command.args(["-device", "virtio-rng-device"]);
-    command
 }
 
 /// `twinvm run` of the same machine.

@@ -53,6 +53,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Section, DemoError> {
             SETTLE.as_secs(),
             MEASURED.as_secs()
         )],
+        compared: Vec::new(),
     })
 }
 

@@ -61,7 +61,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Option<Section>, DemoError> {
         disks.push(disk);
     }
     let mut rows = KINDS.map(|kind| Row::new(kind.name()));
-    in_turns(bench, &mut guests, "iperf3", |index, guest| {
+    in_turns(bench, "tap", &mut guests, "iperf3", |index, guest| {
         for (args, [cpu, _, rate]) in WAYS {
             let before = guest.cpu_s()?;
             let sum = client(bench, guest, args)?;
@@ -88,6 +88,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Option<Section>, DemoError> {
             "iperf3 -c GUEST -t {SECONDS}, and with -R, in turns; the server is in a Debian guest \
              on one hart, the client on this host."
         )],
+        compared: Vec::new(),
     }))
 }
 

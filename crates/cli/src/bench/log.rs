@@ -61,6 +61,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Section, DemoError> {
              their checksums.",
             MEASURED.as_secs()
         )],
+        compared: Vec::new(),
     })
 }
 

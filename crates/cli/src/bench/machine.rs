@@ -13,7 +13,7 @@ use crate::demo::processes::{Process, read_end};
 
 /// Ticks a second of the times in /proc: `USER_HZ`, fixed at 100 in Linux's interface of x86,
 /// Arm and RISC-V (proc_pid_stat(5)).
-const TICKS_PER_SECOND: f64 = 100.0;
+pub(crate) const TICKS_PER_SECOND: f64 = 100.0;
 /// Printing a version takes no time.
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
 

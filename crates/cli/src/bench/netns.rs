@@ -62,7 +62,11 @@ pub(crate) fn bench_inside(
         command.arg("--debian").arg(debian);
     }
     let process = Process::start("the bench in the namespace", &mut command, &log)?;
-    let mut inner = Inner { process, shown: 0 };
+    let mut inner = Inner {
+        process,
+        what: words.first().copied().unwrap_or_default().to_owned(),
+        shown: 0,
+    };
     let limit = LIMIT + LIMIT_PER_RUN * bench.runs;
     let what = "the measurements in the namespace are done";
     let ended = bench.wait_for(what, limit, &log, || {
@@ -80,6 +84,8 @@ pub(crate) fn bench_inside(
 /// The bench inside; it is asked to end before it is made to.
 struct Inner {
     process: Process,
+    /// What it measures; its progress says so.
+    what: String,
     /// Bytes of its progress that were shown.
     shown: usize,
 }
@@ -96,7 +102,8 @@ impl Inner {
         };
         // What it says before it measures was said out here too.
         let lines = new[..end].lines();
-        lines.filter(|line| line.starts_with("tap")).for_each(say);
+        let own = |line: &&str| line.starts_with(&self.what);
+        lines.filter(own).for_each(say);
         self.shown += end + 1;
     }
 }

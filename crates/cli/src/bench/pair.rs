@@ -30,7 +30,7 @@ impl Pair {
     pub(crate) fn start(bench: &Bench) -> Result<Self, DemoError> {
         let files = Files::new(&bench.dir.join("pair")).map_err(named)?;
         let lock = files.claim().map_err(named)?;
-        let mut vm = Vm::start(files.clone(), &bench.image)?;
+        let mut vm = Vm::start(files.clone(), bench.image()?)?;
         let address = bench.wait_for("the switch listens", LAN_LIMIT, &files.lan_log(), || {
             vm.check()?;
             Ok(vm.forward())

@@ -61,6 +61,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Section, DemoError> {
         title: "what recording costs work on the processor".to_owned(),
         bars: bars.collect(),
         notes: notes(&rows),
+        compared: Vec::new(),
         rows,
     })
 }
@@ -103,9 +104,9 @@ fn works(bench: &Bench, files: &Files) -> Result<[Work; 2], DemoError> {
     let bare = ["--firmware", &words(&files.program)?, "--memory", "16M"].map(str::to_owned);
     let linux = [
         "--kernel",
-        &words(&bench.image.kernel)?,
+        &words(&bench.image()?.kernel)?,
         "--initrd",
-        &words(&bench.image.initrd)?,
+        &words(&bench.image()?.initrd)?,
         "--memory",
         "256M",
         "--cmdline",

@@ -72,6 +72,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Section, DemoError> {
              samples is that of the turns. QEMU's network is in its process; ours goes through \
              `twinvm lan`, and both nodes share this host's cores."
         )],
+        compared: Vec::new(),
     })
 }
 

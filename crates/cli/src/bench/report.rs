@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::compare::{Compared, Speed};
 use super::machine::MachineLine;
 use super::stats::Summary;
 use crate::demo::error::DemoError;
@@ -31,6 +32,9 @@ pub(crate) struct Section {
     pub(crate) bars: Vec<Bar>,
     /// How it was measured.
     pub(crate) notes: Vec<String>,
+    /// Our processor time beside the yardstick's, where that is what the table is about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) compared: Vec<Compared>,
 }
 
 /// One thing that is compared.
@@ -114,6 +118,7 @@ impl Section {
             rows: Vec::new(),
             bars: Vec::new(),
             notes: vec![format!("not measured: {why}")],
+            compared: Vec::new(),
         }
     }
 }
@@ -164,6 +169,22 @@ impl Row {
             .collect();
         for ratio in ratios {
             self.sample(name, "", ratio);
+        }
+    }
+
+    /// Adds a column of how many times as fast as the yardstick we are. The middle one is that of
+    /// the medians, which stand beside it.
+    pub(crate) fn speed(&mut self, name: &str, compared: &Compared) {
+        let Some(Speed { ratio, min, max }) = compared.speed() else {
+            return;
+        };
+        let pairs = compared.other_cpu_s.iter().zip(&compared.ours_cpu_s);
+        for (other, ours) in pairs.filter(|(_, ours)| **ours > 0.0) {
+            self.sample(name, "", other / ours);
+        }
+        let column = self.series.iter_mut().find(|s| s.quantity == name);
+        if let Some(summary) = column.and_then(|series| series.summary.as_mut()) {
+            (summary.median, summary.min, summary.max) = (ratio, min, max);
         }
     }
 

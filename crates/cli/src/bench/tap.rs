@@ -4,10 +4,12 @@
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
+use super::compare::Compared;
 use super::guests::{Guest, Kind, Spec, Tap, Wire};
 use super::load::{Bulk, CONNECTIONS, DEPTH, Pipelines, VALUE_BYTES};
 use super::redis::{Client, REQUESTS, WARM_UP, take};
 use super::report::{Row, Section};
+use super::stats::Summary;
 use super::{Bench, iperf, netns, say};
 use crate::demo::error::DemoError;
 
@@ -25,6 +27,7 @@ pub(crate) const TAPS: [Tap; 2] = [
     },
 ];
 pub(crate) const KINDS: [Kind; 2] = [Kind::Qemu, Kind::Run];
+const NAME: &str = "tap";
 /// Blocks of requests of a turn on each connection.
 const BLOCKS: usize = 40;
 /// Values of a turn each way.
@@ -54,17 +57,10 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Section>, DemoError> {
 
 fn inside(bench: &Bench) -> Result<Vec<Section>, DemoError> {
     netns::settle(bench, &TAPS)?;
-    say("tap        two guests boot");
-    let mut guests = Vec::new();
-    for (kind, tap) in KINDS.into_iter().zip(TAPS) {
-        let spec = Spec::redis(bench, Wire::Tap(tap));
-        let mut guest = Guest::power_on(bench, kind, &spec)?;
-        guest.await_pong(bench)?;
-        guests.push(guest);
-    }
+    let mut guests = boot(bench, NAME, KINDS)?;
     let mut sections = vec![
-        round_trips(bench, &mut guests)?,
-        pipelined(bench, &mut guests)?,
+        round_trips(bench, NAME, &mut guests)?,
+        pipelined(bench, NAME, &mut guests)?,
         bulk(bench, &mut guests)?,
     ];
     for guest in guests {
@@ -83,9 +79,22 @@ fn inside(bench: &Bench) -> Result<Vec<Section>, DemoError> {
     Ok(sections)
 }
 
+/// Boots the yardstick's guest and ours, each on a TAP interface of its own.
+pub(crate) fn boot(bench: &Bench, name: &str, kinds: [Kind; 2]) -> Result<Vec<Guest>, DemoError> {
+    say(&format!("{name:<11}two guests boot"));
+    let guests = kinds.into_iter().zip(TAPS).map(|(kind, tap)| {
+        let spec = Spec::redis(bench, Wire::Tap(tap))?;
+        let mut guest = Guest::power_on(bench, kind, &spec)?;
+        guest.await_pong(bench)?;
+        Ok(guest)
+    });
+    guests.collect()
+}
+
 /// Calls `turn` for each guest in each round, the guests in turns; it gets the guest's number.
 pub(crate) fn in_turns(
     bench: &Bench,
+    name: &str,
     guests: &mut [Guest],
     what: &str,
     mut turn: impl FnMut(usize, &mut Guest) -> Result<(), DemoError>,
@@ -95,10 +104,10 @@ pub(crate) fn in_turns(
             let index = (round as usize + step) % guests.len();
             turn(index, &mut guests[index])?;
             say(&format!(
-                "tap   {:>2}/{:<3}{what}, {}",
+                "{name:<6}{:>2}/{:<3}{what}, {}",
                 round + 1,
                 bench.runs,
-                KINDS[index].name()
+                guests[index].kind().name()
             ));
         }
         guests.iter_mut().try_for_each(Guest::check)?;
@@ -106,34 +115,71 @@ pub(crate) fn in_turns(
     Ok(())
 }
 
-/// The rows with our processor time compared with QEMU's.
-fn section(title: String, rows: [Row; 2], compared: &[(&str, &str)], note: String) -> Section {
-    let [qemu, mut run] = rows;
-    for (quantity, name) in compared {
-        run.compare(quantity, name, &qemu);
+/// The rows, the yardstick's first, with our processor time compared with its.
+fn section(
+    name: &str,
+    title: String,
+    mut rows: Vec<Row>,
+    ratios: &[(&str, &str)],
+    note: String,
+) -> Section {
+    if let [qemu, ours] = &mut rows[..] {
+        for (quantity, name) in ratios {
+            ours.compare(quantity, name, qemu);
+        }
     }
     Section {
-        name: "tap".to_owned(),
+        name: name.to_owned(),
         title,
-        rows: vec![qemu, run],
+        rows,
         bars: Vec::new(),
         notes: vec![note],
+        compared: Vec::new(),
     }
 }
 
-fn rows() -> [Row; 2] {
-    KINDS.map(|kind| Row::new(kind.name()))
+/// Adds what the processor time of a request says of the two, with their other columns.
+fn compared(mut section: Section, name: &str, columns: &[(&str, &str)]) -> Section {
+    let [qemu, ours] = &section.rows[..] else {
+        return section;
+    };
+    let mut compared = Compared::new(name);
+    let seconds = |row: &Row| {
+        let us = row.samples(PER_REQUEST).iter();
+        us.map(|us| us / 1e6).collect::<Vec<f64>>()
+    };
+    (compared.ours_cpu_s, compared.other_cpu_s) = (seconds(ours), seconds(qemu));
+    for (who, row) in [("ours", ours), ("other", qemu)] {
+        for (quantity, key) in columns {
+            if let Some(summary) = Summary::of(row.samples(quantity)) {
+                compared.more.insert(format!("{who}_{key}"), summary.median);
+            }
+        }
+    }
+    section.notes.extend(compared.note(&qemu.name));
+    section.compared.push(compared);
+    section
 }
 
-fn round_trips(bench: &Bench, guests: &mut [Guest]) -> Result<Section, DemoError> {
-    let mut rows = rows();
+fn rows(guests: &[Guest]) -> Vec<Row> {
+    let names = guests.iter().map(|guest| guest.kind().name());
+    names.map(Row::new).collect()
+}
+
+/// Round trips on one connection.
+pub(crate) fn round_trips(
+    bench: &Bench,
+    name: &str,
+    guests: &mut [Guest],
+) -> Result<Section, DemoError> {
+    let mut rows = rows(guests);
     let mut clients = Vec::new();
-    for (guest, kind) in guests.iter().zip(KINDS) {
-        let mut client = Client::new(guest.address(), kind.name())?;
+    for guest in guests.iter() {
+        let mut client = Client::new(guest.address(), guest.kind().name())?;
         client.turn(bench, WARM_UP)?;
         clients.push(client);
     }
-    in_turns(bench, guests, "round trips", |index, guest| {
+    in_turns(bench, name, guests, "round trips", |index, guest| {
         let before = guest.cpu_s()?;
         let times_us = clients[index].turn(bench, REQUESTS)?;
         let used = guest.cpu_s()? - before;
@@ -142,7 +188,8 @@ fn round_trips(bench: &Bench, guests: &mut [Guest]) -> Result<Section, DemoError
         take(row, times_us);
         Ok(())
     })?;
-    Ok(section(
+    let section = section(
+        name,
         "round trips of INCR on one connection, through TAP".to_owned(),
         rows,
         &[(PER_REQUEST, RATIO)],
@@ -150,18 +197,29 @@ fn round_trips(bench: &Bench, guests: &mut [Guest]) -> Result<Section, DemoError
             "{REQUESTS} round trips a turn, in turns, in a network namespace of their own; \
              virtio-net with checksum and segmentation offload, QEMU without vhost."
         ),
-    ))
+    );
+    let columns = [
+        ("p50", "p50_ms"),
+        ("p99", "p99_ms"),
+        ("requests", "requests_s"),
+    ];
+    Ok(compared(section, "redis, one connection", &columns))
 }
 
-fn pipelined(bench: &Bench, guests: &mut [Guest]) -> Result<Section, DemoError> {
-    let mut rows = rows();
+/// Many connections with many requests under way on each.
+pub(crate) fn pipelined(
+    bench: &Bench,
+    name: &str,
+    guests: &mut [Guest],
+) -> Result<Section, DemoError> {
+    let mut rows = rows(guests);
     let mut clients = Vec::new();
     for guest in guests.iter() {
         let mut client = Pipelines::new(guest.address())?;
         client.turn(bench, 1)?;
         clients.push(client);
     }
-    in_turns(bench, guests, "pipelined requests", |index, guest| {
+    in_turns(bench, name, guests, "pipelined requests", |index, guest| {
         let (began, before) = (Instant::now(), guest.cpu_s()?);
         let requests = clients[index].turn(bench, BLOCKS)? as f64;
         let (seconds, used) = (began.elapsed().as_secs_f64(), guest.cpu_s()? - before);
@@ -170,7 +228,8 @@ fn pipelined(bench: &Bench, guests: &mut [Guest]) -> Result<Section, DemoError> 
         row.sample("requests", "1/s", requests / seconds);
         Ok(())
     })?;
-    Ok(section(
+    let section = section(
+        name,
         format!("SET on {CONNECTIONS} connections, {DEPTH} under way on each, through TAP"),
         rows,
         &[(PER_REQUEST, RATIO)],
@@ -179,7 +238,9 @@ fn pipelined(bench: &Bench, guests: &mut [Guest]) -> Result<Section, DemoError> 
              {CONNECTIONS} -P {DEPTH}` sends them.",
             CONNECTIONS * DEPTH * BLOCKS
         ),
-    ))
+    );
+    let work = format!("redis -c {CONNECTIONS} -P {DEPTH}");
+    Ok(compared(section, &work, &[("requests", "requests_s")]))
 }
 
 fn bulk(bench: &Bench, guests: &mut [Guest]) -> Result<Section, DemoError> {
@@ -187,7 +248,7 @@ fn bulk(bench: &Bench, guests: &mut [Guest]) -> Result<Section, DemoError> {
         ["into the guest: CPU", "in: CPU ÷ QEMU's", "in"],
         ["out of it: CPU", "out: CPU ÷ QEMU's", "out"],
     ];
-    let mut rows = rows();
+    let mut rows = rows(guests);
     let mut clients = Vec::new();
     for guest in guests.iter() {
         let mut client = Bulk::new(guest.address())?;
@@ -195,7 +256,7 @@ fn bulk(bench: &Bench, guests: &mut [Guest]) -> Result<Section, DemoError> {
         client.get(bench, KEY)?;
         clients.push(client);
     }
-    in_turns(bench, guests, "large values", |index, guest| {
+    in_turns(bench, NAME, guests, "large values", |index, guest| {
         for [cpu, _, rate] in WAYS {
             let (began, before) = (Instant::now(), guest.cpu_s()?);
             for _ in 0..VALUES {
@@ -213,6 +274,7 @@ fn bulk(bench: &Bench, guests: &mut [Guest]) -> Result<Section, DemoError> {
         Ok(())
     })?;
     Ok(section(
+        NAME,
         format!(
             "bytes in bulk through TAP: SET and GET of a value of {} MiB",
             VALUE_BYTES >> 20

@@ -16,10 +16,10 @@ fn parse(words: &[&str]) -> Result<BenchArgs, clap::Error> {
 #[test]
 fn what_is_measured_by_default() {
     let args = parse(&[]).unwrap();
-    assert_eq!((args.what, args.runs), (What::All, 5));
+    assert_eq!((args.what, args.runs()), (What::All, 5));
     assert_eq!(out_path(&args), Path::new("target/bench/bench.json"));
     let args = parse(&["boot", "--runs", "3", "--out", "x.json"]).unwrap();
-    assert_eq!((args.what, args.runs), (What::Boot, 3));
+    assert_eq!((args.what, args.runs()), (What::Boot, 3));
     assert_eq!(out_path(&args), Path::new("x.json"));
 }
 
@@ -57,16 +57,12 @@ pub(super) fn idle_bench() -> Bench {
     Bench {
         dir: PathBuf::new(),
         program: PathBuf::new(),
-        image: BuiltImage {
-            kernel: PathBuf::new(),
-            initrd: PathBuf::new(),
-            disk: None,
-            vm: None,
-            cmdline: String::new(),
-            up_to_date: true,
-        },
+        image: None,
         image_dir: PathBuf::new(),
         debian: None,
+        programs_of: Ok(Image::Redis),
+        plan: Plan::new(&[], 1.0),
+        against: Against::Qemu,
         in_namespace: false,
         qemu: PathBuf::new(),
         interrupted: Arc::default(),

@@ -17,6 +17,7 @@ fn report() -> Report {
         rows: vec![qemu, ours],
         bars: bars.into_iter().flatten().collect(),
         notes: vec!["A note.".to_owned()],
+        compared: Vec::new(),
     });
     report
 }
