@@ -30,6 +30,7 @@ mod tap;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -40,6 +41,7 @@ use clap::{Args, ValueEnum};
 use twinvm_image::BuiltImage;
 
 use crate::Outcome;
+use crate::cmd_run::EngineArg;
 use crate::demo::error::DemoError;
 use crate::demo::play::{make_image, watch_signals};
 use cpu::programs::PROGRAMS;
@@ -79,7 +81,7 @@ Progress goes to standard error, the tables to standard output, every sample int
 A bar that is missed is printed as FAIL and is no failure of the command.
 
 With cpu, boot or net, --json prints the comparison: {geomean, rows: [{name, ours_cpu_s,
-other_cpu_s, ratio, ...}], against, machine}. ratio is other_cpu_s / ours_cpu_s: above 1 we are
+other_cpu_s, ratio, ...}], against, engine, machine}. ratio is other_cpu_s / ours_cpu_s: above 1 we are
 faster. Both are medians of processor seconds for the program, the boot or one request; rows also
 have ratio_min, ratio_max and all samples, and where known ours_steps, ours_mips, and for net
 requests_s, p50_ms and p99_ms of both. With anything else --json prints the samples.
@@ -101,6 +103,9 @@ pub(crate) struct BenchArgs {
     /// What `cpu`, `boot` and `net` compare with
     #[arg(long, value_enum, default_value_t = Against::Qemu)]
     against: Against,
+    /// What executes the guests of `twinvm run` [default: as `twinvm run` does]
+    #[arg(long, value_name = "NAME")]
+    engine: Option<EngineArg>,
     /// Programs of `cpu`, separated by commas [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = program_names())]
     programs: Vec<String>,
@@ -126,7 +131,7 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     markdown: bool,
     /// Measure nothing: print the samples of an earlier run
-    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["what", "runs", "out", "clock_for", "debian", "against", "programs", "scale", "quick"])]
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["what", "runs", "out", "clock_for", "debian", "against", "engine", "programs", "scale", "quick"])]
     from: Option<PathBuf>,
     /// Where the guests' files and logs go
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
@@ -313,6 +318,7 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
         programs_of,
         plan,
         against: args.against,
+        engine: args.engine,
         in_namespace: args.in_namespace,
         qemu,
         // A signal ends the making of an image at once; only from here on is there something
@@ -379,6 +385,8 @@ struct Bench {
     plan: Plan,
     /// The yardstick's mode in `cpu`, `boot` and `net`.
     against: Against,
+    /// Of `twinvm run`, if not its own choice.
+    engine: Option<EngineArg>,
     /// This process is the one in the network namespace.
     in_namespace: bool,
     qemu: PathBuf,
@@ -392,6 +400,16 @@ impl Bench {
     fn image(&self) -> Result<&BuiltImage, DemoError> {
         let image = self.image.as_ref();
         image.ok_or_else(|| DemoError::failed("the Redis image wasn't made for this measurement"))
+    }
+
+    /// `twinvm run`, with the engine that was asked for.
+    fn run_command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("run");
+        if let Some(engine) = self.engine {
+            command.arg("--engine").arg(engine.name());
+        }
+        command
     }
 
     fn check(&self) -> Result<(), DemoError> {
@@ -484,7 +502,8 @@ fn check_out(path: &Path) -> Result<(), DemoError> {
 fn show(args: &BenchArgs, report: &Report) -> Result<(), DemoError> {
     use std::io::Write as _;
     let text = if args.json && args.from.is_none() && args.what.compares() {
-        compare::to_json(report, args.against.name())?
+        let engine = args.engine.map_or("default", EngineArg::name);
+        compare::to_json(report, args.against.name(), engine)?
     } else if args.json {
         report.to_json()?
     } else if args.markdown {

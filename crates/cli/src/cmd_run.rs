@@ -158,12 +158,23 @@ pub(crate) struct RunArgs {
     signature: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum EngineArg {
+/// What executes a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineArg {
     /// The interpreter alone
     Interp,
     /// The interpreter, and translated code for what runs often
     Jit,
+}
+
+impl EngineArg {
+    /// On the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Interp => "interp",
+            Self::Jit => "jit",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

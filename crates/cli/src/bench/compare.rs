@@ -99,6 +99,8 @@ struct Comparison<'a> {
     geomean: Option<f64>,
     rows: Vec<Line<'a>>,
     against: &'a str,
+    /// Ours.
+    engine: &'a str,
     machine: &'a super::machine::MachineLine,
 }
 
@@ -118,13 +120,14 @@ struct Line<'a> {
 }
 
 /// The comparisons of all sections as one JSON object.
-pub(crate) fn to_json(report: &Report, against: &str) -> Result<String, DemoError> {
+pub(crate) fn to_json(report: &Report, against: &str, engine: &str) -> Result<String, DemoError> {
     let all = report.sections.iter().flat_map(|section| &section.compared);
     let rows: Vec<Line<'_>> = all.map(Line::of).collect();
     let comparison = Comparison {
         geomean: geometric_mean(rows.iter().filter_map(|row| row.ratio)),
         rows,
         against,
+        engine,
         machine: &report.machine,
     };
     let text = serde_json::to_string_pretty(&comparison)

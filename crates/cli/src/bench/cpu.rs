@@ -179,14 +179,7 @@ impl Sides<'_> {
                 [turn(ours)?, two]
             }
         };
-        let [ours, other] = &turns;
-        if ours.digest != other.digest {
-            return Err(DemoError::failed(format!(
-                "{}: the guests printed different results (SHA-256 {:.16}… and {:.16}…): one of \
-                 the machines computes wrong",
-                program.name, ours.digest, other.digest
-            )));
-        }
+        agree(program, &turns)?;
         Ok(turns)
     }
 
@@ -213,6 +206,18 @@ impl Sides<'_> {
             Ok(())
         })?;
         Ok(typed)
+    }
+}
+
+/// What was printed in both guests must be the same.
+fn agree(program: &Program, [ours, other]: &[Turn; 2]) -> Result<(), DemoError> {
+    match ours.digest == other.digest {
+        true => Ok(()),
+        false => Err(DemoError::failed(format!(
+            "{}: the guests printed different results (SHA-256 {:.16}… in ours, {:.16}… in the \
+             other): one of the machines computes wrong",
+            program.name, ours.digest, other.digest
+        ))),
     }
 }
 

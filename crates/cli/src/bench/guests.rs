@@ -428,8 +428,8 @@ fn ours(bench: &Bench, kind: Kind, spec: &Spec, files: &Files) -> Result<Command
     );
     let toml = files.path("VM.toml");
     fs::write(&toml, text).map_err(DemoError::io(&toml))?;
-    let mut command = Command::new(&bench.program);
-    command.arg("run").arg(&toml);
+    let mut command = bench.run_command();
+    command.arg(&toml);
     if let Some(disk) = &spec.disk {
         command.arg("--disk").arg(disk);
     }

@@ -58,6 +58,9 @@ pub(crate) fn bench_inside(
     command.arg("--runs").arg(bench.runs.to_string());
     command.arg("--dir").arg(&dir).arg("--out").arg(&out);
     command.arg("--image").arg(&bench.image_dir);
+    if let Some(engine) = bench.engine {
+        command.arg("--engine").arg(engine.name());
+    }
     if let Some(debian) = &bench.debian {
         command.arg("--debian").arg(debian);
     }

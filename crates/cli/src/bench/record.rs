@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -156,8 +155,8 @@ struct Told {
 /// One run; processor time for each step in nanoseconds.
 fn run(bench: &Bench, files: &Files, work: &Work, recorded: bool) -> Result<f64, DemoError> {
     files.clear()?;
-    let mut command = Command::new(&bench.program);
-    command.arg("run").args(&work.args);
+    let mut command = bench.run_command();
+    command.args(&work.args);
     command
         .arg("--max-instructions")
         .arg(work.steps.to_string());

@@ -63,6 +63,7 @@ pub(super) fn idle_bench() -> Bench {
         programs_of: Ok(Image::Redis),
         plan: Plan::new(&[], 1.0),
         against: Against::Qemu,
+        engine: None,
         in_namespace: false,
         qemu: PathBuf::new(),
         interrupted: Arc::default(),
@@ -151,4 +152,43 @@ fn the_work_of_record_is_what_its_comments_say() {
         seen |= bytes == table;
     }
     assert!(seen, "the table is none of xorshift's");
+}
+
+#[test]
+fn a_comparison_is_of_what_was_asked_for() {
+    let args = parse(&[
+        "cpu",
+        "--quick",
+        "--programs",
+        "gzip,ash",
+        "--against",
+        "qemu-rr",
+    ])
+    .unwrap();
+    assert_eq!((args.runs(), args.against), (3, Against::QemuRr));
+    let plan = args.plan();
+    assert_eq!((plan.programs.len(), plan.scale), (2, QUICK_SCALE));
+    assert_eq!(parse(&["cpu"]).unwrap().runs(), 3);
+    assert_eq!(parse(&["cpu", "--scale", "2.5"]).unwrap().plan().scale, 2.5);
+    for words in [
+        &["cpu", "--programs", "tar"][..],
+        &["cpu", "--scale", "0"],
+        &["cpu", "--scale", "NaN"],
+        &["cpu", "--quick", "--scale", "1"],
+        &["cpu", "--against", "kvm"],
+        &["--from", "x.json", "--quick"],
+    ] {
+        assert!(parse(words).is_err(), "{words:?}");
+    }
+}
+
+#[test]
+fn all_is_everything_once() {
+    for part in [What::Boot, What::Net, What::Tap, What::Clock] {
+        assert!(What::All.has(part, false), "{part:?}");
+    }
+    // A boot of Debian belongs to `boot`.
+    assert!(!What::All.has(What::Debian, true) && What::Debian.has(What::Debian, true));
+    assert!(What::All.has(What::Cpu, true) && !What::All.has(What::Cpu, false));
+    assert!(What::Cpu.has(What::Cpu, false) && !What::Cpu.has(What::Boot, true));
 }

@@ -62,10 +62,11 @@ fn json_for_other_programs() {
     report.sections.push(section(vec![gzip]));
     let second = section(vec![compared("gcc", &[(4.0, 2.0)])]);
     report.sections.push(second);
-    let text = to_json(&report, "qemu").unwrap();
+    let text = to_json(&report, "qemu", "jit").unwrap();
     let value: Value = serde_json::from_str(&text).unwrap();
     let row = &value["rows"][0];
     assert_eq!(value["against"], "qemu");
+    assert_eq!(value["engine"], "jit");
     assert_eq!(value["rows"].as_array().unwrap().len(), 2);
     for (key, expected) in [
         ("name", json!("gzip")),
@@ -84,7 +85,7 @@ fn json_for_other_programs() {
 #[test]
 fn nothing_compared_is_told_as_nothing() {
     let report = Report::new(MachineLine::default());
-    let value: Value = serde_json::from_str(&to_json(&report, "qemu").unwrap()).unwrap();
+    let value: Value = serde_json::from_str(&to_json(&report, "qemu", "jit").unwrap()).unwrap();
     assert_eq!(
         (&value["geomean"], &value["rows"]),
         (&json!(null), &json!([]))

@@ -26,6 +26,17 @@ fn without_debian_only_what_busybox_has_is_run() {
 }
 
 #[test]
+fn different_results_are_no_comparison() {
+    let turn = |digest: &str| Turn {
+        cpu_s: 1.0,
+        digest: digest.to_owned(),
+    };
+    agree(&PROGRAMS[0], &[turn("a"), turn("a")]).unwrap();
+    let error = agree(&PROGRAMS[0], &[turn("a"), turn("b")]).unwrap_err();
+    assert!(error.to_string().starts_with("ash: "), "{error}");
+}
+
+#[test]
 fn a_line_of_the_table_has_the_steps_of_its_runs() {
     let mut samples = Samples::new(&PROGRAMS[0]);
     let turn = |cpu_s: f64| Turn {
