@@ -88,7 +88,21 @@ The report is JSON: icount (steps since power-on), host_s, cpu_s, mips (million 
 of processor time), peak_rss_bytes, ram_touched_bytes (pages of the guest's RAM that were written
 to since power-on or reset, by the guest or by loading its files; after --from also those that the
 snapshot holds), digest (of the guest's final state), nets (what went through each network card's
-port), exit{reason, code} with the reason poweroff, failure, reset, limit, stopped or fault.")]
+port), engine (what executed the guest, below), exit{reason, code} with the reason poweroff, failure,
+reset, limit, stopped or fault.
+
+engine counts from the run's beginning and is for finding out where time goes:
+  steps_interpreted, steps_translated   the steps of the run
+  interpreter    blocks_entered, instructions_decoded, page_walks, fetches_dropped (times that what
+                 was known of addresses of code was withdrawn)
+  translation    blocks and instructions translated; blocks_retired as their page was written to;
+                 flushes of everything; links of jumps; code_bytes, peak_code_bytes and table_bytes
+                 of memory; entries; exits by reason (tail: fewer steps are left than the block has;
+                 lookup: a jump to what isn't known to be translated; link: a jump not linked yet;
+                 look: interrupts, devices or memory want attention; trap; sbi: a firmware call; turn:
+                 another hart's); steps_outside, those of the interpreter between exit and entry (cold
+                 code, tail, single: instructions on two pages or outside RAM, spaces:
+                 mstatus.MPRV); calls of the interpreter for one instruction, and which")]
 pub(crate) struct RunArgs {
     /// The VM's file
     #[arg(value_name = "VM.toml")]

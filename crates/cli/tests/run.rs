@@ -101,6 +101,38 @@ fn a_limit_is_exact_and_a_restart_is_no_end() {
 }
 
 #[test]
+fn the_report_tells_what_executed_the_guest() {
+    let report = |engine: &str| {
+        let folder = Folder::new();
+        let kernel = folder.file("kernel", guest::worker());
+        let report = folder.text("report.json");
+        let limit = ["--max-instructions", "100003", "--report", &report];
+        let args = ["run", "--kernel", &kernel, "--engine", engine];
+        let done = twinvm(&[&args[..], &limit].concat());
+        assert_eq!(done.code, Some(124), "{done:?}");
+        let engine_report = json(&folder.path("report.json"))["engine"].clone();
+        assert_eq!(engine_report["name"], engine);
+        engine_report
+    };
+    let interp = report("interp");
+    assert_eq!(interp["steps_interpreted"], 100_003);
+    assert_eq!(interp["steps_translated"], 0);
+    assert_eq!(interp.get("translation"), None);
+
+    let jit = report("jit");
+    let number = |path: &str| jit.pointer(path).unwrap().as_u64().unwrap();
+    let translated = number("/steps_translated");
+    assert_eq!(number("/steps_interpreted") + translated, 100_003);
+    assert!(translated > 50_000, "{translated}");
+    for key in ["blocks", "code_bytes", "entries", "exits/look"] {
+        assert!(number(&format!("/translation/{key}")) > 0, "{key}");
+    }
+    let calls = jit["translation"]["calls_by_kind"].as_array().unwrap();
+    let calls = calls.iter().map(|it| it["calls"].as_u64().unwrap());
+    assert_eq!(calls.sum::<u64>(), number("/translation/calls"));
+}
+
+#[test]
 fn keys_from_a_pipe_reach_the_guest() {
     let folder = Folder::new();
     let kernel = folder.file("kernel", guest::worker());

@@ -3,6 +3,7 @@
 use crate::block::{Block, Blocks};
 use crate::bus::{Bus, Lines};
 use crate::clock::Clock;
+use crate::counters::{EngineCounters, TranslationCounters};
 use crate::csr::CsrView;
 use crate::decode::{decode, is_long};
 use crate::exec::{Core, Outcome};
@@ -47,25 +48,14 @@ pub struct Env<'a> {
     pub builtin_sbi: bool,
 }
 
-/// What the engine did, for reports; the guest never sees it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct EngineCounters {
-    /// Blocks entered.
-    pub blocks: u64,
-    /// Instructions decoded.
-    pub decoded: u64,
-    /// Page-table walks.
-    pub walks: u64,
-    /// Times that translations of fetches were dropped.
-    pub voids: u64,
-}
-
 /// The interpreter, a second engine if there is one, and all they derive from memory.
 pub struct Engine {
     core: Core,
     blocks: Blocks,
     tier: Option<Box<dyn Tier>>,
     voids: u64,
+    steps: u64,
+    translation: TranslationCounters,
     /// The PMP that `pmp_numbers` belong to: in M-mode, and in S and U.
     pmp: Option<Pmp>,
     pmp_numbers: [u8; 2],
@@ -85,6 +75,8 @@ impl Engine {
             blocks: Blocks::new(),
             tier: None,
             voids: 0,
+            steps: 0,
+            translation: TranslationCounters::default(),
             pmp: None,
             pmp_numbers: [0; 2],
         }
@@ -117,6 +109,7 @@ impl Engine {
     fn flush_code(&mut self, mem: &mut Memory) {
         self.core.mmu.drop_all_blocks();
         self.blocks.flush(mem);
+        self.translation.flushes += 1;
         if let Some(tier) = &mut self.tier {
             tier.flush();
         }
@@ -125,6 +118,7 @@ impl Engine {
     fn drop_code_page(&mut self, page: u32) {
         self.core.mmu.drop_blocks(page);
         for code in self.blocks.drop_page(page) {
+            self.translation.retired += 1;
             if let Some(tier) = &mut self.tier {
                 tier.retire(code);
             }
@@ -133,11 +127,19 @@ impl Engine {
 
     /// What was done since the engine was made.
     pub fn counters(&self) -> EngineCounters {
+        let by_kind = self.core.interpreted.sorted();
         EngineCounters {
             blocks: self.core.blocks_run,
             decoded: self.blocks.decoded,
             walks: self.core.mmu.walks,
             voids: self.voids,
+            steps: self.steps,
+            translation: TranslationCounters {
+                calls: by_kind.iter().map(|(_, count)| count).sum(),
+                ..self.translation
+            },
+            memory: self.tier.as_ref().map(|tier| tier.memory()),
+            by_kind,
         }
     }
 
@@ -237,6 +239,13 @@ impl Engine {
     /// One engine serves all harts of a machine: each call may bring another one
     /// (see [`Hart::begin_turn`]).
     pub fn run(&mut self, hart: &mut Hart, env: &mut Env, until: u64) -> Exit {
+        let from = env.icount;
+        let exit = self.run_until(hart, env, until);
+        self.steps += env.icount - from;
+        exit
+    }
+
+    fn run_until(&mut self, hart: &mut Hart, env: &mut Env, until: u64) -> Exit {
         debug_assert!(hart.has_turn(), "another hart has the turn");
         self.refresh_lines(hart, env);
         self.absorb_changes(env.mem);
@@ -335,8 +344,21 @@ impl Engine {
                 }
                 None => {
                     jump = None;
+                    let from = env.icount;
+                    let outcome = self.core.execute(hart, env, &self.blocks, block, last);
+                    let outside = &mut self.translation.outside;
+                    let steps = if tail {
+                        &mut outside.tail
+                    } else if block.id == 0 {
+                        &mut outside.single
+                    } else if self.core.mmu.one_space() {
+                        &mut outside.cold
+                    } else {
+                        &mut outside.spaces
+                    };
+                    *steps += env.icount - from;
                     tail = false;
-                    self.core.execute(hart, env, &self.blocks, block, last)
+                    outcome
                 }
             };
             match outcome {
@@ -372,7 +394,11 @@ impl Engine {
                 first: block.start,
             };
             match tier.translate(&asked) {
-                Some(address) => code = address,
+                Some(address) => {
+                    self.translation.blocks += 1;
+                    self.translation.instructions += asked.ops.len() as u64;
+                    code = address;
+                }
                 None => {
                     self.flush_code(env.mem);
                     return None;
@@ -400,7 +426,9 @@ impl Engine {
             && let Some(page) = self.core.mmu.fetch_tlb().fetch(hart.pc)
         {
             tier.link(jump, code, page);
+            self.translation.links += 1;
         }
+        let from = env.icount;
         let mut window = Window {
             core: &mut self.core,
             hart,
@@ -409,10 +437,21 @@ impl Engine {
             outcome: Outcome::Done,
         };
         let exit = tier.run(&mut window, code, limit);
-        match window.outcome {
-            Outcome::Done => Ok(exit),
-            outcome => Err(outcome),
+        let outcome = window.outcome;
+        let counters = &mut self.translation;
+        counters.entries += 1;
+        counters.steps += env.icount - from;
+        match outcome {
+            Outcome::Done => {
+                counters.exits.count(exit);
+                return Ok(exit);
+            }
+            Outcome::Look => counters.exits.look += 1,
+            Outcome::Trap(_) => counters.exits.trap += 1,
+            Outcome::Sbi => counters.exits.sbi += 1,
+            Outcome::Yield => counters.exits.turn += 1,
         }
+        Err(outcome)
     }
 
     /// Takes a trap of the instruction at the hart's pc: one step.

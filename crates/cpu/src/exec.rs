@@ -3,6 +3,7 @@
 
 use crate::block::{Block, Blocks};
 use crate::clock::Clock;
+use crate::counters::Kinds;
 use crate::csr::CsrView;
 use crate::engine::Env;
 use crate::hart::Hart;
@@ -58,6 +59,8 @@ pub(crate) struct Core {
     /// PMP registers were written, or another hart runs: look them up anew.
     pub(crate) pmp_changed: bool,
     pub(crate) blocks_run: u64,
+    /// Instructions executed one at a time for the second engine.
+    pub(crate) interpreted: Kinds,
 }
 
 impl Core {
@@ -71,6 +74,7 @@ impl Core {
             reselect: true,
             pmp_changed: true,
             blocks_run: 0,
+            interpreted: Kinds::new(),
         }
     }
 

@@ -13,6 +13,7 @@
 mod block;
 mod bus;
 mod clock;
+mod counters;
 mod csr;
 mod decode;
 mod disasm;
@@ -38,8 +39,9 @@ mod walk;
 
 pub use bus::{AccessFault, Bus, Lines};
 pub use clock::{Clock, TICKS_PER_SECOND};
+pub use counters::{EngineCounters, ExitCounters, OutsideCounters, TranslationCounters};
 pub use disasm::{disassemble, register_name};
-pub use engine::{Engine, EngineCounters, Env, Exit};
+pub use engine::{Engine, Env, Exit};
 pub use extensions::{CACHE_BLOCK_BYTES, EXTENSIONS};
 pub use hart::{Hart, Mode};
 pub use peek::{Peeked, peek_data, peek_instruction};

@@ -71,6 +71,20 @@ pub trait Tier: Send {
 
     /// Forgets all translations.
     fn flush(&mut self);
+
+    /// What translations take.
+    fn memory(&self) -> TierMemory;
+}
+
+/// Memory that a tier uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TierMemory {
+    /// Bytes of code now.
+    pub code_bytes: u64,
+    /// The most bytes of code so far. The host keeps that much memory.
+    pub peak_code_bytes: u64,
+    /// Bytes of tables beside the code.
+    pub table_bytes: u64,
 }
 
 /// What a tier sees of the machine while it runs.
@@ -128,6 +142,7 @@ impl Window<'_, '_> {
     /// [`TierExit::Look`]: pc and step count are set then.
     pub fn interpret(&mut self, op: u32, pc: u64, icount: u64) -> bool {
         let op = self.blocks.ops[op as usize];
+        self.core.interpreted.count(op.kind);
         self.set_position(pc.wrapping_sub(u64::from(op.off)), icount);
         self.outcome = self.core.execute_one(self.hart, self.env, &op);
         matches!(self.outcome, Outcome::Done)

@@ -16,6 +16,7 @@ pub(crate) struct CodeBuffer {
     writable: NonNull<u8>,
     executable: NonNull<u8>,
     used: usize,
+    peak: usize,
 }
 
 // SAFETY: the addresses of two mappings that this value owns; bound to no thread.
@@ -46,6 +47,7 @@ impl CodeBuffer {
                 writable,
                 executable,
                 used: 0,
+                peak: 0,
             }),
             Err(error) => {
                 unmap(writable);
@@ -57,6 +59,11 @@ impl CodeBuffer {
     /// Offset at which the next code is put.
     pub(crate) fn used(&self) -> usize {
         self.used
+    }
+
+    /// The most bytes that were used at once.
+    pub(crate) fn peak(&self) -> usize {
+        self.peak
     }
 
     /// Address of an offset, to execute.
@@ -82,6 +89,7 @@ impl CodeBuffer {
             place.copy_from_nonoverlapping(code.as_ptr(), code.len());
         }
         self.used += code.len();
+        self.peak = self.peak.max(self.used);
         true
     }
 

@@ -15,6 +15,7 @@ use super::console::Console;
 use super::disks::Disks;
 use super::end::End;
 use super::recorder::{Recorder, RecorderError};
+use super::report::EngineReport;
 use super::snapshot::RunSnapshotError;
 
 /// Frames taken from one wire between two slices: the guest must go on too.
@@ -65,6 +66,8 @@ pub(crate) struct Ended {
     pub(crate) ram_touched_bytes: u64,
     /// What went through each network card's port.
     pub(crate) nets: Vec<PortCounts>,
+    /// What executed the guest, and how.
+    pub(crate) engine: EngineReport,
     /// What went wrong while the recording was finished, or the snapshot written.
     pub(crate) trouble: Option<DriveError>,
 }
@@ -290,6 +293,7 @@ impl Drive {
             cpu_ns,
             ram_touched_bytes: self.live.machine().ram_touched_bytes(),
             nets: self.wires.iter().map(|wire| wire.port.counts()).collect(),
+            engine: EngineReport::of(self.live.machine()),
             trouble,
         };
         let frozen = Frozen {

@@ -1,5 +1,7 @@
 //! The report of a run.
 
+mod engine;
+
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -10,6 +12,7 @@ use twinvm_host::time::{mono_ns, peak_rss_bytes, process_cpu_ns};
 
 use super::drive::Ended;
 use super::end::End;
+pub(crate) use engine::EngineReport;
 
 /// Measures from the run's beginning on.
 pub(crate) struct Meter {
@@ -40,6 +43,7 @@ pub(crate) struct Report {
     ram_touched_bytes: u64,
     digest: String,
     nets: Vec<PortCounts>,
+    engine: EngineReport,
     exit: Exit,
 }
 
@@ -67,6 +71,7 @@ impl Report {
             ram_touched_bytes: ended.ram_touched_bytes,
             digest: format!("{:032x}", ended.digest),
             nets: ended.nets.clone(),
+            engine: ended.engine.clone(),
             exit: Exit {
                 reason: end.reason(),
                 code: end.exit_code(),

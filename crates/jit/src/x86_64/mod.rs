@@ -15,7 +15,7 @@ use enter::{Frame, Left};
 use registers::SPACE;
 use std::collections::BTreeMap;
 use translate::{Sink, translate};
-use twinvm_cpu::tier::{Code, Tier, TierExit, Window, layout};
+use twinvm_cpu::tier::{Code, Tier, TierExit, TierMemory, Window, layout};
 use twinvm_mem::PAGE_BYTES;
 
 /// Where the virtual address of the current page lies, from RSP.
@@ -197,5 +197,15 @@ impl Tier for Translator {
         self.points.clear();
         self.jumps.clear();
         self.incoming.clear();
+    }
+
+    fn memory(&self) -> TierMemory {
+        let tables =
+            self.points.capacity() * size_of::<Point>() + self.jumps.capacity() * size_of::<Jump>();
+        TierMemory {
+            code_bytes: self.buffer.used() as u64,
+            peak_code_bytes: self.buffer.peak() as u64,
+            table_bytes: tables as u64,
+        }
     }
 }
