@@ -11,9 +11,10 @@ use crate::harts::{HartStatus, Harts};
 use crate::image::ImageKind;
 use crate::loader::{self, LoadError, LoadPlan};
 use crate::machine::MachineError;
+use std::ops::Range;
 use twinvm_cpu::Hart;
 use twinvm_devices::map::ROM_BASE;
-use twinvm_mem::Memory;
+use twinvm_mem::{Memory, PAGE_SHIFT, RAM_BASE};
 
 /// `struct fw_dynamic_info` begins here in the reset ROM (OpenSBI, docs/firmware/fw_dynamic.md).
 const INFO_OFFSET: u64 = 0x28;
@@ -81,31 +82,67 @@ impl Boot {
         config: &MachineConfig,
         mem: &mut Memory,
     ) -> Result<(), MachineError> {
+        let all = 0..mem.pages() as u32;
+        self.load_pages(config, mem, std::slice::from_ref(&all))?;
+        mem.mark_loaded(all);
+        Ok(())
+    }
+
+    /// Puts into these pages of RAM, which are zeroed, what [`Boot::load`] puts there.
+    pub(crate) fn load_pages(
+        &self,
+        config: &MachineConfig,
+        mem: &mut Memory,
+        pages: &[Range<u32>],
+    ) -> Result<(), MachineError> {
+        for kind in [ImageKind::Firmware, ImageKind::Kernel, ImageKind::Initrd] {
+            for (range, unpack) in config.images.ranges(kind) {
+                // What of this piece goes where.
+                let parts: Vec<(u64, Range<usize>)> = self
+                    .places(kind)
+                    .filter_map(|(pa, of_file)| {
+                        let part = range.start.max(of_file.start)..range.end.min(of_file.end);
+                        let pa = pa + part.start.saturating_sub(of_file.start) as u64;
+                        let wanted = clip(pa, part.len(), pages).next().is_some();
+                        wanted.then(|| (pa, part.start - range.start..part.end - range.start))
+                    })
+                    .collect();
+                if parts.is_empty() {
+                    continue;
+                }
+                let piece = unpack();
+                for (pa, part) in parts {
+                    self.store(mem, pa, &piece[part], pages)?;
+                }
+            }
+        }
+        self.store(mem, self.plan.fdt_addr, &self.tree, pages)
+    }
+
+    /// Where parts of a file go: physical address, and range of the file.
+    fn places(&self, kind: ImageKind) -> impl Iterator<Item = (u64, Range<usize>)> {
+        let segments = self.plan.segments.iter().filter(move |s| s.image == kind);
+        let initrd = self.plan.initrd.filter(|_| kind == ImageKind::Initrd);
+        let initrd = initrd.map(|(from, to)| (from, 0..(to - from) as usize));
+        segments.map(|s| (s.pa, s.range.clone())).chain(initrd)
+    }
+
+    /// Stores what of `bytes` lies in `pages`.
+    fn store(
+        &self,
+        mem: &mut Memory,
+        pa: u64,
+        bytes: &[u8],
+        pages: &[Range<u32>],
+    ) -> Result<(), MachineError> {
         let does_not_fit =
             |_| MachineError::DeviceTree(format!("{} bytes do not fit", self.tree.len()));
-        for kind in [ImageKind::Firmware, ImageKind::Kernel] {
-            let mut at = 0;
-            for piece in config.images.pieces(kind) {
-                let end = at + piece.len();
-                for segment in self.plan.segments.iter().filter(|s| s.image == kind) {
-                    let (from, to) = (segment.range.start.max(at), segment.range.end.min(end));
-                    if from < to {
-                        let pa = segment.pa + (from - segment.range.start) as u64;
-                        mem.store(pa, &piece[from - at..to - at])
-                            .map_err(does_not_fit)?;
-                    }
-                }
-                at = end;
-            }
+        mem.slice(pa, bytes.len()).map_err(does_not_fit)?;
+        for part in clip(pa, bytes.len(), pages) {
+            mem.store(pa + part.start as u64, &bytes[part])
+                .map_err(does_not_fit)?;
         }
-        if let Some((mut at, _)) = self.plan.initrd {
-            for piece in config.images.pieces(ImageKind::Initrd) {
-                mem.store(at, &piece).map_err(does_not_fit)?;
-                at += piece.len() as u64;
-            }
-        }
-        mem.store(self.plan.fdt_addr, &self.tree)
-            .map_err(does_not_fit)
+        Ok(())
     }
 
     /// The harts as they start. Without firmware the first one enters the kernel, which starts
@@ -159,4 +196,16 @@ impl MachineConfig {
     pub fn device_tree(&self) -> Result<Vec<u8>, MachineError> {
         device_tree(self, &loader::plan(&self.images, self.ram_bytes)?, None)
     }
+}
+
+/// The parts of `len` bytes at `pa` that lie in `pages`, as ranges of these bytes.
+fn clip(pa: u64, len: usize, pages: &[Range<u32>]) -> impl Iterator<Item = Range<usize>> {
+    let offset = move |page: u32| {
+        let at = RAM_BASE + (u64::from(page) << PAGE_SHIFT);
+        usize::try_from(at.saturating_sub(pa)).map_or(len, |at| at.min(len))
+    };
+    let parts = pages
+        .iter()
+        .map(move |run| offset(run.start)..offset(run.end));
+    parts.filter(|part| !part.is_empty())
 }

@@ -6,9 +6,14 @@
 
 use std::fmt;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::Arc;
 
-/// Bytes of a file that are packed together.
+mod arriving;
+
+pub(crate) use arriving::ArrivingImages;
+
+/// Bytes of a file that are packed together. Snapshots hold the pieces: it is part of their format.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// A file that the guest boots from.
@@ -139,9 +144,24 @@ impl Images {
         Some(bytes)
     }
 
-    /// Piece number `n` of a file's contents, if there is such a piece.
-    pub(crate) fn piece(&self, kind: ImageKind, n: usize) -> Option<Vec<u8>> {
-        self.image(kind)?.piece(n)
+    /// Piece number `n` of a file, packed as it is kept, if there is such a piece.
+    pub(crate) fn packed(&self, kind: ImageKind, n: usize) -> Option<&[u8]> {
+        let packed = self.image(kind)?.pieces.get(n)?;
+        Some(packed)
+    }
+
+    /// The contents of a file in pieces: of each the range in the file, and what unpacks it.
+    pub(crate) fn ranges(
+        &self,
+        kind: ImageKind,
+    ) -> impl Iterator<Item = (Range<usize>, impl FnOnce() -> Vec<u8>)> {
+        self.image(kind).into_iter().flat_map(|image| {
+            let ranges = (0..image.len).step_by(PIECE_BYTES).enumerate();
+            ranges.map(move |(n, at)| {
+                let range = at..image.len.min(at + PIECE_BYTES);
+                (range, move || image.piece(n).unwrap_or_default())
+            })
+        })
     }
 
     /// The contents of a file, one piece after the other; none if it wasn't given.

@@ -2,7 +2,12 @@
 //!
 //! Layout: magic, format version, then a length-prefixed head (postcard), then
 //! RAM pages that are not all zero (page number u32, 4096 bytes each) up to an end
-//! mark, the images if included, and a 64-bit checksum over everything before it.
+//! mark, the images if included (each MiB packed, behind its length), and a 64-bit
+//! checksum over everything before it.
+//!
+//! Pages that are still as they were loaded at power-on are named in the head and not
+//! held: who restores has the images, which must be the same ones, and loads them again.
+//! So a snapshot of a machine that has just been made is no more than its packed images.
 //!
 //! Taking one stops the guest only while the head is written ([`Machine::snapshot`]).
 //! Another thread reads the rest ([`SnapshotStream`]) while the guest goes on: pages
@@ -17,13 +22,14 @@ use crate::boot::Boot;
 use crate::config::{MachineConfig, OnReset, PowerOn};
 use crate::engine::fastest;
 use crate::harts::{Harts, HartsState};
-use crate::image::{ImageKind, Images};
+use crate::image::{ArrivingImages, ImageKind, Images};
 use crate::machine::{Machine, MachineError};
 use crate::output::Halt;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use twinvm_cpu::Clock;
 use twinvm_devices::{Board, BoardState, Persist, SlotConfig, SlotState};
-use twinvm_mem::{Memory, PAGE_BYTES, SnapshotBusy};
+use twinvm_mem::{Memory, PAGE_BYTES, SnapshotBusy, state};
 use xxhash_rust::xxh3::Xxh3;
 
 const MAGIC: &[u8; 8] = b"twinvmSN";
@@ -45,6 +51,8 @@ pub(crate) struct SnapshotHead {
     halted: Option<Halt>,
     hart_states: HartsState,
     board: BoardState,
+    /// Pages of RAM that are as they were loaded, in order.
+    loaded: Vec<Range<u32>>,
     /// Lengths of the images, in the order of [`ImageKind::ALL`], if they are included.
     images: Option<[Option<u64>; ImageKind::ALL.len()]>,
 }
@@ -137,6 +145,7 @@ impl Machine {
             "an output waits to be taken: it is not part of a snapshot"
         );
         let images = &self.config.images;
+        let pages = self.mem.begin_snapshot()?;
         let head = SnapshotHead {
             fields: self.config.fields(),
             ram_bytes: self.config.ram_bytes,
@@ -150,6 +159,7 @@ impl Machine {
             halted: self.halted,
             hart_states: self.harts.save(),
             board: self.board.save(),
+            loaded: pages.loaded().to_vec(),
             images: with_images.then(|| ImageKind::ALL.map(|kind| images.len(kind))),
         };
         let head = match postcard::to_stdvec(&head) {
@@ -161,7 +171,6 @@ impl Machine {
         out.extend_from_slice(&FORMAT.to_le_bytes());
         out.extend_from_slice(&(head.len() as u32).to_le_bytes());
         out.extend_from_slice(&head);
-        let pages = self.mem.begin_snapshot()?;
         Ok(SnapshotStream::new(
             out,
             pages,
@@ -194,7 +203,8 @@ impl Machine {
 pub struct Restore {
     config: Option<MachineConfig>,
     stage: Part,
-    /// Bytes that are not enough for the next part yet: below a page, or the head.
+    /// Bytes that are not enough for the next part yet: below a page, a piece of an image, or the
+    /// head.
     rest: Vec<u8>,
     hash: Xxh3,
     received: u64,
@@ -206,9 +216,9 @@ enum Part {
     Prefix,
     Head(usize),
     Pages(Box<SnapshotHead>, Memory),
-    Images(Box<SnapshotHead>, Memory),
-    Checksum(Box<SnapshotHead>, Memory, Vec<u8>),
-    Done(Box<SnapshotHead>, Memory, Vec<u8>),
+    Images(Box<SnapshotHead>, Memory, Box<ArrivingImages>),
+    Checksum(Box<SnapshotHead>, Memory, Images),
+    Done(Box<SnapshotHead>, Memory, Images),
     Failed,
 }
 
@@ -268,6 +278,9 @@ impl Restore {
                     postcard::from_bytes(head).map_err(|e| content(e.to_string()))?;
                 let ram_bytes = self.check_head(&head)?;
                 let mem = Memory::new(ram_bytes).map_err(MachineError::from)?;
+                if !is_in_order(&head.loaded, mem.pages()) {
+                    return Err(content("list of loaded pages".to_owned()));
+                }
                 (Part::Pages(Box::new(head), mem), len)
             }
             Part::Pages(head, mut mem) => {
@@ -276,7 +289,8 @@ impl Restore {
                 };
                 let page = u32::from_le_bytes(*number);
                 if page == END_OF_PAGES {
-                    (Part::Images(head, mem), 4)
+                    let arriving = ArrivingImages::new(head.images.unwrap_or_default());
+                    (Part::Images(head, mem, Box::new(arriving)), 4)
                 } else {
                     let Some(bytes) = input.get(4..PAGE_RECORD) else {
                         return Ok((Part::Pages(head, mem), 0));
@@ -291,17 +305,24 @@ impl Restore {
                     (Part::Pages(head, mem), PAGE_RECORD)
                 }
             }
-            Part::Images(head, mem) => {
-                let len = head.images_bytes();
-                let Some(images) = input.get(..len) else {
-                    return Ok((Part::Images(head, mem), 0));
+            Part::Images(head, mem, arriving) if arriving.is_complete() => {
+                // Nothing to read here: look at the checksum in the same turn.
+                return self.step(Part::Checksum(head, mem, arriving.into_images()), input);
+            }
+            Part::Images(head, mem, mut arriving) => {
+                let Some((number, rest)) = input.split_first_chunk::<4>() else {
+                    return Ok((Part::Images(head, mem, arriving), 0));
                 };
-                let images = images.to_vec();
-                if len == 0 {
-                    // Nothing to read here: look at the checksum in the same turn.
-                    return self.step(Part::Checksum(head, mem, images), input);
+                let len = u32::from_le_bytes(*number) as usize;
+                if len > ArrivingImages::most_packed_bytes() {
+                    return Err(content("length of an image's piece".to_owned()));
                 }
-                (Part::Checksum(head, mem, images), len)
+                let Some(packed) = rest.get(..len) else {
+                    return Ok((Part::Images(head, mem, arriving), 0));
+                };
+                let taken = arriving.push(packed);
+                taken.ok_or_else(|| content("piece of an image".to_owned()))?;
+                (Part::Images(head, mem, arriving), 4 + len)
             }
             Part::Checksum(head, mem, images) => {
                 let Some(sum) = input.first_chunk::<8>() else {
@@ -326,7 +347,7 @@ impl Restore {
         match &self.config {
             Some(config) => {
                 compare_fields(&config.fields(), &head.fields)?;
-                // They are received as a whole, so their length must not be the sender's choice.
+                // How much is received must not be the sender's choice.
                 let ours = ImageKind::ALL.map(|kind| config.images.len(kind));
                 match head.images {
                     Some(theirs) if theirs != ours => {
@@ -371,7 +392,7 @@ impl Restore {
                     harts: head.harts,
                     slots: head.slots.clone(),
                     cmdline: head.cmdline.clone(),
-                    images: head.split_images(&images),
+                    images,
                     on_reset: head.on_reset,
                 };
                 compare_fields(&config.fields(), &head.fields)?;
@@ -379,7 +400,8 @@ impl Restore {
             }
         };
         // A reset by the guest must find what it needs.
-        Boot::new(&config, &head.power_on)?;
+        let boot = Boot::new(&config, &head.power_on)?;
+        load_again(&boot, &config, &mut mem, &head.loaded)?;
         let content = |error: &dyn std::fmt::Display| SnapshotError::Content(error.to_string());
         let harts = Harts::restore(&head.hart_states, config.harts, head.icount)
             .map_err(|e| content(&e))?;
@@ -407,28 +429,39 @@ impl Restore {
     }
 }
 
-impl SnapshotHead {
-    /// Length of the images that follow the pages.
-    fn images_bytes(&self) -> usize {
-        let lengths = self.images.unwrap_or_default();
-        let total = lengths.into_iter().flatten().fold(0, u64::saturating_add);
-        usize::try_from(total).unwrap_or(usize::MAX)
-    }
+/// Whether these are runs of pages that RAM has, in order and apart from each other.
+fn is_in_order(runs: &[Range<u32>], pages: usize) -> bool {
+    let mut free = 0;
+    runs.iter().all(|run| {
+        let good = run.start >= free && run.start < run.end && run.end as usize <= pages;
+        free = run.end;
+        good
+    })
+}
 
-    fn split_images(&self, mut bytes: &[u8]) -> Images {
-        let mut images = Images::default();
-        for (kind, len) in ImageKind::ALL
-            .into_iter()
-            .zip(self.images.unwrap_or_default())
-        {
-            if let Some(len) = len {
-                let (image, rest) = bytes.split_at(bytes.len().min(len as usize));
-                images = images.with(kind, image);
-                bytes = rest;
-            }
-        }
-        images
+/// Loads pages that the snapshot left out because they were as they had been loaded.
+fn load_again(
+    boot: &Boot,
+    config: &MachineConfig,
+    mem: &mut Memory,
+    runs: &[Range<u32>],
+) -> Result<(), SnapshotError> {
+    let pages = || runs.iter().cloned().flatten();
+    let is_fresh = |mem: &Memory, page| mem.page_state(page as usize) & state::FRESH != 0;
+    let bad = |page| SnapshotError::Content(format!("loaded page {page}"));
+    if let Some(page) = pages().find(|page| !is_fresh(mem, *page)) {
+        return Err(bad(page));
     }
+    boot.load_pages(config, mem, runs)?;
+    if let Some(page) = pages().find(|page| is_fresh(mem, *page)) {
+        return Err(bad(page));
+    }
+    for run in runs {
+        mem.mark_loaded(run.clone());
+    }
+    // Hashed while they are at hand, as the other pages were.
+    mem.digest();
+    Ok(())
 }
 
 /// Whether two boards hold the same devices in the same slots.

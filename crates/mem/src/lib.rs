@@ -14,6 +14,8 @@
 //! * [`state::HASHED`]: the page's hash is current. The first store clears it.
 //! * [`state::COW`]: a snapshot may still want the page; the first store copies it
 //!   aside, so taking a snapshot stops nobody.
+//! * [`state::FRESH`]: nobody has ever stored to the page. [`state::LOADED`]: nobody has since
+//!   it was loaded. Snapshots need neither.
 //!
 //! A snapshot's [`SnapshotReader`] may be on another thread than the guest; only the
 //! guest's writes RAM and changes state bytes (`ram` has the argument).

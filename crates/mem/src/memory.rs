@@ -6,6 +6,7 @@ use crate::digest::PageHashes;
 use crate::ram::Ram;
 use crate::snapshot::{SnapshotBusy, SnapshotReader};
 use crate::{MAX_RAM_BYTES, MemoryDigest, PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
+use std::ops::Range;
 
 /// Bits of a page's state byte. A fast store is allowed only while it is zero.
 pub mod state {
@@ -20,8 +21,13 @@ pub mod state {
     /// Nobody has stored to the page since power-on, reset or restore: it is all zero. The
     /// first store clears it, and nothing sets it again.
     pub const FRESH: u8 = 16;
+    /// The page is as [`Memory::mark_loaded`](crate::Memory::mark_loaded) found it, which the
+    /// first store ends: snapshots name it and leave its content out.
+    pub const LOADED: u8 = 32;
     /// Of each page of RAM that has just been made or zeroed.
     pub(crate) const ZEROED: u8 = HASHED | FRESH;
+    /// What any store to the page ends.
+    pub(crate) const UNSTORED: u8 = HASHED | FRESH | LOADED;
 }
 
 /// The requested RAM size cannot be had.
@@ -258,7 +264,7 @@ impl Memory {
             self.before_code_store(page, at & (PAGE_BYTES - 1), 8);
         }
         self.copy_aside(page);
-        self.ram.clear(page, state::ZEROED);
+        self.ram.clear(page, state::UNSTORED);
         self.ram.store_released(at, &entry.to_le_bytes());
         Ok(())
     }
@@ -266,7 +272,7 @@ impl Memory {
     #[cold]
     fn before_store(&mut self, page: usize, in_page: usize, len: usize) {
         self.copy_aside(page);
-        self.ram.clear(page, state::ZEROED);
+        self.ram.clear(page, state::UNSTORED);
         if self.ram.state(page) & state::CODE != 0 {
             self.before_code_store(page, in_page, len);
         }
@@ -397,7 +403,7 @@ impl Memory {
             return false;
         }
         self.copy_aside(page);
-        self.ram.clear(page, state::ZEROED);
+        self.ram.clear(page, state::UNSTORED);
         self.ram.store_released(page << PAGE_SHIFT, bytes);
         // Hashed while it is at hand: the first digest need not read all RAM at once.
         self.hashes.update(page, bytes);
@@ -405,10 +411,21 @@ impl Memory {
         true
     }
 
+    /// The content of these pages can be had again without a snapshot: what boots has just been
+    /// loaded there. Snapshots leave out those of them that nobody has stored to since
+    /// ([`SnapshotReader::loaded`]). Pages that nobody has ever stored to are not meant.
+    pub fn mark_loaded(&mut self, pages: Range<u32>) {
+        for page in pages.start as usize..(pages.end as usize).min(self.pages()) {
+            if self.ram.state(page) & state::FRESH == 0 {
+                self.set_state(page, state::LOADED);
+            }
+        }
+    }
+
     /// Freezes the content of RAM: the reader has it, on any thread, while the guest
     /// goes on. Several snapshots may be in progress ([`crate::MAX_SNAPSHOTS`]).
     ///
-    /// The guest's pause is this call: one pass over the state bytes, of which a
+    /// The guest's pause is this call: few passes over the state bytes, of which a
     /// gigabyte of RAM has 256 KiB.
     pub fn begin_snapshot(&mut self) -> Result<SnapshotReader, SnapshotBusy> {
         let reader = self.ram.begin()?;

@@ -4,8 +4,8 @@
 //! state bytes. The readers of snapshots are on other threads. What keeps them apart
 //! is the page's state bit [`state::COW`]:
 //!
-//! * [`Ram::begin`] sets it on all pages that anybody has stored to. The others
-//!   ([`state::FRESH`]) are zero: a snapshot doesn't want them, and no reader reads them.
+//! * [`Ram::begin`] sets it on all pages that a snapshot wants. The others are known without
+//!   it ([`state::FRESH`], [`state::LOADED`]), and no reader reads them.
 //! * While it is set, nothing writes to the page: every write in this file looks.
 //! * [`Ram::release`] clears it, after no reader reads the page nor ever will
 //!   ([`Shared::keep`]).
@@ -18,8 +18,15 @@ use crate::host::Mapping;
 use crate::memory::state;
 use crate::snapshot::{MAX_SNAPSHOTS, Shared, SnapshotBusy, SnapshotReader};
 use crate::{PAGE_BYTES, PAGE_SHIFT};
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
+
+/// The most runs of loaded pages that a snapshot names: a guest that stores to every second page
+/// must not make snapshots with more names than content.
+pub(crate) const MAX_LOADED_RUNS: usize = 4096;
+/// State bytes that are looked at together.
+const CHUNK: usize = 64;
 
 /// See the module's documentation.
 pub(crate) struct Ram {
@@ -85,7 +92,8 @@ impl Ram {
 
     /// Number of pages that were stored to.
     pub(crate) fn touched_pages(&self) -> usize {
-        self.state.iter().filter(|state| !is_fresh(**state)).count()
+        let touched = |state: &&u8| **state & state::FRESH == 0;
+        self.state.iter().filter(touched).count()
     }
 
     /// Sets bits other than COW.
@@ -153,13 +161,39 @@ impl Ram {
         if self.snapshots.len() >= MAX_SNAPSHOTS {
             return Err(SnapshotBusy);
         }
+        let loaded = self.loaded_runs();
         for state in &mut self.state {
-            *state |= if is_fresh(*state) { 0 } else { state::COW };
+            *state |= if is_wanted(*state) { state::COW } else { 0 };
         }
-        let wanted = self.state.iter().map(|state| !is_fresh(*state));
+        let wanted = self.state.iter().map(|state| is_wanted(*state));
         let shared = Arc::new(Shared::new(Arc::clone(&self.mapping), wanted));
         self.snapshots.push(Arc::clone(&shared));
-        Ok(SnapshotReader::new(shared))
+        Ok(SnapshotReader::new(shared, loaded))
+    }
+
+    /// The pages that are as they were loaded, in order. What is behind the last run that may be
+    /// named is no longer known to be so.
+    fn loaded_runs(&mut self) -> Vec<Range<u32>> {
+        let mut runs: Vec<Range<u32>> = Vec::new();
+        for (n, pages) in self.state.chunks_mut(CHUNK).enumerate() {
+            // Mostly there are none, and that is quickly seen.
+            if pages.iter().fold(0, |any, state| any | state) & state::LOADED == 0 {
+                continue;
+            }
+            for (page, state) in (n * CHUNK..).zip(pages) {
+                let page = page as u32;
+                if *state & state::LOADED == 0 {
+                    continue;
+                }
+                let full = runs.len() == MAX_LOADED_RUNS;
+                match runs.last_mut() {
+                    Some(run) if run.end == page => run.end += 1,
+                    _ if full => *state &= !state::LOADED,
+                    _ => runs.push(page..page + 1),
+                }
+            }
+        }
+        runs
     }
 
     /// Zeroes all RAM; each page is in state `initial` afterwards.
@@ -184,7 +218,7 @@ impl Ram {
     }
 }
 
-/// Whether nobody has stored to a page with this state byte.
-fn is_fresh(state: u8) -> bool {
-    state & state::FRESH != 0
+/// Whether a snapshot has to hold the content of a page with this state byte.
+fn is_wanted(state: u8) -> bool {
+    state & (state::FRESH | state::LOADED) == 0
 }

@@ -11,12 +11,15 @@
 //!            guest: its first store copies the page aside
 //! ```
 //!
-//! Pages that nobody has ever stored to are zero and begin as DONE: no reader looks at them.
+//! Pages that nobody has ever stored to are zero, and those that are as they were loaded can be
+//! loaded again: both begin as DONE, and no reader looks at them.
+//!
 //! A guest that stores to a page just being read waits for the copy's end, a few
 //! hundred nanoseconds.
 
 #![allow(unsafe_code)]
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -124,19 +127,27 @@ pub struct SnapshotReader {
     next: usize,
     /// Taken from those aside, not yet handed out.
     taken: Vec<(u32, Box<[u8]>)>,
+    loaded: Vec<Range<u32>>,
 }
 
 impl SnapshotReader {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, loaded: Vec<Range<u32>>) -> Self {
         Self {
             shared,
             next: 0,
             taken: Vec::new(),
+            loaded,
         }
     }
 
-    /// Appends the content of a page that was not all zero and returns its number;
-    /// `None` when there are no more. Each comes once: in order of number, but those
+    /// Pages that [`next_page`](Self::next_page) leaves out because they are as they were loaded
+    /// ([`Memory::mark_loaded`](crate::Memory::mark_loaded)), in order.
+    pub fn loaded(&self) -> &[Range<u32>] {
+        &self.loaded
+    }
+
+    /// Appends the content of a page that was not all zero, nor is one of [`loaded`](Self::loaded),
+    /// and returns its number; `None` when there are no more. Each comes once: in order of number, but those
     /// that the guest has copied aside come first, so that few wait there.
     pub fn next_page(&mut self, out: &mut Vec<u8>) -> Option<u32> {
         // Memory is had before a page is claimed: the guest may wait for that one.

@@ -73,11 +73,11 @@ impl SnapshotStream {
                         }
                     }
                 }
-                // One piece at a time: they are kept packed so as not to be in memory as a whole.
                 Stage::Images(image, piece) => match ImageKind::ALL.get(image) {
-                    Some(kind) => match self.images.piece(*kind, piece) {
-                        Some(bytes) => {
-                            out.extend_from_slice(&bytes);
+                    Some(kind) => match self.images.packed(*kind, piece) {
+                        Some(packed) => {
+                            out.extend_from_slice(&(packed.len() as u32).to_le_bytes());
+                            out.extend_from_slice(packed);
                             Stage::Images(image, piece + 1)
                         }
                         None => Stage::Images(image + 1, 0),

@@ -42,13 +42,17 @@ fn a_snapshot_is_of_its_step_though_the_guest_goes_on() {
     assert_eq!(restore.finish().unwrap().digest(), want);
 }
 
-#[test]
-fn images_are_read_a_piece_at_a_time() {
+/// A machine with an initial RAM disk of two pieces and a bit, of bytes that don't repeat.
+fn with_initrd() -> Machine {
     let mut config = config(counter());
-    // Two pieces and a bit, of bytes that don't repeat.
     let initrd: Vec<u8> = (0..600_000u32).flat_map(u32::to_le_bytes).collect();
     config.images = config.images.with(ImageKind::Initrd, &initrd);
-    let mut a = Machine::new(config, POWER_ON).unwrap();
+    Machine::new(config, POWER_ON).unwrap()
+}
+
+#[test]
+fn images_are_sent_and_restored_a_piece_at_a_time() {
+    let mut a = with_initrd();
     let want = a.digest();
     let mut stream = a.snapshot(true).unwrap();
     let mut restore = Restore::new(None);
@@ -61,13 +65,108 @@ fn images_are_read_a_piece_at_a_time() {
         restore.push(&piece).unwrap();
         piece.clear();
     }
-    assert!(longest < initrd.len() / 2, "{longest} bytes at one time");
+    assert!(longest < 1_200_000, "{longest} bytes at one time");
     let mut restored = restore.finish().unwrap();
     assert_eq!(restored.config().fields(), a.config().fields());
     assert_eq!(restored.digest(), want);
     restored.reset();
     a.reset();
     assert_eq!(restored.digest(), a.digest());
+}
+
+#[test]
+fn pages_that_are_as_they_were_loaded_are_loaded_again() {
+    let mut a = with_initrd();
+    let loaded = a.ram_touched_bytes();
+    assert!(loaded > 2_400_000);
+    let length = |m: &mut Machine| m.save(false).unwrap().len();
+    // At power-on that is all of RAM.
+    let head = length(&mut a);
+    assert!(head < 4096, "{head} bytes");
+    let plan = loader::plan(&a.config.images, a.config.ram_bytes).unwrap();
+    let (from, to) = plan.initrd.unwrap();
+    let mut numbers = Numbers(0x0123_4567_89ab_cdef);
+    let mut held = std::collections::BTreeSet::new();
+    for round in 0..40 {
+        // A word here and there, as often as not a zero; at times a page of zeroes; RAM's first and
+        // last pages, and the initial RAM disk's.
+        let page = match round % 8 {
+            0 => twinvm_mem::RAM_BASE >> 12,
+            1 => from >> 12,
+            2 => (to - 1) >> 12,
+            3 => (twinvm_mem::RAM_BASE + a.config.ram_bytes - 1) >> 12,
+            _ => (from >> 12) + numbers.below((to - from) >> 12),
+        };
+        let data = match round % 3 {
+            0 => vec![0; 4096],
+            1 => vec![0; 8],
+            _ => numbers.below(u64::MAX).to_le_bytes().to_vec(),
+        };
+        a.mem.store(page << 12, &data).unwrap();
+        held.insert(page);
+        for with_images in [true, false] {
+            let bytes = a.save(with_images).unwrap();
+            let config = (!with_images).then(|| a.config.clone());
+            let mut b = Machine::restore(&bytes, config).unwrap();
+            assert_eq!(b.digest(), a.digest(), "round {round}");
+            assert_eq!(b.save(with_images).unwrap(), bytes, "round {round}");
+            assert!(b.ram_touched_bytes() <= a.ram_touched_bytes());
+        }
+        let bytes = length(&mut a);
+        assert!(
+            bytes < head + (held.len() + 1) * 4200,
+            "round {round}: {bytes} bytes"
+        );
+    }
+    // What a reset loads counts as loaded, too.
+    a.reset();
+    assert!(length(&mut a) <= head + 16);
+    assert_eq!(a.ram_touched_bytes(), loaded);
+}
+
+#[test]
+fn hostile_lists_of_loaded_pages_are_refused() {
+    let mut m = with_initrd();
+    m.run(5000);
+    let last = m.mem.pages() as u32;
+    let good = m.save(false).unwrap();
+    let len = u32::from_le_bytes(*good[12..].first_chunk().unwrap()) as usize;
+    let runs = m.mem.begin_snapshot().unwrap().loaded().to_vec();
+    let tail = |runs: &[std::ops::Range<u32>]| {
+        let none: Option<[Option<u64>; 4]> = None;
+        postcard::to_stdvec(&(runs, none)).unwrap()
+    };
+    let head = good[16..16 + len].strip_suffix(&tail(&runs)[..]).unwrap();
+    let restore = |runs: &[std::ops::Range<u32>]| {
+        let tail = tail(runs);
+        let mut bad = good[..12].to_vec();
+        bad.extend_from_slice(&((head.len() + tail.len()) as u32).to_le_bytes());
+        bad.extend_from_slice(head);
+        bad.extend_from_slice(&tail);
+        bad.extend_from_slice(&good[16 + len..good.len() - 8]);
+        bad.extend_from_slice(&xxhash_rust::xxh3::xxh3_64(&bad).to_le_bytes());
+        Machine::restore(&bad, Some(m.config.clone())).map(|mut m| m.digest())
+    };
+    let error = |runs: &[std::ops::Range<u32>]| restore(runs).unwrap_err().to_string();
+    assert!(restore(&runs).is_ok());
+    let list = "the snapshot holds a bad list of loaded pages";
+    // Reversed, empty, twice, behind RAM.
+    for bad in [
+        [4..6, 1..2],
+        [4..4, 5..6],
+        [4..6, 5..7],
+        [1..2, last..last + 1],
+    ] {
+        assert_eq!(error(&bad), list, "{bad:?}");
+    }
+    let one = |run| error(std::slice::from_ref(&run));
+    assert_eq!(one(0..last + 1), list);
+    // One that the snapshot holds; one to which nothing is loaded.
+    let stored = (0x8040_0000 - twinvm_mem::RAM_BASE) as u32 >> 12;
+    for page in [stored, stored + 2] {
+        let bad = format!("the snapshot holds a bad loaded page {page}");
+        assert_eq!(one(page..page + 1), bad);
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
 use super::{DONE, READING, WANTED};
+use crate::ram::MAX_LOADED_RUNS;
 use crate::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -99,6 +100,56 @@ fn pages_that_nobody_stored_to_are_not_looked_at() {
     assert!(m.claim_write_tag(6));
     assert_eq!(reader.next_page(&mut Vec::new()), None);
     assert_eq!(reader.aside_peak_bytes(), 0);
+}
+
+#[test]
+fn pages_are_left_out_while_they_are_as_they_were_loaded() {
+    let mut m = ram();
+    for page in [3, 4, 5, 8, 9, 20] {
+        m.store_u64(at(page), page).unwrap();
+    }
+    // Page 6 was never stored to, 20 lies behind.
+    m.mark_loaded(0..10);
+    let left_out = |m: &mut Memory| {
+        let mut reader = m.begin_snapshot().unwrap();
+        let mut pages = Vec::new();
+        while let Some(page) = reader.next_page(&mut Vec::new()) {
+            pages.push(page);
+        }
+        (reader.loaded().to_vec(), pages)
+    };
+    assert_eq!(left_out(&mut m), (vec![3..6, 8..10], vec![20]));
+    // Loads and digests change nothing; each kind of store does, with the same value too.
+    m.digest();
+    assert_eq!(m.load_u64(at(4)), Ok(4));
+    assert!(!m.claim_write_tag(4));
+    m.store_u64(at(4), 4).unwrap();
+    m.store_walk_bits(at(8), 8).unwrap();
+    assert!(m.restore_page(9, &[0; PAGE_BYTES]));
+    assert_eq!(left_out(&mut m), (vec![3..4, 5..6], vec![4, 8, 20]));
+    m.clear();
+    m.store_u64(at(3), 1).unwrap();
+    assert_eq!(left_out(&mut m), (vec![], vec![3]));
+}
+
+#[test]
+fn a_snapshot_names_so_many_runs_of_loaded_pages_and_holds_the_rest() {
+    let runs = MAX_LOADED_RUNS as u64 + 2;
+    let mut m = Memory::new(2 * runs * PAGE_BYTES as u64).unwrap();
+    for run in 0..runs {
+        m.store_u64(at(2 * run), 1).unwrap();
+    }
+    m.mark_loaded(0..u32::MAX);
+    let mut reader = m.begin_snapshot().unwrap();
+    assert_eq!(reader.loaded().len(), MAX_LOADED_RUNS);
+    m.store_u64(at(2 * runs - 2), 2).unwrap();
+    let mut bytes = Vec::new();
+    for run in [runs - 1, runs - 2] {
+        assert_eq!(reader.next_page(&mut bytes), Some(2 * run as u32));
+        assert_eq!(bytes[0], 1);
+        bytes.clear();
+    }
+    assert_eq!(reader.next_page(&mut bytes), None);
 }
 
 #[test]
