@@ -66,8 +66,8 @@ pub struct NetState {
 
 /// What became of a packet for the guest.
 enum Placed {
-    /// It is in this many buffers.
-    InBuffers(u16),
+    /// It is in the guest's buffers.
+    InBuffers,
     /// The guest has too few buffers now.
     Waits,
     /// The guest's buffers can't hold it.
@@ -103,12 +103,10 @@ impl VirtioNet {
     /// wanted only while packets wait.
     fn deliver(&mut self, rx: &mut Virtqueue, mem: &mut Memory) -> Result<bool, RingError> {
         if !self.waiting.is_empty() {
-            let mut available = rx.available(mem)?;
-            let mut chains = Vec::new();
+            let mut offered = Offered::new(rx.available(mem)?);
             while let Some(packet) = self.waiting.front_mut() {
-                match place(rx, mem, available, packet, &mut chains)? {
-                    Placed::InBuffers(count) => available -= count,
-                    Placed::Dropped => {}
+                match place(rx, mem, &mut offered, packet)? {
+                    Placed::InBuffers | Placed::Dropped => {}
                     Placed::Waits => break,
                 }
                 self.waiting_bytes -= packet.len();
@@ -134,20 +132,58 @@ fn header_bytes(features: u64) -> usize {
     }
 }
 
-/// Puts a packet into the next of the guest's `available` buffers: into one, or with mergeable
-/// buffers into as many as it takes (section 5.1.6.4).
+/// The buffers that the guest offers in one operation. Each is looked at once, however many
+/// packets it is tried for: so the operation reads no more descriptors than its queue has entries
+/// and chains have descriptors.
+struct Offered {
+    /// How many are left.
+    count: u16,
+    /// Those that were looked at, each with the number of bytes that it can hold.
+    known: VecDeque<(Chain, u64)>,
+}
+
+impl Offered {
+    fn new(count: u16) -> Self {
+        Self {
+            count,
+            known: VecDeque::new(),
+        }
+    }
+
+    /// Bytes that the buffer `ahead` behind the next one can hold; to be asked in order.
+    fn room(&mut self, rx: &Virtqueue, mem: &Memory, ahead: u16) -> Result<u64, RingError> {
+        if let Some((_, room)) = self.known.get(ahead.into()) {
+            return Ok(*room);
+        }
+        let mut chain = Chain::default();
+        rx.peek_ahead(mem, ahead, &mut chain)?;
+        let room = chain.writable_bytes();
+        self.known.push_back((chain, room));
+        Ok(room)
+    }
+
+    /// Takes the next buffer, which was looked at.
+    fn take(&mut self, rx: &mut Virtqueue) -> Option<Chain> {
+        let (chain, _) = self.known.pop_front()?;
+        self.count -= 1;
+        rx.skip();
+        Some(chain)
+    }
+}
+
+/// Puts a packet into the next of the guest's buffers: into one, or with mergeable buffers into as
+/// many as it takes (section 5.1.6.4).
 fn place(
     rx: &mut Virtqueue,
     mem: &mut Memory,
-    available: u16,
+    offered: &mut Offered,
     packet: &mut [u8],
-    chains: &mut Vec<Chain>,
 ) -> Result<Placed, RingError> {
     let mergeable = rx.features() & FEATURE_MRG_RXBUF != 0;
     let most = if mergeable {
-        available
+        offered.count
     } else {
-        available.min(1)
+        offered.count.min(1)
     };
     let header_bytes = header_bytes(rx.features());
     let bytes = packet.len() - NET_HEADER_BYTES + header_bytes;
@@ -164,12 +200,7 @@ fn place(
                 Placed::Waits
             });
         }
-        if chains.len() <= usize::from(count) {
-            chains.push(Chain::default());
-        }
-        let chain = &mut chains[usize::from(count)];
-        rx.peek_ahead(mem, count, chain)?;
-        room += chain.writable_bytes();
+        room += offered.room(rx, mem, count)?;
         count += 1;
     }
     header::set_num_buffers(packet, count);
@@ -179,13 +210,15 @@ fn place(
         Cow::Owned([&packet[..header_bytes], &packet[NET_HEADER_BYTES..]].concat())
     };
     let mut done = 0;
-    for chain in &chains[..usize::from(count)] {
+    for _ in 0..count {
+        let Some(chain) = offered.take(rx) else {
+            break;
+        };
         let written = chain.write(mem, &bytes[done..])?;
-        rx.skip();
-        rx.give_back(mem, chain, written as u32)?;
+        rx.give_back(mem, &chain, written as u32)?;
         done += written;
     }
-    Ok(Placed::InBuffers(count))
+    Ok(Placed::InBuffers)
 }
 
 /// Copies the packet of one transmit buffer out; a buffer that holds no proper frame, or asks for
@@ -287,6 +320,10 @@ impl VirtioMmio<VirtioNet> {
         self.act(RX, |device, queues| {
             device.waiting_bytes += packet.len();
             device.waiting.push_back(packet);
+            if device.waiting.len() > 1 {
+                // Those before it wait until the guest says that it has more buffers.
+                return Ok(false);
+            }
             device.deliver(&mut queues[RX], mem)
         });
     }

@@ -1,5 +1,8 @@
 use super::*;
-use crate::testing::{BUFFERS, Bench, avail_ring, readable, saves_every_bit, writable};
+use crate::Outbox;
+use crate::testing::{
+    BUFFERS, Bench, NOTIFY, avail_ring, desc_table, readable, saves_every_bit, writable,
+};
 
 fn card() -> VirtioNet {
     VirtioNet::new([0x52, 0x54, 0, 0, 0, 1])
@@ -211,8 +214,11 @@ fn saves() {
     let Bench {
         device, mut mem, ..
     } = bench;
+    let mut out = Outbox::default();
     saves_every_bit(device, |device| {
         device.receive(&mut mem, &plain(3, 1514));
+        let notify = device.write(NOTIFY, 4, RX as u64, &mut mem, out.for_device(0));
+        notify.expect("a register");
     });
     assert_eq!(mem.slice(BUFFERS + 12, 60).unwrap(), [1; 60]);
 }
@@ -315,6 +321,55 @@ fn what_no_buffers_can_hold_is_dropped_and_holds_up_nothing() {
         .receive(&mut bench.mem, &large(false, false, 4000));
     bench.device.receive(&mut bench.mem, &plain(3, 60));
     assert_eq!(bench.used(RX), [(0, 72)]);
+}
+
+#[test]
+fn a_buffer_is_looked_at_once_in_a_step() {
+    let mut bench = running_with(MERGEABLE | GUEST_ALL);
+    // Behind a packet that no buffers can hold come one that overwrites the descriptor of the
+    // buffer after its own, and one for that buffer.
+    bench
+        .device
+        .receive(&mut bench.mem, &large(false, false, 4000));
+    bench.device.receive(&mut bench.mem, &plain(0xff, 60));
+    bench.device.receive(&mut bench.mem, &plain(1, 60));
+    bench.offer(RX, &[writable(desc_table(RX) + 16 - 12, 72)]);
+    for i in 1..8 {
+        bench.offer(RX, &[writable(BUFFERS + i * 0x200, 72)]);
+    }
+    bench.notify(RX);
+    assert_eq!(bench.bytes(desc_table(RX) + 16, 16), [0xff; 16]);
+    assert_eq!(bench.used(RX), [(0, 72), (1, 72)]);
+    assert_eq!(bench.bytes(BUFFERS + 0x200 + 12, 60), [1; 60]);
+    assert!(!bench.needs_reset());
+    // The next step sees what is there now.
+    bench.offer_head(RX, 1);
+    for _ in 0..7 {
+        bench.device.receive(&mut bench.mem, &plain(2, 60));
+    }
+    assert!(bench.needs_reset());
+}
+
+#[test]
+fn what_waits_is_tried_again_when_the_guest_notifies() {
+    let mut bench = running_with(MERGEABLE | GUEST_ALL);
+    for i in 1..=3 {
+        bench.device.receive(&mut bench.mem, &plain(i, 60));
+    }
+    for i in 0..4 {
+        bench.offer(RX, &[writable(BUFFERS + i * 0x200, 400)]);
+    }
+    bench.device.receive(&mut bench.mem, &plain(4, 60));
+    assert!(bench.used(RX).is_empty());
+    bench.notify(RX);
+    assert_eq!(bench.used(RX).len(), 4);
+    for i in 0..4 {
+        let frame = bench.bytes(BUFFERS + i * 0x200 + 12, 60);
+        assert_eq!(frame, [i as u8 + 1; 60], "order is kept");
+    }
+    bench.offer(RX, &[writable(BUFFERS, 400)]);
+    bench.device.receive(&mut bench.mem, &plain(5, 60));
+    assert_eq!(bench.used(RX).len(), 1, "nothing waits any more");
 }
 
 #[test]
