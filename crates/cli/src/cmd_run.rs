@@ -55,7 +55,7 @@ Example:
   twinvm run --kernel vmlinux --initrd initrd.cpio --cmdline console=ttyS0 --memory 256M
   twinvm run VM.toml --disk disk.img
   twinvm run VM.toml --record rec && twinvm replay rec
-  twinvm run VM.toml --console virtio --cmdline 'console=ttyS0 console=hvc0'
+  twinvm run VM.toml --console virtio --cmdline 'console=hvc0 ADDR=dhcp'
   twinvm run VM.toml --snapshot warm.snap     end it with Ctrl-] when it is warm
   twinvm run VM.toml --from warm.snap --record rec
   twinvm run --firmware fw_dynamic.bin --kernel vmlinux --cmdline console=ttyS0

@@ -1,5 +1,5 @@
-//! The same guest on other boards: Debian's kernel and Redis under OpenSBI, and on four harts,
-//! there with the proof by perturbation.
+//! The same guest on other boards: Debian's kernel and Redis under OpenSBI, with no console but a
+//! virtio one and its address by DHCP, and on four harts, there with the proof by perturbation.
 
 mod support;
 
@@ -90,6 +90,18 @@ fn debian_boots_under_opensbi() {
         "smp: Brought up 1 node, 2 CPUs",
     ];
     let report = boot(&folder, &more, &lines, &[]);
+    assert_eq!(report["exit"]["reason"], "poweroff");
+}
+
+/// The kernel's own text, the shell's and what is typed go through the virtio console, and nothing
+/// through the serial port; the switch gives the guest the address that the forward leads to.
+#[test]
+fn debian_boots_with_a_virtio_console_alone_and_asks_for_its_address() {
+    let folder = Folder::new();
+    let cmdline = "console=hvc0 panic=-1 ADDR=dhcp";
+    let options = ["--console", "virtio", "--cmdline", cmdline];
+    let lines = ["udhcpc: lease of 10.0.2.15 obtained from 10.0.2.2"];
+    let report = boot(&folder, "", &lines, &options);
     assert_eq!(report["exit"]["reason"], "poweroff");
 }
 

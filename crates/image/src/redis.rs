@@ -12,6 +12,7 @@ const BUILDER_VERSION: &[u8] = b"2";
 
 const INIT: &str = include_str!("redis/init");
 const CONFIG: &str = include_str!("redis/redis.conf");
+const UDHCPC: &str = include_str!("redis/udhcpc");
 const PROFILE: &str = include_str!("redis/profile");
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n";
 const GROUP: &str = "root:x:0:\n";
@@ -36,7 +37,7 @@ const MODULES: [&str; 6] = [
 ];
 
 /// Commands of the shell: links to busybox. Init's own are among them.
-const APPLETS: [&str; 74] = [
+const APPLETS: [&str; 75] = [
     "[",
     "ash",
     "awk",
@@ -106,6 +107,7 @@ const APPLETS: [&str; 74] = [
     "top",
     "touch",
     "true",
+    "udhcpc",
     "umount",
     "uname",
     "usleep",
@@ -142,7 +144,7 @@ pub(crate) const RECIPE: Recipe = Recipe {
 };
 
 fn digest() -> Sha256 {
-    let texts = [INIT, CONFIG, PROFILE, PASSWD, GROUP, RECIPE.cmdline];
+    let texts = [INIT, CONFIG, UDHCPC, PROFILE, PASSWD, GROUP, RECIPE.cmdline];
     let lists = PROGRAMS.iter().chain(&MODULES).chain(&APPLETS);
     Sha256::of_parts(
         std::iter::once(BUILDER_VERSION)
@@ -161,6 +163,7 @@ fn assemble(unpacked: &Path) -> Result<Content, ImageError> {
     tree.character_device("dev/console", 5, 1);
     tree.file("init", true, INIT);
     tree.file("etc/redis.conf", false, CONFIG);
+    tree.file("etc/udhcpc/default.script", true, UDHCPC);
     tree.file("etc/profile", false, PROFILE);
     tree.file("etc/passwd", false, PASSWD);
     tree.file("etc/group", false, GROUP);

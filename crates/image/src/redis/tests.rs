@@ -28,7 +28,7 @@ fn the_lock_in_the_source_belongs_to_this_recipe() {
 fn init_finds_every_command_and_module_that_it_uses() {
     for command in [
         "mount", "mkdir", "insmod", "hostname", "ip", "kill", "grep", "usleep", "cat", "setsid",
-        "sh", "[", "echo", "printf", "nc",
+        "sh", "[", "echo", "printf", "nc", "udhcpc",
     ] {
         assert!(INIT.contains(command), "{command} is no longer used");
         assert!(APPLETS.contains(&command), "{command} is no applet");
