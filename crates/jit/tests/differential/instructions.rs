@@ -292,7 +292,7 @@ impl Source<'_> {
             asm.op(i(-64, at, 7, rd, 0x13));
             at = rd;
         }
-        asm.op(i(self.rng.pick(&[0, 1, 2, 4]), at, 2, 0, 0x0f));
+        asm.op(cbo(self.rng.pick(&[0, 1, 2, 4]), at));
     }
 
     fn atomic(&mut self, asm: &mut Asm) {

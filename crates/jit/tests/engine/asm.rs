@@ -1,7 +1,5 @@
 //! A tiny assembler: one function per instruction, a buffer with an address.
 
-#![allow(dead_code)] // The comparison with spike uses a part of it.
-
 /// R-type.
 pub(crate) fn r(f7: u32, rs2: u32, rs1: u32, f3: u32, rd: u32, opcode: u32) -> u32 {
     f7 << 25 | rs2 << 20 | rs1 << 15 | f3 << 12 | rd << 7 | opcode
@@ -78,10 +76,6 @@ pub(crate) fn ld(rd: u32, rs1: u32, imm: i32) -> u32 {
     load(3, rd, rs1, imm)
 }
 
-pub(crate) fn lw(rd: u32, rs1: u32, imm: i32) -> u32 {
-    load(2, rd, rs1, imm)
-}
-
 /// Stores by funct3: 0 sb, 1 sh, 2 sw, 3 sd.
 pub(crate) fn store(f3: u32, rs2: u32, rs1: u32, imm: i32) -> u32 {
     s(imm, rs2, rs1, f3, 0x23)
@@ -93,10 +87,6 @@ pub(crate) fn sd(rs2: u32, rs1: u32, imm: i32) -> u32 {
 
 pub(crate) fn sw(rs2: u32, rs1: u32, imm: i32) -> u32 {
     store(2, rs2, rs1, imm)
-}
-
-pub(crate) fn sb(rs2: u32, rs1: u32, imm: i32) -> u32 {
-    store(0, rs2, rs1, imm)
 }
 
 /// AMO by funct5 (2 lr, 3 sc, 1 swap, 0 add, …); `double` for .d.
@@ -142,8 +132,6 @@ pub(crate) const WFI: u32 = 0x1050_0073;
 pub(crate) const FENCE: u32 = 0x0ff0_000f;
 pub(crate) const FENCE_I: u32 = 0x0000_100f;
 pub(crate) const SFENCE: u32 = 0x1200_0073;
-/// A 32-bit word that is no instruction.
-pub(crate) const ILLEGAL: u32 = 0xffff_ffff;
 /// Jumps to itself: where programs end.
 pub(crate) const SPIN: u32 = 0x6f;
 pub(crate) const C_NOP: u16 = 1;

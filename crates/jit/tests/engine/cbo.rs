@@ -189,7 +189,12 @@ fn zero_clears_its_block_and_nothing_else() {
         let mut world = on_page(ZERO, Supervisor, offset, DATA_PAGE);
         // Again, after fast stores into the block.
         world.code(CODE, |a| {
-            a.ops(&[cbo(ZERO, 10), sb(11, 10, 0), sb(11, 10, 0), cbo(ZERO, 10)]);
+            a.ops(&[
+                cbo(ZERO, 10),
+                store(0, 11, 10, 0),
+                store(0, 11, 10, 0),
+                cbo(ZERO, 10),
+            ]);
         });
         world.set_x(11, 0xff);
         world.check(5, |after| {

@@ -97,7 +97,7 @@ fn accessed_and_dirty_bits_cleared_are_set_again() {
             sd(13, 10, 8),
             ld(4, 12, 0),
             // Clear D only, by a byte.
-            sb(14, 12, 0),
+            store(0, 14, 12, 0),
             ld(5, 10, 0),
             ld(6, 12, 0),
             sw(13, 10, 16),

@@ -66,8 +66,8 @@ fn each_form_expands_as_specified() {
         (0x1ffc, addi(15, 2, 1020)),              // c.addi4spn a5, sp, 1020
         (0x2500, fload(3, 8, 10, 8)),             // c.fld fs0, 8(a0)
         (0x3fe4, fload(3, 9, 15, 248)),           // c.fld fs1, 248(a5)
-        (0x4148, lw(10, 10, 4)),                  // c.lw a0, 4(a0)
-        (0x5ff0, lw(12, 15, 124)),                // c.lw a2, 124(a5)
+        (0x4148, load(2, 10, 10, 4)),             // c.lw a0, 4(a0)
+        (0x5ff0, load(2, 12, 15, 124)),           // c.lw a2, 124(a5)
         (0x6508, ld(10, 10, 8)),                  // c.ld a0, 8(a0)
         (0x7fec, ld(11, 15, 248)),                // c.ld a1, 248(a5)
         (0xbfe4, fstore(3, 9, 15, 248)),          // c.fsd fs1, 248(a5)
@@ -110,8 +110,8 @@ fn each_form_expands_as_specified() {
         (0x0506, slli(10, 10, 1)),                // c.slli a0, 1
         (0x2542, fload(3, 10, 2, 16)),            // c.fldsp fa0, 16(sp)
         (0x357e, fload(3, 10, 2, 504)),           // c.fldsp fa0, 504(sp)
-        (0x4512, lw(10, 2, 4)),                   // c.lwsp a0, 4(sp)
-        (0x557e, lw(10, 2, 252)),                 // c.lwsp a0, 252(sp)
+        (0x4512, load(2, 10, 2, 4)),              // c.lwsp a0, 4(sp)
+        (0x557e, load(2, 10, 2, 252)),            // c.lwsp a0, 252(sp)
         (0x6522, ld(10, 2, 8)),                   // c.ldsp a0, 8(sp)
         (0x757e, ld(10, 2, 504)),                 // c.ldsp a0, 504(sp)
         (0x8482, jalr(0, 9, 0)),                  // c.jr s1

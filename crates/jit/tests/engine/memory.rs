@@ -32,7 +32,7 @@ fn widths_signs_and_every_alignment() {
         }
         for f3 in 0..4 {
             let mut world = World::new(|a| {
-                a.ops(&[store(f3, 1, 2, 0), sb(3, 2, 0), store(f3, 1, 2, 0)]);
+                a.ops(&[store(f3, 1, 2, 0), store(0, 3, 2, 0), store(f3, 1, 2, 0)]);
             });
             world.ram.push((DATA + at, bytes.clone()));
             world.set_x(2, DATA + at).set_x(1, 0x0102_0304_0506_0708);

@@ -14,7 +14,7 @@ fn passes(
     const COUNT: u32 = 256;
     let mut world = World::new(|a| {
         for csr in first..first + COUNT {
-            a.ops(&[addi(7, 0, 1), op(csr), sb(7, 8, 0), addi(8, 8, 1)]);
+            a.ops(&[addi(7, 0, 1), op(csr), store(0, 7, 8, 0), addi(8, 8, 1)]);
         }
         a.op(EBREAK);
     });

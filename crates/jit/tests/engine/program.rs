@@ -2,6 +2,7 @@
 
 use crate::asm::*;
 use crate::rng::Rng;
+use crate::world::ILLEGAL;
 
 /// What a random program may do.
 #[derive(Clone, Copy)]
@@ -250,7 +251,7 @@ fn rewrite<'a>(asm: &'a mut Asm, rng: &mut Rng) -> &'a mut Asm {
         }
         // Copy code over code.
         1 => asm
-            .op(lw(5, CODE_BASE, offset(rng)))
+            .op(load(2, 5, CODE_BASE, offset(rng)))
             .op(sw(5, CODE_BASE, offset(rng))),
         2 => asm.op(store(0, rs(rng), TABLES, to)),
         _ => asm

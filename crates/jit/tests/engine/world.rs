@@ -20,6 +20,8 @@ pub(crate) const M_HANDLER: u64 = RAM_BASE + 0x8000;
 pub(crate) const S_HANDLER: u64 = RAM_BASE + 0x9000;
 /// Some RAM for data.
 pub(crate) const DATA: u64 = RAM_BASE + 0x2_0000;
+/// A 32-bit word that is no instruction.
+pub(crate) const ILLEGAL: u32 = 0xffff_ffff;
 /// Registers of the test device (8 bytes each): 0 counts reads, 1 interrupt
 /// lines (bit 0 msip, 1 meip, 2 seip), 2 mtimecmp, 3 alarm, 4 attention,
 /// 5 DMA: the value written goes to the address in 6.
