@@ -1,15 +1,12 @@
 //! Where a replay went wrong is found and named: beside a plain replay, or by what the recording
 //! holds.
 
-#[path = "support/guest.rs"]
-mod guest;
-
-use twinvm_log::{Batch, Body, Record, StateEntry};
-use twinvm_machine::{Images, Machine, MachineConfig, OnReset, PowerOn, SlotConfig};
+use crate::worker::{Run, machine};
+use twinvm_log::{Body, Record, StateEntry};
+use twinvm_machine::Machine;
 use twinvm_replica::{
-    Divergence, ExplainError, Explanation, Found, HostTime, Live, LiveExit, Opened, Perturbation,
-    Recorded, Replay, ReplayExit, Searching, TOLD_INSTRUCTIONS, explain_disturbed,
-    explain_recorded,
+    Divergence, ExplainError, Explanation, Found, LiveExit, Opened, Perturbation, Recorded, Replay,
+    ReplayExit, Searching, TOLD_INSTRUCTIONS, explain_disturbed, explain_recorded,
 };
 
 const STEPS: u64 = 20_000_000;
@@ -19,61 +16,27 @@ const KEY_STEPS: u64 = 2_000_000;
 const DIGEST_STEPS: u64 = 5_000_000;
 const SEED: u64 = 1;
 
-fn machine() -> Machine {
-    let config = MachineConfig {
-        ram_bytes: 16 << 20,
-        harts: 1,
-        slots: vec![SlotConfig::Rng],
-        cmdline: String::new(),
-        images: Images::new(guest::worker(), None),
-        on_reset: OnReset::Exit,
-    };
-    let power_on = PowerOn {
-        rng_seed: [3; 32],
-        rtc_base_ns: 0,
-    };
-    Machine::new(config, power_on).expect("a guest of a few instructions")
-}
-
 /// A copy with all pages hashed, as a recording's snapshot gives it.
 fn restored() -> Machine {
     let bytes = machine().save(true).unwrap();
     Machine::restore(&bytes, None).unwrap()
 }
 
-/// Runs the worker live, with a key now and then, on a host of 300 MIPS.
+/// The worker's log, and what is kept at its digests.
 fn record() -> (Vec<Record>, Vec<StateEntry>) {
-    let start = HostTime { mono_ns: 1 << 40 };
-    let mut live = Live::new(machine(), 0, start).unwrap();
-    live.keep_states();
-    live.stop_at(STEPS);
-    let mut now = start;
-    let (mut keys, mut digests) = (0, 1);
-    let mut states = Vec::new();
-    while live.machine().icount() < STEPS {
-        let from = live.machine().icount();
-        if from / DIGEST_STEPS >= digests {
+    let mut run = Run::begin();
+    run.live.keep_states();
+    let mut digests = 1;
+    run.run(STEPS, KEY_STEPS, |run, icount| {
+        if icount / DIGEST_STEPS >= digests {
             digests += 1;
-            live.log_digest(now).unwrap();
+            run.live.log_digest(run.now).unwrap();
         }
-        if from / KEY_STEPS >= keys {
-            keys += 1;
-            assert_eq!(live.console_rx(b"k", now).unwrap(), 1);
-        }
-        let exit = live.slice(now, &mut || now).unwrap();
-        assert!(matches!(exit, LiveExit::Busy), "{exit:?}");
-        now.mono_ns += (live.machine().icount() - from) * 10 / 3;
-        states.extend(live.take_states());
-    }
+    });
     // Too late for the guest to read.
-    assert_eq!(live.console_rx(b"l", now).unwrap(), 1);
-    live.end(0, now).unwrap();
-    states.extend(live.take_states());
-    let mut records = Vec::new();
-    for batch in live.take_batches() {
-        records.extend(Batch::decode(batch.bytes()).unwrap().records);
-    }
-    (records, states)
+    run.key(b'l');
+    let records = run.end();
+    (records, run.live.take_states())
 }
 
 /// Gives the plain replays the first log and every second one, the disturbed, the other; in the
@@ -275,18 +238,14 @@ fn a_divergence_says_what_it_has_at_hand() {
     assert!(end.ends_with(')'), "{found}");
 
     // The guest powers off: its one output.
-    let now = HostTime { mono_ns: 1 << 40 };
-    let mut live = Live::new(machine(), 0, now).unwrap();
-    live.console_rx(b"q", now).unwrap();
+    let mut run = Run::begin();
+    run.key(b'q');
+    let now = run.now;
     while !matches!(
-        live.slice(now, &mut || now).unwrap(),
+        run.live.slice(now, &mut || now).unwrap(),
         LiveExit::Output { .. }
     ) {}
-    live.flush();
-    let mut records = Vec::new();
-    for batch in live.take_batches() {
-        records.extend(Batch::decode(batch.bytes()).unwrap().records);
-    }
+    let mut records = run.records();
     let last = records.pop().unwrap();
     let Body::Output { hash } = last.body else {
         panic!("{last:?}");

@@ -1,57 +1,18 @@
 //! A perturbed replay gives the digests of the log; and if it doesn't it is found.
 
-#[path = "support/guest.rs"]
-mod guest;
-
-use twinvm_log::{Batch, Record};
-use twinvm_machine::{Images, Machine, MachineConfig, OnReset, PowerOn, SlotConfig};
-use twinvm_replica::{Divergence, HostTime, Live, LiveExit, Perturbation, Replay, ReplayExit};
+use crate::worker::{Run, machine};
+use twinvm_log::Record;
+use twinvm_replica::{Divergence, Perturbation, Replay, ReplayExit};
 
 /// Steps of the recorded run: each kind of disturbance happens several times.
 const STEPS: u64 = 100_000_000;
+/// Steps between two keys.
+const KEY_STEPS: u64 = 10_000_000;
 
-fn machine() -> Machine {
-    let config = MachineConfig {
-        ram_bytes: 16 << 20,
-        harts: 1,
-        slots: vec![SlotConfig::Rng],
-        cmdline: String::new(),
-        images: Images::new(guest::worker(), None),
-        on_reset: OnReset::Exit,
-    };
-    let power_on = PowerOn {
-        rng_seed: [3; 32],
-        rtc_base_ns: 0,
-    };
-    Machine::new(config, power_on).expect("a guest of a few instructions")
-}
-
-/// Runs the worker live, with a key now and then, on a host of 300 MIPS.
 fn record() -> Vec<Record> {
-    let start = HostTime { mono_ns: 1 << 40 };
-    let mut live = Live::new(machine(), 0, start).unwrap();
-    live.stop_at(STEPS);
-    let mut now = start;
-    let mut keys = 0;
-    loop {
-        let from = live.machine().icount();
-        if from >= STEPS {
-            break;
-        }
-        if from / 10_000_000 >= keys {
-            keys += 1;
-            assert_eq!(live.console_rx(b"k", now).unwrap(), 1);
-        }
-        let exit = live.slice(now, &mut || now).unwrap();
-        assert!(matches!(exit, LiveExit::Busy), "{exit:?}");
-        now.mono_ns += (live.machine().icount() - from) * 10 / 3;
-    }
-    live.end(0, now).unwrap();
-    let mut records = Vec::new();
-    for batch in live.take_batches() {
-        records.extend(Batch::decode(batch.bytes()).unwrap().records);
-    }
-    records
+    let mut run = Run::begin();
+    run.run(STEPS, KEY_STEPS, |_, _| {});
+    run.end()
 }
 
 /// Replays with a seed; the number of digests that were equal.
