@@ -3,13 +3,13 @@
 
 mod support;
 
-use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
+use support::redis::{SWITCHED, switch, vm_toml};
 use support::{Folder, PROGRAM, Running, json};
 
 /// Debian's package opensbi; scripts/setup.sh installs it.
@@ -17,51 +17,20 @@ const OPENSBI: &str = "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin
 /// A boot takes about 1.5 G steps: a guest that hangs ends here.
 const LIMIT: &str = "6000000000";
 
-/// The image that `make image` leaves.
-fn image() -> PathBuf {
-    let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/image/redis");
-    assert!(
-        image.join("image.toml").exists(),
-        "no guest image: run `make image` first (`make test` does)"
-    );
-    image.canonicalize().unwrap()
-}
-
-/// The VM's file, beside the switch's socket, with these lines more.
-fn vm_toml(folder: &Folder, more: &str) -> String {
-    let image = image();
-    let text = fs::read_to_string(image.join("image.toml")).unwrap();
-    let lines: toml::Table = text.parse().unwrap();
-    let path = |key: &str| image.join(lines[key].as_str().unwrap());
-    folder.file(
-        "VM.toml",
-        format!(
-            "name = \"board\"\nmemory = \"256M\"\nkernel = {:?}\ninitrd = {:?}\ncmdline = {:?}\n\
-             {more}\n[[net]]\nmac = \"52:54:00:12:34:56\"\nbackend = \"lan:lan.sock\"\n",
-            path("kernel"),
-            path("initrd"),
-            lines["cmdline"].as_str().unwrap()
-        ),
-    )
-}
-
 /// Boots, asserts that each of these lines comes on the console and that Redis answers, powers
 /// off; the run's report.
 fn boot(folder: &Folder, more: &str, lines: &[&str], options: &[&str]) -> Value {
-    let socket = folder.text("lan.sock");
-    let forward = "127.0.0.1:0=10.0.2.15:6379";
-    let mut lan = Running::start(&["lan", "--listen", &socket, "--forward", forward]);
-    let bound = lan.line_with("forward ");
-    let address = bound["forward ".len()..].split('=').next().unwrap();
+    let (mut lan, address) = switch(folder);
 
-    let (vm, report) = (vm_toml(folder, more), folder.text("report.json"));
+    let vm = vm_toml(folder, &format!("{more}\n{SWITCHED}"));
+    let report = folder.text("report.json");
     let args = ["run", &vm, "--report", &report, "--max-instructions", LIMIT];
     let mut run = Running::start(&[&args, options].concat());
     for line in lines {
         run.line_with(line);
     }
     run.line_with("twinvm: redis ready");
-    let mut redis = BufReader::new(TcpStream::connect(address).unwrap());
+    let mut redis = BufReader::new(TcpStream::connect(&address).unwrap());
     redis.get_mut().write_all(b"PING\r\n").unwrap();
     let mut answer = String::new();
     redis.read_line(&mut answer).unwrap();

@@ -7,22 +7,12 @@ mod support;
 use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
 use serde_json::Value;
+use support::redis::image;
 use support::{Folder, PROGRAM, Running, guest, json, refuses, twinvm};
-
-/// The image that `make image` leaves.
-fn image() -> PathBuf {
-    let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/image/redis");
-    assert!(
-        image.join("image.toml").exists(),
-        "no guest image: run `make image` first (`make test` does)"
-    );
-    image.canonicalize().unwrap()
-}
 
 fn disk(folder: &Folder, name: &str, bytes: u64) -> String {
     let path = folder.path(name);

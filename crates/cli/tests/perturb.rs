@@ -8,13 +8,14 @@ mod support;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use serde_json::Value;
+use support::redis::{SWITCHED, switch, vm_toml};
 use support::{Folder, LIMIT, PROGRAM, Running, json};
 use twinvm_host::snapshot_file;
 use twinvm_machine::VIRTIO_SLOTS;
@@ -47,34 +48,6 @@ n=0; while :; do
   echo round $n: $same same
 done 2>/dev/null &
 ";
-
-/// The image that `make image` leaves.
-fn image() -> PathBuf {
-    let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/image/redis");
-    assert!(
-        image.join("image.toml").exists(),
-        "no guest image: run `make image` first (`make test` does)"
-    );
-    image.canonicalize().unwrap()
-}
-
-/// The VM's file, beside the switch's socket.
-fn vm_toml(folder: &Folder) -> String {
-    let image = image();
-    let text = fs::read_to_string(image.join("image.toml")).unwrap();
-    let lines: toml::Table = text.parse().unwrap();
-    let path = |key: &str| image.join(lines[key].as_str().unwrap());
-    folder.file(
-        "VM.toml",
-        format!(
-            "name = \"perturb\"\nmemory = \"256M\"\nkernel = {:?}\ninitrd = {:?}\ncmdline = {:?}\n\
-             [[net]]\nmac = \"52:54:00:12:34:56\"\nbackend = \"lan:lan.sock\"\n",
-            path("kernel"),
-            path("initrd"),
-            lines["cmdline"].as_str().unwrap()
-        ),
-    )
-}
 
 /// Sends a command and asserts the answer.
 fn ask(redis: &mut BufReader<TcpStream>, command: &str, answer: &str) {
@@ -167,13 +140,9 @@ struct Recorded {
 
 /// Makes both recordings.
 fn record(folder: &Folder) -> Vec<Recorded> {
-    let socket = folder.text("lan.sock");
-    let forward = "127.0.0.1:0=10.0.2.15:6379";
-    let mut lan = Running::start(&["lan", "--listen", &socket, "--forward", forward]);
-    let bound = lan.line_with("forward ");
-    let address = bound["forward ".len()..].split('=').next().unwrap();
+    let (mut lan, address) = switch(folder);
 
-    let vm = vm_toml(folder);
+    let vm = vm_toml(folder, SWITCHED);
     let (disk, snap) = (folder.text("disk"), folder.text("snap"));
     File::create(&disk).unwrap().set_len(DISK_BYTES).unwrap();
     let dirs = RECORDINGS.map(|(name, _)| folder.text(name));
@@ -187,7 +156,7 @@ fn record(folder: &Folder) -> Vec<Recorded> {
     run.line_with("twinvm: redis ready");
     let keys = run.child.stdin.as_mut().unwrap();
     keys.write_all(DISK_LOAD.as_bytes()).unwrap();
-    let clients = Clients::start(address);
+    let clients = Clients::start(&address);
     clients.await_more(REQUESTS);
     await_round(&mut run, ROUNDS[0]);
     // Into the next round.

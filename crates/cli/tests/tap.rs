@@ -9,10 +9,11 @@ mod support;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use support::redis::vm_toml;
 use support::{Folder, PROGRAM, Running, json, refuses};
 
 /// Says to the test program that it runs inside the namespace.
@@ -92,30 +93,6 @@ fn ip(args: &str) {
 fn make_interface() {
     ip(&format!("tuntap add dev {TAP} mode tap"));
     ip(&format!("addr add 10.0.2.2/24 dev {TAP}"));
-}
-
-/// The VM's file.
-fn vm_toml(folder: &Folder) -> String {
-    let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/image/redis");
-    let text = fs::read_to_string(image.join("image.toml"))
-        .expect("a guest image: run `make image` first (`make test` does)");
-    let lines: toml::Table = text.parse().unwrap();
-    let path = |key: &str| -> PathBuf {
-        image
-            .join(lines[key].as_str().unwrap())
-            .canonicalize()
-            .unwrap()
-    };
-    folder.file(
-        "VM.toml",
-        format!(
-            "name = \"tap\"\nmemory = \"256M\"\nkernel = {:?}\ninitrd = {:?}\ncmdline = {:?}\n\
-             [[net]]\nmac = \"52:54:00:12:34:56\"\nbackend = \"tap:{TAP}\"\n",
-            path("kernel"),
-            path("initrd"),
-            lines["cmdline"].as_str().unwrap()
-        ),
-    )
 }
 
 /// A VM whose console and messages are files.
@@ -240,7 +217,10 @@ fn md5(bytes: &[u8]) -> String {
 /// The test itself. It changes the network: only inside a namespace of its own.
 fn inside() {
     let folder = Folder::new();
-    let vm_file = vm_toml(&folder);
+    let vm_file = vm_toml(
+        &folder,
+        &format!("[[net]]\nmac = \"52:54:00:12:34:56\"\nbackend = \"tap:{TAP}\"\n"),
+    );
     refuses(
         &["run", &vm_file],
         &format!(

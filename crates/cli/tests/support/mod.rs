@@ -4,6 +4,7 @@
 
 #[path = "../../../replica/tests/support/guest.rs"]
 pub(crate) mod guest;
+pub(crate) mod redis;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
