@@ -28,8 +28,8 @@ const RECORDINGS: [(&str, std::ops::RangeInclusive<u64>); 2] =
 const WORKERS: usize = 2;
 /// Requests of the clients before the guest is frozen, and after.
 const REQUESTS: u32 = 400;
-/// Rounds of the disk when the guest is frozen, and when the second recording ends: 150 million
-/// steps each.
+/// Rounds of the disk when the guest is frozen, and when the second recording ends: 100 million
+/// steps and more each.
 const ROUNDS: [u32; 2] = [2, 10];
 const DISK_BYTES: u64 = 16 << 20;
 
