@@ -221,12 +221,15 @@ impl Hart {
     /// HSM: S-mode at `entry` with a0 = hart id and a1 = `opaque` (the device
     /// tree), interrupts and translation off; all exceptions and interrupts that a
     /// supervisor can take delegated; counters, Sstc and cache-block operations
-    /// enabled; all memory open (RISC-V SBI 2.0, chapter 9 and the boot protocol of
-    /// Linux). Steps and counters go on, all else is as after reset.
+    /// enabled, and the floating-point unit, which small kernels use without
+    /// turning it on (OpenSBI leaves it so); all memory open (RISC-V SBI 2.0, chapter 9
+    /// and the boot protocol of Linux). Steps and counters go on, all else is as after reset.
     pub fn enter_supervisor(&mut self, entry: u64, opaque: u64) {
         let was = self.clone();
+        let reset = Self::new(was.id, entry & !1);
         *self = Self {
             mode: Mode::Supervisor,
+            mstatus: reset.mstatus | status::FS,
             medeleg: crate::csr::MEDELEG_MASK & !(1 << crate::trap::cause::ECALL_S),
             mideleg: irq::S_ALL,
             mcounteren: 7,
@@ -239,7 +242,7 @@ impl Hart {
             cycle: was.cycle,
             instret: was.instret,
             mcountinhibit: was.mcountinhibit,
-            ..Self::new(was.id, entry & !1)
+            ..reset
         };
         self.x.0[10] = self.id;
         self.x.0[11] = opaque;
@@ -314,14 +317,14 @@ impl Hart {
 
     /// Sets the hart up to go on at `entry` when it wakes, as SBI's non-retentive
     /// suspend does (SBI 2.0, section 9.4): S-mode without translation, interrupts
-    /// off, a0 = hart id and a1 = `opaque`. What wakes it stays as it is.
+    /// off, floating point on, a0 = hart id and a1 = `opaque`. What wakes it stays as it is.
     pub fn resume_at(&mut self, entry: u64, opaque: u64) {
         self.mode = Mode::Supervisor;
         self.set_pc(entry);
         self.x.0[10] = self.id;
         self.x.0[11] = opaque;
         self.satp = 0;
-        self.mstatus &= !status::SIE;
+        self.mstatus = self.mstatus & !status::SIE | status::FS;
     }
 
     /// Waits for an interrupt, as WFI does (SBI retentive suspend).

@@ -379,6 +379,7 @@ fn a_hart_started_again_keeps_its_counters() {
     let inhibited = |state: &HartState| csr(state, "mcountinhibit");
     assert_eq!((inhibited(&before), inhibited(&after)), (4, 4));
     assert_eq!([csr(&after, "mie"), csr(&after, "satp")], [0, 0]);
+    assert_eq!(csr(&after, "mstatus") >> 13 & 3, 3, "floating point is on");
     assert_eq!(
         (hart.pc(), hart.x(10), hart.x(11)),
         (CODE + 0x40, 0, 0x1234)
