@@ -22,8 +22,13 @@ pub use crate::space::layout;
 /// Offset of the floating-point registers from the integer registers, bytes. Both
 /// are arrays of 64-bit values.
 pub const FLOAT_REGISTERS: isize = offset_of!(Hart, f) as isize - offset_of!(Hart, x) as isize;
-/// Offset of fflags (8 bits) from the integer registers, bytes.
-pub const FLOAT_FLAGS: isize = offset_of!(Hart, fflags) as isize - offset_of!(Hart, x) as isize;
+/// Offset of the rounding mode (frm, 8 bits) from the integer registers, bytes.
+pub const FLOAT_ROUNDING: isize = offset_of!(Hart, frm) as isize - offset_of!(Hart, x) as isize;
+/// Offset of mstatus from the integer registers, bytes.
+pub const STATUS: isize = offset_of!(Hart, mstatus) as isize - offset_of!(Hart, x) as isize;
+/// The bits of mstatus that are all set while floating-point instructions may run and
+/// need not note it: FS is dirty.
+pub const STATUS_FLOAT: u32 = status::FS as u32;
 
 /// A decoded block for a tier to translate.
 pub struct Code<'a> {
@@ -124,12 +129,6 @@ impl Window<'_, '_> {
     pub fn set_position(&mut self, pc: u64, icount: u64) {
         self.hart.pc = pc;
         self.env.icount = icount;
-    }
-
-    /// The rounding mode (frm) if floating-point instructions may run now and need not
-    /// note it: mstatus.FS is dirty. `None` otherwise.
-    pub fn float_ready(&self) -> Option<u8> {
-        (self.hart.mstatus & status::FS == status::FS).then_some(self.hart.frm)
     }
 
     /// Raises floating-point flags (fflags).

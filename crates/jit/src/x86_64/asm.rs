@@ -72,11 +72,15 @@ pub(crate) enum Shift {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Cond {
+    O = 0,
     B = 2,
     AE = 3,
     E = 4,
     NE = 5,
+    A = 7,
     S = 8,
+    P = 10,
+    NP = 11,
     L = 12,
     GE = 13,
 }
@@ -229,6 +233,25 @@ impl Asm {
     pub(crate) fn store_imm(&mut self, to: impl Into<Rm>, value: i32) {
         self.op(0, true, &[0xc7], Reg(0), to);
         self.imm32(value);
+    }
+
+    /// Sets a register to any value; flags stay.
+    pub(crate) fn mov_imm64(&mut self, to: Reg, value: u64) {
+        self.byte(0x48 | to.0 >> 3);
+        self.byte(0xb8 | to.0 & 7);
+        self.code.extend_from_slice(&value.to_le_bytes());
+    }
+
+    /// Sets 8 bits of memory.
+    pub(crate) fn store8_imm(&mut self, to: Rm, value: u8) {
+        self.op(0, false, &[0xc6], Reg(0), to);
+        self.byte(value);
+    }
+
+    /// Compares 8 bits of memory.
+    pub(crate) fn cmp8_imm(&mut self, a: Rm, value: u8) {
+        self.op(0, false, &[0x80], Reg(7), a);
+        self.byte(value);
     }
 
     pub(crate) fn lea(&mut self, size: Size, to: Reg, from: Rm) {

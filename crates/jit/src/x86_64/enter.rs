@@ -4,7 +4,7 @@
 
 use super::asm::*;
 use super::registers::{BIAS, BUDGET, MAPPED, SPACE, STATE, home};
-use super::{Common, PAGE_VA, Point};
+use super::{Common, PAGE_VA, Point, float_state};
 use std::ffi::c_void;
 use std::mem::offset_of;
 use twinvm_cpu::tier::Window;
@@ -47,7 +47,15 @@ pub(super) struct Frame {
     points: *const Point,
     points_len: usize,
     limit: u64,
+    host_mxcsr: u32,
+    /// 0: nothing was collected since it was looked at.
+    guest_mxcsr: u32,
 }
+
+const MXCSR_KEPT: float_state::Kept = float_state::Kept {
+    host: offset_of!(Frame, host_mxcsr) as i32,
+    guest: offset_of!(Frame, guest_mxcsr) as i32,
+};
 
 /// What the code returns, in RAX and RDX.
 #[repr(C)]
@@ -81,6 +89,8 @@ impl Frame {
             points: points.as_ptr(),
             points_len: points.len(),
             limit,
+            host_mxcsr: 0,
+            guest_mxcsr: 0,
         };
         // SAFETY: `enter` is the address of the code that `common` has made, which is
         // executable and follows this signature; `entry` that of a translation in the
@@ -102,6 +112,7 @@ impl Frame {
                 pc & !(PAGE_BYTES as u64 - 1),
             )
         };
+        window.raise_flags(float_state::flags(frame.guest_mxcsr));
         let why = returned.why as u32;
         if why != LOOK {
             window.set_position(frame.pc, limit - frame.budget as u64);
@@ -121,12 +132,14 @@ impl Frame {
 extern "sysv64" fn interpret(frame: *mut Frame, point: u32, budget: i64, page: u64) -> bool {
     // SAFETY: translated code hands on what `Frame::run` gave it, which waits for it and
     // touches neither frame nor window meanwhile; points are not added while code runs.
-    let (window, point, limit) = unsafe {
+    let (window, point, limit, mxcsr) = unsafe {
         let frame = &mut *frame;
         let points = std::slice::from_raw_parts(frame.points, frame.points_len);
         let window = &mut *frame.window.cast::<Window<'_, '_>>();
-        (window, points[point as usize], frame.limit)
+        let mxcsr = std::mem::take(&mut frame.guest_mxcsr);
+        (window, points[point as usize], frame.limit, mxcsr)
     };
+    window.raise_flags(float_state::flags(mxcsr));
     let icount = limit
         .wrapping_sub(budget as u64)
         .wrapping_sub(u64::from(point.left));
@@ -149,6 +162,7 @@ pub(super) fn common() -> (Vec<u8>, Common) {
     asm.alu_imm(Size::Q, Alu::Sub, RSP, LOCALS);
     asm.store(Size::Q, Rm::Mem(RSP, PAGE_VA), R9);
     asm.store(Size::Q, Rm::Mem(RSP, FRAME), RDI);
+    float_state::note_not_loaded(&mut asm);
     asm.mov(Size::Q, STATE, RDX);
     asm.mov(Size::Q, SPACE, RCX);
     asm.mov(Size::Q, BUDGET, R8);
@@ -156,25 +170,13 @@ pub(super) fn common() -> (Vec<u8>, Common) {
     fill(&mut asm);
     asm.jmp_rm(RAX);
 
-    // RCX: number of the point. Returns if the block goes on.
     common.interpret = asm.here();
-    spill(&mut asm);
-    // The return address lies below the locals.
-    asm.mov(Size::Q, RDI, Rm::Mem(RSP, FRAME + 8));
-    asm.mov(Size::D, RSI, RCX);
-    asm.mov(Size::Q, RDX, BUDGET);
-    asm.mov(Size::Q, RCX, Rm::Mem(RSP, PAGE_VA + 8));
-    asm.alu_imm(Size::Q, Alu::Sub, RSP, 8);
-    asm.call_rm(Rm::Mem(RDI, offset_of!(Frame, interpret) as i32));
-    asm.alu_imm(Size::Q, Alu::Add, RSP, 8);
-    asm.op(0, false, &[0x84], RAX, RAX);
-    let stop = asm.jcc(Cond::E);
-    fill(&mut asm);
+    interpret_one(&mut asm, false);
+    common.interpret_float = asm.here();
+    interpret_one(&mut asm, true);
+    common.begin_float = asm.here();
+    float_state::begin(&mut asm, 8, FRAME, MXCSR_KEPT);
     asm.ret();
-    asm.fill_here(stop);
-    asm.alu_imm(Size::Q, Alu::Add, RSP, 8);
-    asm.mov_imm32(RAX, LOOK);
-    leave(&mut asm);
 
     // RCX: the offset of pc from the page's address, sign-extended from 32 bits.
     common.tail = asm.here();
@@ -195,6 +197,7 @@ pub(super) fn common() -> (Vec<u8>, Common) {
     asm.fill_here(out);
     spill(&mut asm);
     asm.mov(Size::Q, RDI, Rm::Mem(RSP, FRAME));
+    float_state::end_if_loaded(&mut asm, 0, MXCSR_KEPT);
     asm.store(Size::Q, Rm::Mem(RDI, offset_of!(Frame, pc) as i32), RCX);
     asm.store(
         Size::Q,
@@ -204,6 +207,38 @@ pub(super) fn common() -> (Vec<u8>, Common) {
     leave(&mut asm);
     common.end = asm.here();
     (asm.code, common)
+}
+
+/// RCX: number of the point. Returns if the block goes on. `float`: the guest's
+/// floating-point state is loaded, and is so again afterwards; what may turn the unit
+/// off or change the mode ends a block.
+fn interpret_one(asm: &mut Asm, float: bool) {
+    // The return address lies below the locals.
+    const DEPTH: i32 = 8;
+    spill(asm);
+    asm.mov(Size::Q, RDI, Rm::Mem(RSP, FRAME + DEPTH));
+    if float {
+        float_state::end(asm, DEPTH, MXCSR_KEPT);
+    } else {
+        float_state::end_if_loaded(asm, DEPTH, MXCSR_KEPT);
+    }
+    asm.mov(Size::D, RSI, RCX);
+    asm.mov(Size::Q, RDX, BUDGET);
+    asm.mov(Size::Q, RCX, Rm::Mem(RSP, PAGE_VA + DEPTH));
+    asm.alu_imm(Size::Q, Alu::Sub, RSP, 8);
+    asm.call_rm(Rm::Mem(RDI, offset_of!(Frame, interpret) as i32));
+    asm.alu_imm(Size::Q, Alu::Add, RSP, 8);
+    asm.op(0, false, &[0x84], RAX, RAX);
+    let stop = asm.jcc(Cond::E);
+    if float {
+        float_state::begin(asm, DEPTH, FRAME, MXCSR_KEPT);
+    }
+    fill(asm);
+    asm.ret();
+    asm.fill_here(stop);
+    asm.alu_imm(Size::Q, Alu::Add, RSP, DEPTH);
+    asm.mov_imm32(RAX, LOOK);
+    leave(asm);
 }
 
 fn leave(asm: &mut Asm) {

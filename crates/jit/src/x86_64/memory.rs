@@ -90,6 +90,11 @@ impl Translation<'_, '_> {
 
     pub(super) fn slow(&mut self, from: Hole, point: u32) {
         let back = self.asm.here();
-        self.later.push(Later::Slow { from, point, back });
+        self.later.push(Later::Slow {
+            from,
+            point,
+            back,
+            float: self.float,
+        });
     }
 }

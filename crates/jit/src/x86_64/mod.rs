@@ -3,9 +3,12 @@
 mod asm;
 mod control;
 mod enter;
+mod float;
+mod float_state;
 mod integer;
 mod memory;
 mod registers;
+mod sse;
 mod translate;
 
 use crate::NoCodeMemory;
@@ -20,6 +23,9 @@ use twinvm_mem::PAGE_BYTES;
 
 /// Where the virtual address of the current page lies, from RSP.
 const PAGE_VA: i32 = 0;
+/// Where it is noted, in 8 bits, whether the guest's floating-point state is loaded,
+/// from RSP: see [`float_state`].
+const FLOAT: i32 = 16;
 
 /// A place where translated code calls the interpreter.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +54,11 @@ struct Jump {
 struct Common {
     enter: usize,
     interpret: usize,
+    /// The same where the guest's floating-point state is loaded, and stays so.
+    interpret_float: usize,
+    /// Loads the guest's floating-point state. Afterwards ZF is set if it may not be
+    /// used.
+    begin_float: usize,
     tail: usize,
     link: usize,
     cold: usize,
@@ -62,6 +73,8 @@ struct Features {
     lzcnt: bool,
     bmi1: bool,
     popcnt: bool,
+    sse41: bool,
+    fma: bool,
 }
 
 /// The tier for x86-64 hosts.
@@ -84,6 +97,8 @@ impl Translator {
                 lzcnt: is_x86_feature_detected!("lzcnt"),
                 bmi1: is_x86_feature_detected!("bmi1"),
                 popcnt: is_x86_feature_detected!("popcnt"),
+                sse41: is_x86_feature_detected!("sse4.1"),
+                fma: is_x86_feature_detected!("fma"),
             },
             points: Vec::new(),
             jumps: Vec::new(),

@@ -2,6 +2,7 @@
 
 use super::asm::{Alu, Asm, Cond, Hole, RAX, RCX, RDX, Reg, Rm, Shift, Size};
 use super::registers::{BUDGET, Place, home, place};
+use super::sse::{Float, Xmm};
 use super::{Common, Features, Jump, Point};
 use Size::{D, Q};
 use twinvm_cpu::tier::{Code, DecodedOp as Op, Kind};
@@ -18,7 +19,29 @@ pub(super) struct Sink<'a> {
 /// Code out of line, after the block.
 pub(super) enum Later {
     /// An access that the inline translation refused: the interpreter does it.
-    Slow { from: Hole, point: u32, back: usize },
+    Slow {
+        from: Hole,
+        point: u32,
+        back: usize,
+        float: bool,
+    },
+    /// The first floating-point instruction of the block: load the guest's state; if
+    /// it may not be used, leave before it.
+    Begin {
+        from: Hole,
+        back: usize,
+        left: usize,
+        at: i32,
+    },
+    /// Leave before an instruction: the interpreter runs the rest of the block.
+    Leave { from: Hole, left: usize, at: i32 },
+    /// The result in a register is a NaN: make it the canonical one.
+    Nan {
+        from: Hole,
+        back: usize,
+        float: Float,
+        xmm: Xmm,
+    },
     /// A jump that leaves before the end gives back the steps that were not made.
     Side {
         from: Hole,
@@ -39,6 +62,10 @@ pub(super) struct Translation<'a, 'b> {
     /// Steps of the block.
     pub(super) steps: usize,
     pub(super) later: Vec<Later>,
+    /// The guest's floating-point state is loaded from here on.
+    pub(super) float: bool,
+    /// Floating-point registers that are known to hold a single.
+    pub(super) boxed: u32,
 }
 
 /// Translates a block to code for offset `base` of the buffer.
@@ -55,6 +82,8 @@ pub(super) fn translate(code: &Code<'_>, base: usize, sink: &mut Sink<'_>) -> Ve
         first: code.first,
         steps,
         later: Vec::new(),
+        float: false,
+        boxed: 0,
     };
     block.all(&code.ops[..steps]);
     block.asm.code
@@ -88,9 +117,7 @@ impl Translation<'_, '_> {
         }
         self.asm.fill_here(tail);
         self.asm.alu_imm(Q, Alu::Add, BUDGET, steps);
-        self.asm.set(RCX, self.start);
-        let leave = self.asm.jmp();
-        self.asm.fill(leave, self.sink.common.tail);
+        self.leave_before(self.start);
         while let Some(later) = self.later.pop() {
             self.out_of_line(later);
         }
@@ -98,9 +125,44 @@ impl Translation<'_, '_> {
 
     pub(super) fn out_of_line(&mut self, later: Later) {
         match later {
-            Later::Slow { from, point, back } => {
+            Later::Slow {
+                from,
+                point,
+                back,
+                float,
+            } => {
                 self.asm.fill_here(from);
-                self.call_interpreter(point);
+                self.call_interpreter(point, float);
+                let hole = self.asm.jmp();
+                self.asm.fill(hole, back);
+            }
+            Later::Begin {
+                from,
+                back,
+                left,
+                at,
+            } => {
+                self.asm.fill_here(from);
+                let call = self.asm.call();
+                self.asm.fill(call, self.sink.common.begin_float);
+                let ready = self.asm.jcc(Cond::NE);
+                self.asm.fill(ready, back);
+                self.asm.alu_imm(Q, Alu::Add, BUDGET, left as i32);
+                self.leave_before(at);
+            }
+            Later::Leave { from, left, at } => {
+                self.asm.fill_here(from);
+                self.asm.alu_imm(Q, Alu::Add, BUDGET, left as i32);
+                self.leave_before(at);
+            }
+            Later::Nan {
+                from,
+                back,
+                float,
+                xmm,
+            } => {
+                self.asm.fill_here(from);
+                self.canonical_nan(float, xmm);
                 let hole = self.asm.jmp();
                 self.asm.fill(hole, back);
             }
@@ -128,6 +190,14 @@ impl Translation<'_, '_> {
         }
     }
 
+    /// Leaves for the interpreter before the instruction at an offset from this page's
+    /// start; its steps are not counted.
+    fn leave_before(&mut self, at: i32) {
+        self.asm.set(RCX, at);
+        let leave = self.asm.jmp();
+        self.asm.fill(leave, self.sink.common.tail);
+    }
+
     /// The jump at `hole` leads to an offset from this page's start.
     pub(super) fn joined_later(&mut self, hole: Hole, target: i32) {
         let jump = self.sink.jumps.len() as u32;
@@ -150,10 +220,16 @@ impl Translation<'_, '_> {
         (self.sink.points.len() - 1) as u32
     }
 
-    pub(super) fn call_interpreter(&mut self, point: u32) {
+    /// `float`: the guest's floating-point state is loaded.
+    pub(super) fn call_interpreter(&mut self, point: u32, float: bool) {
         self.asm.mov_imm32(RCX, point);
         let call = self.asm.call();
-        self.asm.fill(call, self.sink.common.interpret);
+        let interpret = if float {
+            self.sink.common.interpret_float
+        } else {
+            self.sink.common.interpret
+        };
+        self.asm.fill(call, interpret);
     }
 
     /// False if the code doesn't go on after it.
@@ -276,9 +352,12 @@ impl Translation<'_, '_> {
                 self.jump_register(op);
                 return false;
             }
+            _ if self.float_op(k, op) => {}
             _ => {
                 let point = self.point(k, op);
-                self.call_interpreter(point);
+                // Nothing follows the last.
+                let float = self.float && k + 1 < self.steps;
+                self.call_interpreter(point, float);
             }
         }
         true

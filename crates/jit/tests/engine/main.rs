@@ -13,6 +13,8 @@ mod control;
 mod csr;
 mod device;
 mod float;
+mod float_blocks;
+mod float_cases;
 mod harts;
 mod integer;
 mod memory;

@@ -1,0 +1,283 @@
+//! Every F and D instruction over hard operands, in each rounding mode, with operands
+//! and results in registers of all kinds: translated code must give the result and
+//! the flags of the interpreter. And blocks that mix them, with the unit's state and
+//! the rounding mode changing under them.
+
+use crate::asm::*;
+use crate::world::*;
+use Kind::*;
+
+/// What an operand or the result is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Single,
+    Double,
+    Integer,
+}
+
+/// One instruction: its word but for registers and rounding mode.
+#[derive(Debug, Clone, Copy)]
+struct Form {
+    word: u32,
+    operands: usize,
+    from: Kind,
+    to: Kind,
+    f3: &'static [u32],
+}
+
+/// The modes of an instruction: the five, two that are reserved, and that of frm.
+const ROUNDED: &[u32] = &[0, 1, 2, 3, 4, 5, 7];
+/// Where operands come from and where the result goes. Of the registers f2, f9, f13
+/// and f15, x8 and x15 are likely to be in registers of the host; f20 and up, x20 and
+/// x30 are not.
+const REGISTERS: [(u32, [u32; 3]); 12] = [
+    (15, [13, 9, 2]),
+    (15, [15, 13, 2]),
+    (15, [13, 15, 2]),
+    (15, [13, 9, 15]),
+    (15, [15, 15, 15]),
+    (15, [13, 13, 13]),
+    (20, [13, 9, 2]),
+    (15, [21, 22, 23]),
+    (15, [21, 22, 15]),
+    (20, [21, 22, 23]),
+    (20, [20, 20, 21]),
+    (20, [21, 20, 20]),
+];
+
+const RESULTS: u64 = DATA + 0x8000;
+
+fn forms() -> Vec<Form> {
+    let mut out = Vec::new();
+    for (format, kind) in [(0, Single), (1, Double)] {
+        let mut form = |f7: u32, rs2: u32, operands, from, to, f3| {
+            let word = (f7 + format) << 25 | rs2 << 20 | 0x53;
+            out.push(Form {
+                word,
+                operands,
+                from,
+                to,
+                f3,
+            });
+        };
+        for f7 in [0, 4, 8, 0xc] {
+            form(f7, 0, 2, kind, kind, ROUNDED);
+        }
+        form(0x10, 0, 2, kind, kind, &[0, 1, 2]);
+        form(0x14, 0, 2, kind, kind, &[0, 1]);
+        form(0x50, 0, 2, kind, Integer, &[0, 1, 2]);
+        form(0x2c, 0, 1, kind, kind, ROUNDED);
+        form(0x70, 0, 1, kind, Integer, &[0, 1]);
+        form(0x78, 0, 1, Integer, kind, &[0]);
+        for width in 0..4 {
+            form(0x60, width, 1, kind, Integer, ROUNDED);
+            form(0x68, width, 1, Integer, kind, ROUNDED);
+        }
+        // fcvt.s.d and fcvt.d.s.
+        let other = if kind == Single { Double } else { Single };
+        form(0x20, 1 - format, 1, other, kind, ROUNDED);
+        for opcode in [0x43, 0x47, 0x4b, 0x4f] {
+            out.push(Form {
+                word: format << 25 | opcode,
+                operands: 3,
+                from: kind,
+                to: kind,
+                f3: ROUNDED,
+            });
+        }
+    }
+    out
+}
+
+/// Both signs of zero, subnormals, the ends of the normal range, values around one,
+/// ties, the ends of integers, infinities and NaNs; as singles also in a register that
+/// boxes none.
+fn floats(kind: Kind, few: bool) -> Vec<u64> {
+    let (mantissa, bias) = if kind == Single {
+        (23, 127)
+    } else {
+        (52, 1023)
+    };
+    let (top, all, half) = (2 * bias + 1, (1u64 << mantissa) - 1, 1u64 << (mantissa - 1));
+    let pairs: &[(u64, &[u64])] = if few {
+        &[
+            (0, &[0, 1]),
+            (1, &[0]),
+            (bias, &[0, half | 1]),
+            (bias + mantissa, &[1]),
+            (top - 1, &[all]),
+            (top, &[0, 1, half]),
+        ]
+    } else {
+        &[
+            (0, &[0, 1, half, all]),
+            (1, &[0, 1, all]),
+            (bias - mantissa - 1, &[0, 1]),
+            (bias / 2, &[half + 1]),
+            (bias - 1, &[0, all]),
+            (bias, &[0, 1, half, all - 1]),
+            (bias + 1, &[half + half / 2]),
+            (bias + 30, &[all, all - half / 2]),
+            (bias + 31, &[0, half, all, all - 1]),
+            (bias + 32, &[0]),
+            (bias + mantissa, &[all]),
+            (bias + 62, &[all]),
+            (bias + 63, &[0, all]),
+            (bias + 64, &[0]),
+            (bias + bias / 2, &[1]),
+            (top - 1, &[0, all]),
+            (top, &[0, 1, half, all]),
+        ]
+    };
+    let boxed = if kind == Single { !0 << 32 } else { 0 };
+    let sign = 1 << if kind == Single { 31 } else { 63 };
+    let mut out = Vec::new();
+    for (exponent, fractions) in pairs {
+        for fraction in *fractions {
+            let value = exponent << mantissa | fraction;
+            out.extend([boxed | value, boxed | sign | value]);
+        }
+    }
+    match kind {
+        Single => out.extend([0x3f80_0000, 0xffff_fffe_3f80_0000]),
+        // Around the ends of 32 bits, with fractions.
+        _ => {
+            for n in [2_147_483_647.0f64, 2_147_483_648.0, 4_294_967_295.0] {
+                for near in [n - 0.75, n - 0.5, n, n + 0.25, n + 0.5, n + 0.75] {
+                    out.extend([near.to_bits(), (-near).to_bits()]);
+                }
+            }
+        }
+    }
+    if few {
+        out.truncate(16 + 2);
+    }
+    out
+}
+
+fn integers() -> Vec<u64> {
+    let mut out = vec![0];
+    for bit in [0, 1, 23, 24, 30, 31, 32, 52, 53, 54, 61, 62, 63] {
+        let power = 1u64 << bit;
+        for near in [
+            power.wrapping_sub(1),
+            power,
+            power + 1,
+            power | power >> 24 | power >> 25,
+            power | power >> 53 | power >> 54,
+        ] {
+            out.extend([near, near.wrapping_neg()]);
+        }
+    }
+    out
+}
+
+/// The registers of an integer where the form has one.
+fn register(kind: Kind, number: u32) -> u32 {
+    match (kind, number) {
+        (Integer, 20..) => 30,
+        (Integer, 15) => 15,
+        (Integer, _) => 8,
+        _ => number,
+    }
+}
+
+/// Runs the instruction on all combinations of operands: result and flags of each
+/// go to [`RESULTS`].
+fn program(a: &mut Asm, form: &Form, f3: u32, rd: u32, sources: &[u32], count: usize) {
+    let to = register(form.to, rd);
+    let from = sources.iter().map(|n| register(form.from, *n));
+    let from = from.collect::<Vec<_>>();
+    let load = if form.from == Integer { 0x03 } else { 0x07 };
+    let mut word = form.word | f3 << 12 | to << 7 | from[0] << 15;
+    if form.operands > 1 {
+        word |= from[1] << 20;
+    }
+    if form.operands > 2 {
+        word |= from[2] << 27;
+    }
+    // x4: results, x5: end of operands, x6, x7 and x9: operands.
+    let pointers = [6, 7, 9];
+    let mut starts = [0; 3];
+    a.li(4, RESULTS).li(5, DATA + 8 * count as u64);
+    for depth in 0..form.operands {
+        a.li(pointers[depth], DATA);
+        starts[depth] = a.here();
+    }
+    for depth in 0..form.operands {
+        a.op(i(0, pointers[depth], 3, from[depth], load));
+    }
+    a.op(word);
+    a.op(s(0, to, 4, 3, if form.to == Integer { 0x23 } else { 0x27 }));
+    a.op(csrrwi(16, 1, 0)).op(sd(16, 4, 8)).op(addi(4, 4, 16));
+    for depth in (0..form.operands).rev() {
+        let pointer = pointers[depth];
+        a.op(addi(pointer, pointer, 8));
+        let back = starts[depth].wrapping_sub(a.here()) as i32;
+        a.op(branch(1, pointer, 5, back));
+    }
+}
+
+/// Goes on behind the instruction that trapped, which leaves its mark.
+fn skip(a: &mut Asm) {
+    a.ops(&[csrr(31, 0x341), addi(31, 31, 4), csrw(0x341, 31)]);
+    a.ops(&[csrr(31, 0x342), addi(17, 17, 1), MRET]);
+}
+
+const ENGINES: [Way; 2] = [
+    (Cut::Never, Between::Nothing, Tier::Interpreter),
+    (Cut::Never, Between::Nothing, Tier::Translated(0)),
+];
+
+fn all_cases(form: &Form, frm: u32) -> u64 {
+    let values = match form.from {
+        Integer => integers(),
+        kind => floats(kind, form.operands == 3),
+    };
+    let cases = values.len().pow(form.operands as u32) as u64;
+    assert!(16 * cases < 0x7_0000, "the results fit");
+    let mut done = 0;
+    for f3 in form.f3 {
+        for (rd, sources) in &REGISTERS {
+            let mut world = World::new(|a| {
+                program(a, form, *f3, *rd, &sources[..form.operands], values.len());
+            });
+            world.code(M_HANDLER, skip);
+            world.set_csr("mstatus", 3 << 13);
+            world.hart.fcsr = (frm << 5) as u8;
+            for (n, value) in values.iter().enumerate() {
+                world.word(DATA + 8 * n as u64, *value);
+            }
+            let steps = 40 + 20 * cases;
+            let [reference, after] = ENGINES.map(|way| Run::new(&world, way).go(steps));
+            let case = format!("{form:x?} f3 {f3} rd {rd} from {sources:?} frm {frm}");
+            for n in 0..cases {
+                let at = RESULTS + 16 * n;
+                let result = |of: &After| (of.word(at), of.word(at + 8));
+                let (got, want) = (result(&after), result(&reference));
+                assert_eq!(got, want, "combination {n} of {values:x?}, {case}");
+            }
+            assert_eq!(after.hart, reference.hart, "{case}");
+            after.compare(&reference, &case);
+            done += cases;
+        }
+    }
+    done
+}
+
+#[test]
+fn every_instruction_in_every_mode() {
+    let mut cases = 0;
+    for form in forms() {
+        // For instructions that have no mode, frm is nothing.
+        let modes: &[u32] = if form.f3 == ROUNDED {
+            &[0, 1, 2, 3]
+        } else {
+            &[0]
+        };
+        for frm in modes {
+            cases += all_cases(&form, *frm);
+        }
+    }
+    assert!(cases > 1_000_000, "only {cases} cases");
+}
