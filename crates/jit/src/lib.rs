@@ -4,8 +4,10 @@
 //! instruction, nine guest registers fixed to host registers, the budget of steps in
 //! another, address translation inline. Whatever has no template is interpreted, one
 //! instruction at a time ([`twinvm_cpu::tier::Window::interpret`]); so is every access
-//! that the inline translation refuses. It is exact: all registers, pc and step count
-//! are true wherever the run loop looks.
+//! that the inline translation refuses. Floating point is the host's wherever that is
+//! the same to the bit and to the flag, in registers of the host from a block's first
+//! such instruction until the interpreter has its turn. It is exact: all registers, pc
+//! and step count are true wherever the run loop looks.
 //!
 //! Translations are of physical pages and know no virtual address: the address of the
 //! page they run in is a variable. So processes that map the same file share them,
