@@ -1,9 +1,8 @@
 //! A guest on a TAP interface: Debian's kernel and Redis, its clients and bulk data through the
 //! host's own network, with segmentation offload in use; then the recording is replayed, disturbed.
-//!
-//! It all happens in a network namespace of its own: nothing of the host's network is touched, and
-//! no rights on it are needed where the kernel gives unprivileged users namespaces.
 
+#[path = "support/namespace.rs"]
+mod namespace;
 mod support;
 
 use std::fs;
@@ -13,13 +12,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use namespace::{in_a_namespace, ip};
 use support::redis::vm_toml;
 use support::{Folder, PROGRAM, Running, json, refuses};
 
-/// Says to the test program that it runs inside the namespace.
-const INSIDE: &str = "TWINVM_TEST_NAMESPACE";
-/// Long enough on a busy host; a guest that hangs must not hang the tests.
-const LIMIT_S: &str = "900";
 /// Between two looks at something.
 const PAUSE: Duration = Duration::from_millis(50);
 /// For everything that a guest does in a moment.
@@ -32,62 +28,10 @@ const BULK_BYTES: usize = 8 << 20;
 const ROUND_TRIPS: u64 = 500;
 const SEEDS: [&str; 2] = ["1", "2"];
 
-/// The ways into a namespace of our own, the one that needs least first.
-fn ways() -> Vec<Vec<&'static str>> {
-    let root = rustix::process::geteuid().is_root();
-    let user = vec!["unshare", "--user", "--map-root-user", "--net"];
-    let sudo = vec!["sudo", "-n", "unshare", "--net"];
-    match root {
-        true => vec![vec!["unshare", "--net"]],
-        false => vec![user, sudo],
-    }
-}
-
-/// Whether a TAP interface can be made that way.
-fn works(way: &[&str]) -> bool {
-    let probe = format!("ip tuntap add dev {TAP} mode tap && exec 3<>/dev/net/tun");
-    let done = Command::new(way[0])
-        .args(&way[1..])
-        .args(["sh", "-c", &probe])
-        .output();
-    done.is_ok_and(|done| done.status.success())
-}
-
-/// Starts itself once more, inside a namespace.
 #[test]
 fn a_guest_on_a_tap_interface() {
-    if std::env::var_os(INSIDE).is_some() {
-        return inside();
-    }
-    let Some(way) = ways().into_iter().find(|way| works(way)) else {
-        let lacks = "no network namespace with a TAP interface here: it takes unshare, ip \
-                     (iproute2), /dev/net/tun and the right to use them";
-        assert!(std::env::var_os("CI").is_none(), "{lacks}");
-        eprintln!("skipped: {lacks}");
-        return;
-    };
-    let done = Command::new("timeout")
-        .args(["--kill-after=10", LIMIT_S])
-        .args(way)
-        .args(["env", &format!("{INSIDE}=1")])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "a_guest_on_a_tap_interface", "--nocapture"])
-        .output()
-        .unwrap();
-    let (out, err) = (
-        String::from_utf8_lossy(&done.stdout),
-        String::from_utf8_lossy(&done.stderr),
-    );
-    assert!(done.status.success(), "{:?}\n{out}\n{err}", done.status);
-}
-
-fn ip(args: &str) {
-    let done = Command::new("ip").args(args.split(' ')).output().unwrap();
-    assert!(
-        done.status.success(),
-        "ip {args}: {}",
-        String::from_utf8_lossy(&done.stderr)
-    );
+    let needs = format!("tuntap add dev {TAP} mode tap");
+    in_a_namespace("a_guest_on_a_tap_interface", &[&needs], on_a_tap_interface);
 }
 
 fn make_interface() {
@@ -215,7 +159,7 @@ fn md5(bytes: &[u8]) -> String {
 }
 
 /// The test itself. It changes the network: only inside a namespace of its own.
-fn inside() {
+fn on_a_tap_interface() {
     let folder = Folder::new();
     let vm_file = vm_toml(
         &folder,
@@ -228,7 +172,6 @@ fn inside() {
              mode tap user $USER` and `ip link set {TAP} up`"
         ),
     );
-    ip("link set lo up");
     make_interface();
     let (recording, report) = (folder.text("rec"), folder.text("report.json"));
     let args = ["run", &vm_file, "--record", &recording, "--report", &report];

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cluster::{LIMIT, echo, wait_for};
 
@@ -17,6 +17,7 @@ const PAUSE: Duration = Duration::from_millis(3);
 /// One connection that says INCR again and again. Each reply must be one more than the last.
 pub(crate) struct Counter {
     count: Arc<AtomicU64>,
+    longest_us: Arc<AtomicU64>,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<(), String>>>,
 }
@@ -27,11 +28,17 @@ impl Counter {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         let count = Arc::new(AtomicU64::new(0));
+        let longest_us = Arc::new(AtomicU64::new(0));
         let ended = Arc::new(AtomicBool::new(false));
-        let shared = (Arc::clone(&count), Arc::clone(&ended));
-        let thread = thread::spawn(move || count_on(&stream, &shared.0, &shared.1));
+        let shared = (
+            Arc::clone(&count),
+            Arc::clone(&longest_us),
+            Arc::clone(&ended),
+        );
+        let thread = thread::spawn(move || count_on(&stream, &shared.0, &shared.1, &shared.2));
         Self {
             count,
+            longest_us,
             ended,
             thread: Some(thread),
         }
@@ -51,6 +58,11 @@ impl Counter {
         });
     }
 
+    /// The longest time that a reply has taken since this was asked last.
+    pub(crate) fn longest_wait(&self) -> Duration {
+        Duration::from_micros(self.longest_us.swap(0, Ordering::SeqCst))
+    }
+
     /// Hangs up; how many replies there were.
     pub(crate) fn end(mut self) -> u64 {
         self.ended.store(true, Ordering::SeqCst);
@@ -66,11 +78,17 @@ impl Drop for Counter {
     }
 }
 
-fn count_on(stream: &TcpStream, count: &AtomicU64, ended: &AtomicBool) -> Result<(), String> {
+fn count_on(
+    stream: &TcpStream,
+    count: &AtomicU64,
+    longest_us: &AtomicU64,
+    ended: &AtomicBool,
+) -> Result<(), String> {
     let mut replies = BufReader::new(stream);
     let mut stream = stream;
     while !ended.load(Ordering::SeqCst) {
         let mut reply = String::new();
+        let asked = Instant::now();
         stream
             .write_all(b"*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n")
             .and_then(|()| replies.read_line(&mut reply))
@@ -79,6 +97,7 @@ fn count_on(stream: &TcpStream, count: &AtomicU64, ended: &AtomicBool) -> Result
         if reply != format!(":{}\r\n", before + 1) {
             return Err(format!("{reply:?} after {before}"));
         }
+        longest_us.fetch_max(asked.elapsed().as_micros() as u64, Ordering::SeqCst);
         count.store(before + 1, Ordering::SeqCst);
         thread::sleep(PAUSE);
     }

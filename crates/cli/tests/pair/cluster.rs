@@ -29,9 +29,16 @@ pub(crate) const B: usize = 1;
 const LOOK: Duration = Duration::from_millis(20);
 /// Bytes of each log that a failed test prints.
 const LOG_TAIL: usize = 3000;
+/// The address of the guest's card.
+pub(crate) const GUEST_MAC: &str = "52:54:00:00:00:01";
 const REDIS_READY: &str = "twinvm: redis ready";
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Until it is dropped no other test starts nodes.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Waits until `look` gives something.
 #[track_caller]
@@ -54,6 +61,28 @@ pub(crate) struct Guest {
     memory: &'static str,
 }
 
+impl Guest {
+    /// Debian's kernel and Redis.
+    fn redis() -> Self {
+        let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/image/redis");
+        let kernel = image.join("kernel");
+        let initrd = image.join("initrd.cpio");
+        for file in [&kernel, &initrd] {
+            assert!(
+                file.is_file(),
+                "{} is missing: run `make image` first, which makes it",
+                file.display()
+            );
+        }
+        Guest {
+            kernel: kernel.canonicalize().unwrap(),
+            initrd: Some(initrd.canonicalize().unwrap()),
+            cmdline: "console=ttyS0 earlycon=sbi panic=-1 ADDR=10.0.2.15/24 GW=10.0.2.2".to_owned(),
+            memory: "256M",
+        }
+    }
+}
+
 /// What is in a VM.toml; tests change it before they write it.
 #[derive(Clone)]
 pub(crate) struct VmFile {
@@ -62,6 +91,8 @@ pub(crate) struct VmFile {
     pub(crate) state_dir: PathBuf,
     pub(crate) arbiter: PathBuf,
     pub(crate) lan: PathBuf,
+    /// Interfaces of the nodes, in place of the switch.
+    taps: Option<[&'static str; 2]>,
     pub(crate) memory: String,
     pub(crate) cmdline: String,
     kernel: PathBuf,
@@ -84,13 +115,20 @@ impl VmFile {
         }
         // A loaded host must not look like a dead one.
         text.push_str("[protect]\nsuspect_ms = 1500\n");
-        let lan = self.lan.display();
+        let backend = match self.taps {
+            Some([tap, _]) => format!("tap:{tap}"),
+            None => format!("lan:{}", self.lan.display()),
+        };
         let _ = write!(
             text,
-            "[[net]]\nmac = \"52:54:00:00:00:01\"\nbackend = \"lan:{lan}\"\n"
+            "[[net]]\nmac = \"{GUEST_MAC}\"\nbackend = \"{backend}\"\n"
         );
-        for (name, channel) in self.names.iter().zip(self.channels) {
+        for node in [A, B] {
+            let (name, channel) = (self.names[node], self.channels[node]);
             let _ = write!(text, "[[node]]\nname = {name:?}\nchannel = \"{channel}\"\n");
+            if let Some(taps) = self.taps {
+                let _ = writeln!(text, "tap = {:?}", taps[node]);
+            }
         }
         text
     }
@@ -124,27 +162,22 @@ impl Cluster {
 
     /// Debian's kernel and Redis.
     pub(crate) fn redis() -> Self {
-        let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/image/redis");
-        let kernel = image.join("kernel");
-        let initrd = image.join("initrd.cpio");
-        for file in [&kernel, &initrd] {
-            assert!(
-                file.is_file(),
-                "{} is missing: run `make image` first, which makes it",
-                file.display()
-            );
-        }
-        let guest = Guest {
-            kernel: kernel.canonicalize().unwrap(),
-            initrd: Some(initrd.canonicalize().unwrap()),
-            cmdline: "console=ttyS0 earlycon=sbi panic=-1 ADDR=10.0.2.15/24 GW=10.0.2.2".to_owned(),
-            memory: "256M",
-        };
-        Self::new(TempDir::new().unwrap(), guest)
+        Self::new(TempDir::new().unwrap(), Guest::redis())
+    }
+
+    /// The same with each node on an interface of its own.
+    pub(crate) fn redis_on(taps: [&'static str; 2]) -> Self {
+        Self::with(TempDir::new().unwrap(), Guest::redis(), Some(taps))
     }
 
     fn new(folder: TempDir, guest: Guest) -> Self {
-        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cluster = Self::with(folder, guest, None);
+        cluster.start_lan();
+        cluster
+    }
+
+    fn with(folder: TempDir, guest: Guest, taps: Option<[&'static str; 2]>) -> Self {
+        let alone = alone();
         let path = folder.path();
         let file = VmFile {
             names: NAMES,
@@ -152,12 +185,13 @@ impl Cluster {
             state_dir: path.join("state"),
             arbiter: path.join("arbiter"),
             lan: path.join("lan.sock"),
+            taps,
             memory: guest.memory.to_owned(),
             cmdline: guest.cmdline,
             kernel: guest.kernel,
             initrd: guest.initrd,
         };
-        let mut cluster = Self {
+        let cluster = Self {
             nodes: [None, None],
             lan: None,
             redis: None,
@@ -166,7 +200,6 @@ impl Cluster {
             _alone: alone,
         };
         cluster.write();
-        cluster.start_lan();
         cluster
     }
 

@@ -3,6 +3,7 @@
 //!
 //! One test at a time starts processes: two nodes take the two cores that a small host has.
 
+mod bridge;
 mod client;
 mod cluster;
 mod input;
@@ -10,3 +11,6 @@ mod redis;
 mod rights;
 mod snapshot;
 mod stop;
+
+#[path = "../support/namespace.rs"]
+mod namespace;
