@@ -1,8 +1,6 @@
 //! A peer that sends anything at any time. It may end sessions; it may never bring a node
 //! to a fault of its own. (The node's invariants, checked after every event, are the judge.)
 
-#![allow(unreachable_pub, missing_docs, dead_code)]
-
 #[path = "sim/rng.rs"]
 mod rng;
 

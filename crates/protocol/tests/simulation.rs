@@ -4,8 +4,6 @@
 //! `TWINVM_SIM_SEED=n` runs that seed alone, `TWINVM_SIM_TRACE=1` prints every action (with
 //! `-- --nocapture`), `TWINVM_SIM_SEEDS=n` sets how many are run.
 
-#![allow(unreachable_pub, missing_docs)]
-
 #[path = "sim/mod.rs"]
 mod sim;
 

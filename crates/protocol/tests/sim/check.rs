@@ -7,11 +7,11 @@ use twinvm_protocol::{Generation, LiveName, NodeId, Record};
 use super::machine::{Out, Vm, contains};
 
 /// One life of a live node.
-pub type Life = u64;
+pub(crate) type Life = u64;
 
 #[derive(Default)]
-pub struct Check {
-    pub boot: u64,
+pub(crate) struct Check {
+    pub(crate) boot: u64,
     /// What left, of this boot.
     emitted: Vec<Out>,
     emitted_positions: HashSet<u64>,
@@ -19,8 +19,8 @@ pub struct Check {
     lives: Vec<(Life, Record)>,
     /// The drained log with which each claim was sent.
     claims: HashMap<LiveName, (u64, Vec<u64>)>,
-    pub takeovers: u64,
-    pub emissions: u64,
+    pub(crate) takeovers: u64,
+    pub(crate) emissions: u64,
 }
 
 impl Check {
@@ -51,7 +51,7 @@ impl Check {
     }
 
     /// `held`: a backup that the record before named is up and holds the session.
-    pub fn cold_start(
+    pub(crate) fn cold_start(
         &mut self,
         life: Life,
         id: NodeId,
@@ -74,11 +74,11 @@ impl Check {
     }
 
     /// A drained backup asks for the record.
-    pub fn claim(&mut self, name: LiveName, vm: &Vm) {
+    pub(crate) fn claim(&mut self, name: LiveName, vm: &Vm) {
         self.claims.insert(name, (vm.boot, vm.history.clone()));
     }
 
-    pub fn go_live(
+    pub(crate) fn go_live(
         &mut self,
         life: Life,
         id: NodeId,
@@ -103,7 +103,7 @@ impl Check {
         Ok(())
     }
 
-    pub fn emit(&mut self, life: Life, out: &Out, history: &[Record]) -> Result<(), String> {
+    pub(crate) fn emit(&mut self, life: Life, out: &Out, history: &[Record]) -> Result<(), String> {
         let Some((_, own)) = self.lives.iter().find(|(l, _)| *l == life) else {
             return Err("a node that never was live emitted something".into());
         };
@@ -135,7 +135,7 @@ impl Check {
     }
 
     /// Nothing that the final live node ever made may be missing on the wire.
-    pub fn nothing_lost(&self, vm: &Vm) -> Result<(), String> {
+    pub(crate) fn nothing_lost(&self, vm: &Vm) -> Result<(), String> {
         let mut outs = vm.outs.iter();
         match outs.find(|o| !self.emitted_positions.contains(&o.position)) {
             Some(out) => Err(format!("{out:?} never left")),

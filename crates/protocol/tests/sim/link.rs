@@ -6,20 +6,20 @@ use twinvm_protocol::Message;
 use twinvm_protocol::codec;
 
 /// One connection. End 0 dialled.
-pub struct Wire {
+pub(crate) struct Wire {
     /// (slot, epoch) of each end.
-    pub ends: [(usize, u64); 2],
+    pub(crate) ends: [(usize, u64); 2],
     /// Towards each end: when ready, and a frame, or `None` for the connection's end.
-    pub queue: [VecDeque<(u64, Option<Vec<u8>>)>; 2],
-    pub last_ready: [u64; 2],
+    pub(crate) queue: [VecDeque<(u64, Option<Vec<u8>>)>; 2],
+    pub(crate) last_ready: [u64; 2],
     /// The process at this end still listens.
-    pub open: [bool; 2],
+    pub(crate) open: [bool; 2],
     /// No more frames can be queued towards this end.
-    pub cut: [bool; 2],
+    pub(crate) cut: [bool; 2],
 }
 
 impl Wire {
-    pub fn new(ends: [(usize, u64); 2]) -> Self {
+    pub(crate) fn new(ends: [(usize, u64); 2]) -> Self {
         Self {
             ends,
             queue: Default::default(),
@@ -29,7 +29,7 @@ impl Wire {
         }
     }
 
-    pub fn end_of(&self, slot: usize, epoch: u64) -> Option<usize> {
+    pub(crate) fn end_of(&self, slot: usize, epoch: u64) -> Option<usize> {
         self.ends.iter().position(|e| *e == (slot, epoch))
     }
 
@@ -41,7 +41,7 @@ impl Wire {
     }
 
     /// Queues a frame towards `to`; when it can be looked for.
-    pub fn send(&mut self, to: usize, at: u64, message: &Message) -> Option<u64> {
+    pub(crate) fn send(&mut self, to: usize, at: u64, message: &Message) -> Option<u64> {
         if self.cut[to] {
             return None;
         }
@@ -53,7 +53,7 @@ impl Wire {
     }
 
     /// Nothing more goes towards `to`; of what is queued, `keep` frames still arrive.
-    pub fn cut(&mut self, to: usize, at: u64, keep: usize) -> Option<u64> {
+    pub(crate) fn cut(&mut self, to: usize, at: u64, keep: usize) -> Option<u64> {
         if self.cut[to] {
             return None;
         }

@@ -5,23 +5,23 @@ use super::rng::mix;
 
 /// An output, tagged with the whole history that it came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Out {
-    pub boot: u64,
-    pub position: u64,
-    pub chain: u64,
+pub(crate) struct Out {
+    pub(crate) boot: u64,
+    pub(crate) position: u64,
+    pub(crate) chain: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rec {
+pub(crate) enum Rec {
     Input { icount: u64, data: u64 },
     Output { icount: u64, tag: u64 },
     Halt { icount: u64 },
 }
 
-pub const REC_BYTES: usize = 17;
+pub(crate) const REC_BYTES: usize = 17;
 
 impl Rec {
-    pub fn bytes(&self) -> [u8; REC_BYTES] {
+    pub(crate) fn bytes(&self) -> [u8; REC_BYTES] {
         let (tag, icount, data) = match *self {
             Rec::Input { icount, data } => (1, icount, data),
             Rec::Output { icount, tag } => (2, icount, tag),
@@ -34,7 +34,7 @@ impl Rec {
         out
     }
 
-    pub fn parse(bytes: &[u8]) -> Rec {
+    pub(crate) fn parse(bytes: &[u8]) -> Rec {
         let icount = u64::from_le_bytes(bytes[1..9].try_into().unwrap());
         let data = u64::from_le_bytes(bytes[9..].try_into().unwrap());
         match bytes[0] {
@@ -47,20 +47,20 @@ impl Rec {
 }
 
 #[derive(Clone, Debug)]
-pub struct Vm {
-    pub boot: u64,
-    pub icount: u64,
-    pub chain: u64,
+pub(crate) struct Vm {
+    pub(crate) boot: u64,
+    pub(crate) icount: u64,
+    pub(crate) chain: u64,
     /// The chain after each record: what "this state contains that log" is decided by.
-    pub history: Vec<u64>,
+    pub(crate) history: Vec<u64>,
     /// All outputs made so far.
-    pub outs: Vec<Out>,
+    pub(crate) outs: Vec<Out>,
     due: Vec<u64>,
-    pub halted: bool,
+    pub(crate) halted: bool,
 }
 
 impl Vm {
-    pub fn power_on(boot: u64) -> Self {
+    pub(crate) fn power_on(boot: u64) -> Self {
         Self {
             boot,
             icount: 0,
@@ -72,11 +72,11 @@ impl Vm {
         }
     }
 
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.history.len() as u64
     }
 
-    pub fn contains(&self, out: &Out) -> bool {
+    pub(crate) fn contains(&self, out: &Out) -> bool {
         self.boot == out.boot && contains(&self.history, out)
     }
 
@@ -101,7 +101,7 @@ impl Vm {
     }
 
     /// Runs `steps` as the live node does; the records and outputs this makes.
-    pub fn run(&mut self, steps: u64) -> Vec<(Rec, Out)> {
+    pub(crate) fn run(&mut self, steps: u64) -> Vec<(Rec, Out)> {
         let target = self.icount + steps;
         let mut made = Vec::new();
         while let Some(icount) = self.due.first().copied().filter(|d| *d <= target) {
@@ -115,21 +115,21 @@ impl Vm {
         made
     }
 
-    pub fn input(&mut self, data: u64) -> Rec {
+    pub(crate) fn input(&mut self, data: u64) -> Rec {
         let icount = self.icount;
         self.due.push(icount + 1 + data % 40);
         self.due.sort_unstable();
         self.append(Rec::Input { icount, data })
     }
 
-    pub fn halt(&mut self) -> Rec {
+    pub(crate) fn halt(&mut self) -> Rec {
         self.halted = true;
         let icount = self.icount;
         self.append(Rec::Halt { icount })
     }
 
     /// Replays one record. `Err` if the original went another way.
-    pub fn apply(&mut self, rec: Rec) -> Result<Option<Out>, String> {
+    pub(crate) fn apply(&mut self, rec: Rec) -> Result<Option<Out>, String> {
         let (Rec::Input { icount, .. } | Rec::Output { icount, .. } | Rec::Halt { icount }) = rec;
         let late = self.due.first().is_some_and(|d| *d < icount);
         if late || icount < self.icount {
@@ -157,7 +157,7 @@ impl Vm {
     }
 }
 
-pub fn contains(history: &[u64], out: &Out) -> bool {
+pub(crate) fn contains(history: &[u64], out: &Out) -> bool {
     let index = (out.position as usize).wrapping_sub(1);
     history.get(index) == Some(&out.chain)
 }

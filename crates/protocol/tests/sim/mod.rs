@@ -1,10 +1,10 @@
 //! Two nodes, an arbiter and a channel under seeded faults.
 
-pub mod check;
-pub mod link;
-pub mod machine;
-pub mod proc;
-pub mod rng;
-pub mod world;
+pub(crate) mod check;
+pub(crate) mod link;
+pub(crate) mod machine;
+pub(crate) mod proc;
+pub(crate) mod rng;
+pub(crate) mod world;
 
-pub use world::{Plan, Tally, run};
+pub(crate) use world::{Plan, Tally, run};

@@ -7,35 +7,35 @@ use twinvm_protocol::{Action, Event, Node, Position, Progress, SessionId};
 use super::check::Life;
 use super::machine::{Out, REC_BYTES, Rec, Vm};
 
-pub struct Proc {
-    pub epoch: u64,
-    pub node: Node<Out>,
-    pub vm: Option<Vm>,
+pub(crate) struct Proc {
+    pub(crate) epoch: u64,
+    pub(crate) node: Node<Out>,
+    pub(crate) vm: Option<Vm>,
     /// Executes as live.
-    pub running: bool,
-    pub life: Life,
+    pub(crate) running: bool,
+    pub(crate) life: Life,
     /// Appended, not flushed.
-    pub unflushed: Vec<Rec>,
-    pub flush_at: u64,
-    pub snapshot_for: Option<SessionId>,
-    pub beat: u64,
-    pub hung_until: u64,
+    pub(crate) unflushed: Vec<Rec>,
+    pub(crate) flush_at: u64,
+    pub(crate) snapshot_for: Option<SessionId>,
+    pub(crate) beat: u64,
+    pub(crate) hung_until: u64,
     /// Backup: stored, not executed.
-    pub stored: VecDeque<Rec>,
-    pub stored_end: u64,
-    pub replaying: bool,
-    pub session: Option<SessionId>,
-    pub install: Vec<u8>,
-    pub last_local: u64,
-    pub tick_at: u64,
-    pub paused_until: u64,
+    pub(crate) stored: VecDeque<Rec>,
+    pub(crate) stored_end: u64,
+    pub(crate) replaying: bool,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) install: Vec<u8>,
+    pub(crate) last_local: u64,
+    pub(crate) tick_at: u64,
+    pub(crate) paused_until: u64,
 }
 
 /// What a driver step made, to be handed to the node.
-pub type Events = Vec<Event<Out>>;
+pub(crate) type Events = Vec<Event<Out>>;
 
 impl Proc {
-    pub fn new(epoch: u64, node: Node<Out>) -> Self {
+    pub(crate) fn new(epoch: u64, node: Node<Out>) -> Self {
         Self {
             epoch,
             node,
@@ -58,7 +58,7 @@ impl Proc {
         }
     }
 
-    pub fn discard(&mut self) {
+    pub(crate) fn discard(&mut self) {
         self.vm = None;
         self.running = false;
         self.replaying = false;
@@ -69,7 +69,7 @@ impl Proc {
         self.install.clear();
     }
 
-    pub fn flush(&mut self, events: &mut Events) {
+    pub(crate) fn flush(&mut self, events: &mut Events) {
         let Some(vm) = &self.vm else {
             return;
         };
@@ -87,7 +87,7 @@ impl Proc {
         });
     }
 
-    pub fn progress(&self, now: u64) -> Event<Out> {
+    pub(crate) fn progress(&self, now: u64) -> Event<Out> {
         let vm = self.vm.as_ref();
         Event::Progress {
             progress: Progress {
@@ -100,7 +100,7 @@ impl Proc {
     }
 
     /// One slice of the live machine.
-    pub fn slice(&mut self, now: u64, steps: u64, inputs: &[u64], halt: bool) -> Events {
+    pub(crate) fn slice(&mut self, now: u64, steps: u64, inputs: &[u64], halt: bool) -> Events {
         let mut events = Vec::new();
         if now < self.hung_until {
             return events;
@@ -144,7 +144,7 @@ impl Proc {
         events
     }
 
-    pub fn store(&mut self, batch: &[u8], end: Position) {
+    pub(crate) fn store(&mut self, batch: &[u8], end: Position) {
         for rec in batch.chunks(REC_BYTES) {
             self.stored.push_back(Rec::parse(rec));
         }
@@ -152,7 +152,7 @@ impl Proc {
     }
 
     /// Replays up to `count` stored records.
-    pub fn replay(&mut self, now: u64, count: usize) -> Events {
+    pub(crate) fn replay(&mut self, now: u64, count: usize) -> Events {
         let mut events = Vec::new();
         let Some(vm) = self.vm.as_mut().filter(|_| self.replaying) else {
             return events;
@@ -183,14 +183,14 @@ impl Proc {
         events
     }
 
-    pub fn drain(&mut self, now: u64) -> Events {
+    pub(crate) fn drain(&mut self, now: u64) -> Events {
         let mut events = self.replay(now, usize::MAX);
         let position = Position(self.vm.as_ref().map_or(0, Vm::end));
         events.push(Event::Drained { position });
         events
     }
 
-    pub fn next_action(&mut self) -> Option<Action<Out>> {
+    pub(crate) fn next_action(&mut self) -> Option<Action<Out>> {
         self.node.next_action()
     }
 }

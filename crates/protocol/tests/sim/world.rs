@@ -22,28 +22,28 @@ use super::rng::Rng;
 
 /// One run.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    pub seed: u64,
-    pub mutation: Option<Mutation>,
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) mutation: Option<Mutation>,
 }
 
 /// What must not happen, happened.
 #[derive(Debug)]
-pub struct Violation {
-    pub at_ms: u64,
+pub(crate) struct Violation {
+    pub(crate) at_ms: u64,
     /// Something wrong was seen, as against nothing good in time.
-    pub safety: bool,
-    pub what: String,
+    pub(crate) safety: bool,
+    pub(crate) what: String,
 }
 
 /// For the sum over seeds: faults that never lead anywhere test nothing.
 #[derive(Debug, Default)]
-pub struct Tally {
-    pub takeovers: u64,
-    pub emissions: u64,
-    pub crashes: u64,
-    pub records: u64,
-    pub boots: u64,
+pub(crate) struct Tally {
+    pub(crate) takeovers: u64,
+    pub(crate) emissions: u64,
+    pub(crate) crashes: u64,
+    pub(crate) records: u64,
+    pub(crate) boots: u64,
 }
 
 const MS: u64 = 1000;
@@ -155,7 +155,7 @@ struct World {
     impatient: bool,
 }
 
-pub fn run(plan: Plan) -> Result<Tally, Violation> {
+pub(crate) fn run(plan: Plan) -> Result<Tally, Violation> {
     let mut rng = Rng::new(plan.seed);
     let world = World {
         crash_one_in: [1500, 8000, 100_000][rng.range(0, 3) as usize],
