@@ -533,13 +533,7 @@ fn ssh_key(recipe: &Recipe, options: &BuildOptions) -> Result<Option<String>, Im
     if lines.is_empty() || !lines.iter().all(|line| is_key(line)) {
         return Err(bad("holds no public keys of SSH, one a line"));
     }
-    Ok(Some(
-        lines.join(
-            "
-",
-        ) + "
-",
-    ))
+    Ok(Some(lines.join("\n") + "\n"))
 }
 
 fn write_atomically(path: &Path, text: &str) -> Result<(), ImageError> {

@@ -10,6 +10,9 @@ use crate::ethernet::MacAddr;
 /// Most forwards of one switch. Each distinct guest behind them holds a place in
 /// the gateway's neighbour cache, which has 256.
 pub const MAX_FORWARDS: usize = 128;
+/// Addresses that can be leased: more than a switch has ports, and a bound on what a hostile port
+/// can make it remember.
+pub const MAX_LEASES: usize = 128;
 
 /// One TCP forward: connections to `listen` on the host go to `guest` on the LAN.
 ///
@@ -80,7 +83,7 @@ pub struct LanConfig {
 pub struct DhcpConfig {
     /// Whether there is one.
     pub serve: bool,
-    /// Addresses kept for one guest each, at most [`MAX_FORWARDS`].
+    /// Addresses kept for one guest each, at most [`MAX_LEASES`].
     pub fixed: Vec<FixedLease>,
 }
 
@@ -164,12 +167,10 @@ impl LanConfig {
         }
         Ok(())
     }
-}
 
-impl LanConfig {
     fn check_leases(&self) -> Result<(), ConfigError> {
         let fixed = &self.dhcp.fixed;
-        if fixed.len() > MAX_FORWARDS {
+        if fixed.len() > MAX_LEASES {
             return Err(ConfigError::TooManyLeases(fixed.len()));
         }
         for (index, lease) in fixed.iter().enumerate() {
@@ -215,7 +216,7 @@ pub enum ConfigError {
         ip: Ipv4Addr,
     },
     /// More leases than addresses to give.
-    #[error("{0} leases are too many: at most {MAX_FORWARDS}")]
+    #[error("{0} leases are too many: at most {MAX_LEASES}")]
     TooManyLeases(usize),
     /// No `=`.
     #[error("forward `{0}`: expected HOST:PORT=GUEST:PORT, as in 127.0.0.1:5432=10.0.2.15:5432")]

@@ -35,6 +35,7 @@ mod switch;
 
 pub use config::{
     ConfigError, DhcpConfig, FixedLease, Forward, GatewayConfig, LanConfig, MAX_FORWARDS,
+    MAX_LEASES,
 };
 pub use ethernet::{MacAddr, MacAddrError};
 pub use framing::{MAX_FRAME_BYTES, MIN_FRAME_BYTES};

@@ -115,6 +115,6 @@ fn leases_are_addresses_of_guests_each_once() {
         let error = with(vec![FixedLease { ip, ..good }]);
         assert!(matches!(error, Err(ConfigError::LeaseOutside { .. })));
     }
-    let many = with(vec![good; MAX_FORWARDS + 1]);
-    assert_eq!(many, Err(ConfigError::TooManyLeases(MAX_FORWARDS + 1)));
+    let many = with(vec![good; MAX_LEASES + 1]);
+    assert_eq!(many, Err(ConfigError::TooManyLeases(MAX_LEASES + 1)));
 }

@@ -22,15 +22,12 @@ use smoltcp::wire::{
     EthernetRepr, IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
 };
 
-use crate::config::GatewayConfig;
+use crate::config::{GatewayConfig, MAX_LEASES};
 use crate::ethernet::MacAddr;
 
 #[cfg(test)]
 mod tests;
 
-/// Addresses that can be leased: more than a switch has ports, and a bound on what a hostile port
-/// can make it remember.
-pub(crate) const MAX_LEASES: usize = 128;
 /// Where the pool begins in the network, behind the guests that forwards name: 10.0.2.15, what
 /// guests of user-mode networks are used to.
 const FIRST_HOST: u32 = 15;
