@@ -87,3 +87,56 @@ pub struct PowerOn {
     /// Wall time at virtual time 0, nanoseconds since 1970-01-01 UTC.
     pub rtc_base_ns: u64,
 }
+
+/// A field of [`MachineConfig::fields`] in which two configurations differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldDifference {
+    /// Its name.
+    pub field: String,
+    /// Its value in the first, or "missing".
+    pub left: String,
+    /// Its value in the second, or "missing".
+    pub right: String,
+}
+
+/// The first field in which two configurations differ.
+pub fn first_field_difference(
+    left: &[(String, String)],
+    right: &[(String, String)],
+) -> Option<FieldDifference> {
+    let differs = |n: &usize| left.get(*n) != right.get(*n);
+    let n = (0..left.len().max(right.len())).find(differs)?;
+    let value = |fields: &[(String, String)]| {
+        let field = fields.get(n);
+        field.map_or("missing".to_owned(), |(_, value)| value.clone())
+    };
+    let (field, _) = left.get(n).or(right.get(n))?;
+    Some(FieldDifference {
+        field: field.clone(),
+        left: value(left),
+        right: value(right),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_field_that_differs_is_named() {
+        let fields = |values: &[&str]| -> Vec<(String, String)> {
+            let names = ["a", "b", "c"].into_iter().zip(values);
+            names
+                .map(|(n, v)| (n.to_owned(), (*v).to_owned()))
+                .collect()
+        };
+        let first = |left: &[&str], right: &[&str]| {
+            let found = first_field_difference(&fields(left), &fields(right))?;
+            Some([found.field, found.left, found.right].join(" "))
+        };
+        assert_eq!(first(&["1", "2"], &["1", "2"]), None);
+        assert_eq!(first(&["1", "2", "3"], &["1", "4", "5"]).unwrap(), "b 2 4");
+        assert_eq!(first(&["1"], &["1", "2"]).unwrap(), "b missing 2");
+        assert_eq!(first(&["1", "2"], &["1"]).unwrap(), "b 2 missing");
+    }
+}

@@ -22,7 +22,7 @@ mod output;
 mod sbi;
 mod snapshot;
 
-pub use config::{MachineConfig, OnReset, PowerOn};
+pub use config::{FieldDifference, MachineConfig, OnReset, PowerOn, first_field_difference};
 pub use difference::{Difference, MachineState, StateDecodeError, first_difference};
 pub use digest::Digest;
 pub use engine::{EngineError, EngineKind};

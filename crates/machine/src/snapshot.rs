@@ -19,7 +19,7 @@ mod stream;
 pub use stream::SnapshotStream;
 
 use crate::boot::Boot;
-use crate::config::{MachineConfig, OnReset, PowerOn};
+use crate::config::{FieldDifference, MachineConfig, OnReset, PowerOn, first_field_difference};
 use crate::engine::fastest;
 use crate::harts::{Harts, HartsState};
 use crate::image::{ArrivingImages, ImageKind, Images};
@@ -94,30 +94,18 @@ pub enum SnapshotError {
 }
 
 /// Compares configuration fields; the error names the first that differs.
-pub(crate) fn compare_fields(
+fn compare_fields(
     ours: &[(String, String)],
     theirs: &[(String, String)],
 ) -> Result<(), SnapshotError> {
-    for n in 0..ours.len().max(theirs.len()) {
-        let missing = (String::from("(missing)"), String::from("(missing)"));
-        let (our, their) = (
-            ours.get(n).unwrap_or(&missing),
-            theirs.get(n).unwrap_or(&missing),
-        );
-        if our != their {
-            let field = if our.0 == "(missing)" {
-                &their.0
-            } else {
-                &our.0
-            };
-            return Err(SnapshotError::Field {
-                field: field.clone(),
-                ours: our.1.clone(),
-                theirs: their.1.clone(),
-            });
-        }
+    match first_field_difference(ours, theirs) {
+        None => Ok(()),
+        Some(FieldDifference { field, left, right }) => Err(SnapshotError::Field {
+            field,
+            ours: left,
+            theirs: right,
+        }),
     }
-    Ok(())
 }
 
 /// Behind the last page.

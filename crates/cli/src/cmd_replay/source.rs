@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use twinvm_log::{
     Ending, LOG_FILE, LogReader, ReadError, RecordingError, RecordingReader, SNAPSHOT_FILE, Torn,
 };
-use twinvm_machine::{MACHINE_VERSION, Machine, SnapshotError};
+use twinvm_machine::{
+    FieldDifference, MACHINE_VERSION, Machine, SnapshotError, first_field_difference,
+};
 use twinvm_replica::{AHEAD, Opened, Recorded, Replay};
 
 /// Why a recording can't be replayed.
@@ -205,18 +207,13 @@ fn check_fields(
     log: &[(String, String)],
     snapshot: &[(String, String)],
 ) -> Result<(), SourceError> {
-    let missing = (String::from("(missing)"), String::from("(missing)"));
-    for n in 0..log.len().max(snapshot.len()) {
-        let (ours, theirs) = (log.get(n), snapshot.get(n));
-        if ours != theirs {
-            let (ours, theirs) = (ours.unwrap_or(&missing), theirs.unwrap_or(&missing));
-            return Err(SourceError::Field {
-                dir: dir.to_owned(),
-                field: theirs.0.clone(),
-                log: ours.1.clone(),
-                snapshot: theirs.1.clone(),
-            });
-        }
+    match first_field_difference(log, snapshot) {
+        None => Ok(()),
+        Some(FieldDifference { field, left, right }) => Err(SourceError::Field {
+            dir: dir.to_owned(),
+            field,
+            log: left,
+            snapshot: right,
+        }),
     }
-    Ok(())
 }

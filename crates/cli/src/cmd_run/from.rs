@@ -3,13 +3,15 @@
 
 use std::path::{Path, PathBuf};
 
+use twinvm_config::VmConfig;
 use twinvm_host::disk::DiskFile;
 use twinvm_host::snapshot_file::{self, SnapshotFileError};
-use twinvm_machine::{Machine, MachineConfig, OnReset, SlotConfig};
+use twinvm_machine::{
+    FieldDifference, Machine, MachineConfig, OnReset, SlotConfig, first_field_difference,
+};
 
 use super::{ConsoleArg, ResetArg, RunArgs};
 use crate::guest::{GuestError, add_files, disk_slots, machine_config};
-use twinvm_config::VmConfig;
 
 /// Why a run can't go on from a snapshot.
 #[derive(Debug, thiserror::Error)]
@@ -82,23 +84,18 @@ pub(crate) fn machine(
         });
     }
     let described = described(args, vm, disks, machine.config())?;
-    let missing = (String::new(), "missing".to_owned());
-    let (theirs, ours) = (machine.config().fields(), described.fields());
-    for n in 0..theirs.len().max(ours.len()) {
-        let their = theirs.get(n).unwrap_or(&missing);
-        let our = ours.get(n).unwrap_or(&missing);
-        if their != our {
-            return Err(FromError::Field {
-                path: path.to_owned(),
-                field: if n < theirs.len() { &their.0 } else { &our.0 }.clone(),
-                theirs: their.1.clone(),
-                ours: our.1.clone(),
-                here: match &args.file {
-                    Some(file) => format!("by {} and options", file.display()),
-                    None => "by the options".to_owned(),
-                },
-            });
-        }
+    let different = first_field_difference(&machine.config().fields(), &described.fields());
+    if let Some(FieldDifference { field, left, right }) = different {
+        return Err(FromError::Field {
+            path: path.to_owned(),
+            field,
+            theirs: left,
+            ours: right,
+            here: match &args.file {
+                Some(file) => format!("by {} and options", file.display()),
+                None => "by the options".to_owned(),
+            },
+        });
     }
     let icount = machine.icount();
     match args.max_instructions {
