@@ -237,18 +237,28 @@ const S1: u8 = 9;
 const S2: u8 = 18;
 
 fn several(code: &[u32], harts: u32) -> MachineConfig {
-    let mut guest = Asm::default();
-    for op in code {
-        guest = guest.op(*op);
-    }
     MachineConfig {
         harts,
-        ..config(guest)
+        ..config(Asm(code.to_vec()))
     }
 }
 
 fn start(code: &[u32], harts: u32) -> Machine {
     Machine::new(several(code, harts), POWER_ON).unwrap()
+}
+
+/// An anchor at which time stands still.
+fn set_time(m: &mut Machine, mtime: u64) {
+    m.inject(&Record {
+        icount: m.icount(),
+        body: Body::Anchor {
+            mtime,
+            rate: 0,
+            span: 0,
+            tell_tale: 0,
+        },
+    })
+    .unwrap();
 }
 
 /// Register `n` of hart `id`.
@@ -376,16 +386,7 @@ fn what_a_record_changes_at_the_end_of_a_turn_comes_before_the_next() {
             assert_eq!(m.run(end), Exit::Limit);
         }
         assert_eq!(register(&m, 1, S1), 0);
-        m.inject(&Record {
-            icount: end,
-            body: Body::Anchor {
-                mtime: 200,
-                rate: 0,
-                span: 0,
-                tell_tale: 0,
-            },
-        })
-        .unwrap();
+        set_time(&mut m, 200);
         m.run(end + 1);
         assert_eq!(register(&m, 1, S1), 1);
         m.digest()
@@ -422,24 +423,12 @@ fn hart_states_are_those_of_the_sbi() {
 fn the_next_timer_is_that_of_any_hart() {
     let mut m = start(TIMERS, 2);
     assert_eq!(m.run(1000), Exit::Idle { timer: Some(200) });
-    let at = |m: &Machine, mtime| Record {
-        icount: m.icount(),
-        body: Body::Anchor {
-            mtime,
-            rate: 0,
-            span: 0,
-            tell_tale: 0,
-        },
-    };
-    let anchor = at(&m, 199);
-    m.inject(&anchor).unwrap();
+    set_time(&mut m, 199);
     assert_eq!(m.run(1000), Exit::Idle { timer: Some(200) });
-    let anchor = at(&m, 200);
-    m.inject(&anchor).unwrap();
+    set_time(&mut m, 200);
     assert_eq!(m.run(1000), Exit::Idle { timer: Some(500) });
     assert_eq!((register(&m, 0, S1), register(&m, 1, S1)), (0, 1));
-    let anchor = at(&m, 501);
-    m.inject(&anchor).unwrap();
+    set_time(&mut m, 501);
     assert_eq!(m.run(1000), Exit::Idle { timer: None });
     assert_eq!((register(&m, 0, S1), register(&m, 1, S1)), (1, 1));
 }
@@ -485,13 +474,9 @@ fn a_reset_starts_all_harts_again() {
     let mut code = PINGPONG.to_vec();
     // After the jump: system_reset(cold, no reason) in place of the first IPI.
     code.truncate(18);
-    let mut guest = Asm::default();
-    for op in code {
-        guest = guest.op(op);
-    }
     let config = MachineConfig {
         harts: 2,
-        ..config(guest.system_reset(1))
+        ..config(Asm(code).system_reset(1))
     };
     let mut m = Machine::new(config, POWER_ON).unwrap();
     assert_eq!(m.run(100_000), Exit::Reset);
