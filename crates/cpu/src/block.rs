@@ -3,13 +3,14 @@
 
 use crate::decode::{decode, is_long};
 use crate::op::Op;
+use crate::page_map::PageMap;
 use std::cell::Cell;
 use twinvm_mem::{Memory, PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
 
 /// Most instructions in a block: bounds decode-ahead.
 pub(crate) const MAX_BLOCK_OPS: usize = 48;
 /// Decoded ops kept (16 bytes each) until all are dropped.
-const MAX_OPS: usize = 1 << 20;
+const MAX_OPS: usize = 1 << 19;
 
 /// A block: where its ops are. Ops of a block never cross a page.
 #[derive(Debug, Clone, Copy, Default)]
@@ -32,9 +33,8 @@ struct Known {
 /// All decoded code. Derived from memory; may be dropped at any time.
 pub(crate) struct Blocks {
     pub(crate) ops: Vec<Op>,
-    /// Per page of RAM: blocks sorted by offset.
-    pages: Vec<Vec<(u16, Block)>>,
-    code_pages: Vec<u32>,
+    /// Of each page with code: blocks sorted by offset.
+    pages: PageMap<Vec<(u16, Block)>>,
     known: Vec<Known>,
     /// Entries after which a block is hot; 255: never.
     hot_at: u8,
@@ -45,8 +45,7 @@ impl Blocks {
     pub(crate) fn new() -> Self {
         Self {
             ops: vec![crate::decode::illegal()],
-            pages: Vec::new(),
-            code_pages: Vec::new(),
+            pages: PageMap::new(),
             known: vec![Known::default()],
             hot_at: u8::MAX,
             decoded: 0,
@@ -101,8 +100,7 @@ impl Blocks {
 
     /// Drops all that was decoded.
     pub(crate) fn flush(&mut self, mem: &mut Memory) {
-        for page in std::mem::take(&mut self.code_pages) {
-            self.pages[page as usize] = Vec::new();
+        for page in self.pages.clear() {
             mem.clear_code(page as usize);
         }
         // The first is that of [`Blocks::single`].
@@ -113,7 +111,7 @@ impl Blocks {
     /// Drops what was decoded from one page (its CODE state is cleared already).
     /// Returns where translations of its blocks start.
     pub(crate) fn drop_page(&mut self, page: u32) -> Vec<u64> {
-        let Some(blocks) = self.pages.get_mut(page as usize) else {
+        let Some(blocks) = self.pages.get_mut(page) else {
             return Vec::new();
         };
         let blocks = std::mem::take(blocks);
@@ -129,26 +127,17 @@ impl Blocks {
     /// The block at a physical address in RAM, decoded if need be. `None` if a
     /// 32-bit instruction starts there whose second half is on the next page.
     pub(crate) fn find(&mut self, mem: &mut Memory, pa: u64) -> Option<Block> {
-        if self.pages.is_empty() {
-            self.pages = vec![Vec::new(); mem.pages()];
-        }
-        let page = ((pa - RAM_BASE) >> PAGE_SHIFT) as usize;
+        let page = ((pa - RAM_BASE) >> PAGE_SHIFT) as u32;
         let offset = (pa as usize & (PAGE_BYTES - 1)) as u16;
-        let at = match self.pages[page].binary_search_by_key(&offset, |(off, _)| *off) {
-            Ok(at) => return Some(self.pages[page][at].1),
+        let blocks = self.pages.get_or_default(mem, page)?;
+        let at = match blocks.binary_search_by_key(&offset, |(off, _)| *off) {
+            Ok(at) => return Some(blocks[at].1),
             Err(at) => at,
         };
-        let block = self.decode_block(mem.page(page)?, usize::from(offset))?;
+        let block = self.decode_block(mem.page(page as usize)?, usize::from(offset))?;
         let bytes = self.ops_of(block, u64::MAX).last().map_or(0, Op::next_off);
         mem.mark_code(pa, bytes as usize);
-        if self.pages[page].is_empty() {
-            if self.code_pages.len() >= self.pages.len() {
-                self.code_pages.sort_unstable();
-                self.code_pages.dedup();
-            }
-            self.code_pages.push(page as u32);
-        }
-        self.pages[page].insert(at, (offset, block));
+        self.pages.get_mut(page)?.insert(at, (offset, block));
         Some(block)
     }
 

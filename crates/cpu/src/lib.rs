@@ -28,6 +28,7 @@ mod hart;
 mod interrupts;
 mod mmu;
 mod op;
+mod page_map;
 mod peek;
 mod pmp;
 mod rvc;

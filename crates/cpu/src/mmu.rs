@@ -5,6 +5,7 @@
 //! address of its first entry; a store over a valid entry drops what was derived
 //! from it. Fences therefore have nothing to do.
 
+use crate::page_map::PageMap;
 use crate::pmp::{Pmp, PmpMap, perm};
 use crate::space::{DataEntry, SpaceTlb, page_of};
 use crate::walk::{Access, MAX_LEVELS, Space, Translation, Visit, WalkFault, extend, walk};
@@ -51,9 +52,7 @@ pub(crate) struct Mmu {
     fetch_slot: usize,
     /// Per page of RAM: the slots that have, or had, a fetch translation to it.
     fetchers: Vec<u16>,
-    tables: Vec<TablePage>,
-    /// Every page whose `tables` entry is known, and some that were.
-    known_tables: Vec<u32>,
+    tables: PageMap<TablePage>,
     visited: Vec<Visit>,
     /// Fetch translations were dropped: the next instruction may be another.
     pub(crate) fetch_dropped: bool,
@@ -70,8 +69,7 @@ impl Mmu {
             data_slot: 0,
             fetch_slot: 0,
             fetchers: Vec::new(),
-            tables: Vec::new(),
-            known_tables: Vec::new(),
+            tables: PageMap::new(),
             visited: Vec::with_capacity(MAX_LEVELS),
             fetch_dropped: false,
             walks: 0,
@@ -156,10 +154,7 @@ impl Mmu {
             tlb.clear();
         }
         self.fetchers.fill(0);
-        for page in std::mem::take(&mut self.known_tables) {
-            if let Some(table) = self.tables.get_mut(page as usize) {
-                *table = TablePage::default();
-            }
+        for page in self.tables.clear() {
             mem.clear_table(page as usize);
         }
         self.fetch_dropped = true;
@@ -202,7 +197,7 @@ impl Mmu {
 
     /// Valid entries `first..=last` of a table page were overwritten.
     pub(crate) fn table_changed(&mut self, mem: &mut Memory, page: u32, first: u16, last: u16) {
-        let Some(table) = self.tables.get(page as usize).copied().filter(|t| t.known) else {
+        let Some(table) = self.tables.get(page).copied().filter(|t| t.known) else {
             return;
         };
         if table.mixed {
@@ -236,7 +231,7 @@ impl Mmu {
     /// A slow store went to a page that holds tables. Pages that take many
     /// stores are probably recycled: stop watching them.
     pub(crate) fn note_table_store(&mut self, mem: &mut Memory, page: usize) {
-        let Some(table) = self.tables.get_mut(page) else {
+        let Some(table) = self.tables.get_mut(page as u32) else {
             return;
         };
         table.stores = table.stores.saturating_add(1);
@@ -266,9 +261,6 @@ impl Mmu {
         let pmp = &self.pmp_maps[usize::from(space.pmp)];
         let result = walk(mem, space, pmp, va, access, &mut visited);
         if result.is_ok() {
-            if self.tables.is_empty() {
-                self.tables = vec![TablePage::default(); mem.pages()];
-            }
             for visit in &visited {
                 self.remember(mem, visit);
             }
@@ -278,8 +270,7 @@ impl Mmu {
     }
 
     fn remember(&mut self, mem: &mut Memory, visit: &Visit) {
-        let pages = self.tables.len();
-        let Some(table) = self.tables.get_mut(visit.page as usize) else {
+        let Some(table) = self.tables.get_or_default(mem, visit.page) else {
             return;
         };
         table.stores = 0;
@@ -292,11 +283,6 @@ impl Mmu {
                 bits: visit.bits,
                 base: visit.base,
             };
-            if self.known_tables.len() >= pages {
-                self.known_tables.sort_unstable();
-                self.known_tables.dedup();
-            }
-            self.known_tables.push(visit.page);
             mem.mark_table(visit.page as usize);
         } else if (table.level, table.base, table.bits) != (visit.level, visit.base, visit.bits) {
             table.mixed = true;

@@ -4,12 +4,16 @@
 #![allow(unsafe_code)]
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use std::io;
 use std::ptr::{NonNull, null_mut};
 
 /// Bytes of code that are kept. Reserved only: the host gives pages as they are used.
 pub(crate) const BUFFER_BYTES: usize = 32 << 20;
+/// Written pages are unmapped from where they were written when they are so many bytes: the code
+/// is in memory once, and should count once.
+const WRITTEN_BYTES: usize = 1 << 20;
+const PAGE_BYTES: usize = 4096;
 
 /// See the module's documentation.
 pub(crate) struct CodeBuffer {
@@ -17,6 +21,8 @@ pub(crate) struct CodeBuffer {
     executable: NonNull<u8>,
     used: usize,
     peak: usize,
+    /// At least the bytes of pages that were written since the last were unmapped.
+    written: usize,
 }
 
 // SAFETY: the addresses of two mappings that this value owns; bound to no thread.
@@ -48,6 +54,7 @@ impl CodeBuffer {
                 executable,
                 used: 0,
                 peak: 0,
+                written: 0,
             }),
             Err(error) => {
                 unmap(writable);
@@ -90,7 +97,21 @@ impl CodeBuffer {
         }
         self.used += code.len();
         self.peak = self.peak.max(self.used);
+        self.wrote(code.len());
         true
+    }
+
+    /// Notes a write; at times unmaps what was written.
+    fn wrote(&mut self, bytes: usize) {
+        self.written += bytes;
+        if self.written < WRITTEN_BYTES {
+            return;
+        }
+        self.written = 0;
+        let from = self.writable.as_ptr().cast();
+        // SAFETY: the mapping is shared and of a file, which keeps the contents: the next access
+        // to these addresses finds them as they are. No reference to them exists.
+        let _ = unsafe { madvise(from, BUFFER_BYTES, Advice::LinuxDontNeed) };
     }
 
     /// Replaces four bytes of code, which must have been appended.
@@ -102,6 +123,7 @@ impl CodeBuffer {
             let place = self.writable.as_ptr().add(offset);
             place.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
         }
+        self.wrote(PAGE_BYTES);
     }
 
     /// Forgets all code from an offset on.

@@ -32,7 +32,8 @@ impl PageHashes {
                 *changed |= *hash != 0;
             }
         }
-        self.pages.fill(0);
+        // New zeroes: memory that nobody uses is given back.
+        self.pages = vec![0; self.pages.len()];
         self.sum = 0;
     }
 

@@ -12,7 +12,7 @@ use twinvm_log::{
 use twinvm_machine::{Machine, SnapshotBusy, SnapshotStream};
 
 /// Bytes that the thread reads and writes at one time.
-const PIECE_BYTES: usize = 1 << 20;
+const PIECE_BYTES: usize = 256 << 10;
 
 /// Why there is no recording, or no more of it.
 #[derive(Debug, thiserror::Error)]
