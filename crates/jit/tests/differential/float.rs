@@ -2,84 +2,24 @@
 //! operands, in each rounding mode, and read the flags after each.
 
 use crate::asm::*;
+use crate::float_forms::Kind::{self, Integer};
+use crate::float_forms::{Form, Format, floats, format, forms};
 use crate::layout::*;
 use crate::program::Program;
-
-/// What an operand or the result is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Single,
-    Double,
-    Integer,
-}
-
-use Kind::*;
-
-/// One instruction: funct7 and rs2 as far as they are fixed, its operands, and
-/// the funct3 values that it is run with.
-struct Form {
-    word: u32,
-    operands: u32,
-    from: Kind,
-    to_integer: bool,
-    f3: &'static [u32],
-}
 
 /// The five modes, and the one in frm.
 const ROUNDED: &[u32] = &[0, 1, 2, 3, 4, 7];
 
-fn forms() -> Vec<Form> {
-    let mut out = Vec::new();
-    for (format, kind) in [(0, Single), (1, Double)] {
-        let mut form = |f7: u32, rs2: u32, operands, from, to_integer, f3| {
-            let word = (f7 + format) << 25 | rs2 << 20 | 0x53;
-            out.push(Form {
-                word,
-                operands,
-                from,
-                to_integer,
-                f3,
-            });
-        };
-        for f7 in [0, 4, 8, 0xc] {
-            form(f7, 0, 2, kind, false, ROUNDED);
-        }
-        form(0x10, 0, 2, kind, false, &[0, 1, 2]);
-        form(0x14, 0, 2, kind, false, &[0, 1]);
-        form(0x50, 0, 2, kind, true, &[0, 1, 2]);
-        form(0x2c, 0, 1, kind, false, ROUNDED);
-        form(0x70, 0, 1, kind, true, &[0, 1]);
-        form(0x78, 0, 1, Integer, false, &[0]);
-        for width in 0..4 {
-            form(0x60, width, 1, kind, true, ROUNDED);
-            form(0x68, width, 1, Integer, false, ROUNDED);
-        }
-        // fcvt.s.d and fcvt.d.s.
-        let other = if kind == Single { Double } else { Single };
-        form(0x20, 1 - format, 1, other, false, ROUNDED);
-        for opcode in [0x43, 0x47, 0x4b, 0x4f] {
-            out.push(Form {
-                word: format << 25 | opcode,
-                operands: 3,
-                from: kind,
-                to_integer: false,
-                f3: ROUNDED,
-            });
-        }
-    }
-    out
-}
-
 /// Both signs of zero, subnormals, the ends of the normal range, values around
 /// one, ties, infinities and NaNs; singles also in a register that boxes none.
-fn floats(kind: Kind, few: bool) -> Vec<u64> {
-    let (mantissa, bias) = if kind == Single {
-        (23, 127)
-    } else {
-        (52, 1023)
-    };
-    let (top, all, half) = (2 * bias + 1, (1u64 << mantissa) - 1, 1u64 << (mantissa - 1));
-    let mut out = Vec::new();
+fn operands(kind: Kind, few: bool) -> Vec<u64> {
+    let Format {
+        mantissa,
+        bias,
+        top,
+        all,
+        half,
+    } = format(kind);
     let pairs: &[(u64, &[u64])] = if few {
         &[
             (0, &[0, 1, all]),
@@ -107,18 +47,7 @@ fn floats(kind: Kind, few: bool) -> Vec<u64> {
             (top, &[0, 1, half, all]),
         ]
     };
-    let boxed = if kind == Single { !0 << 32 } else { 0 };
-    for (exponent, fractions) in pairs {
-        for fraction in *fractions {
-            let value = exponent << mantissa | fraction;
-            let sign = 1 << if kind == Single { 31 } else { 63 };
-            out.extend([boxed | value, boxed | sign | value]);
-        }
-    }
-    if kind == Single {
-        out.extend([0x3f80_0000, 0xffff_fffe_3f80_0000]);
-    }
-    out
+    floats(kind, pairs)
 }
 
 fn integers() -> Vec<u64> {
@@ -140,13 +69,13 @@ fn integers() -> Vec<u64> {
 /// One program per instruction, and how many combinations of operands and
 /// modes it runs.
 pub(crate) fn programs() -> Vec<(Program, u64)> {
-    forms().iter().map(program).collect()
+    forms(ROUNDED).iter().map(program).collect()
 }
 
 fn program(form: &Form) -> (Program, u64) {
     let values = match form.from {
         Integer => integers(),
-        kind => floats(kind, form.operands == 3),
+        kind => operands(kind, form.operands == 3),
     };
     let mut ram = vec![0; RAM_BYTES as usize];
     for (n, value) in values.iter().enumerate() {
@@ -162,15 +91,15 @@ fn program(form: &Form) -> (Program, u64) {
     let end = a.here();
     a.op(SPIN);
     put(&mut ram, DRIVER, &a.bytes);
-    let cases = (values.len() as u64).pow(form.operands) * form.f3.len() as u64;
+    let cases = (values.len() as u64).pow(form.operands as u32) * form.f3.len() as u64;
     let limit = 1_000_000;
     (Program { ram, end, limit }, cases)
 }
 
 /// The loop over operand `depth`, whose address is in x10 and up.
 fn nest(a: &mut Asm, form: &Form, f3: u32, depth: u32) {
-    if depth == form.operands {
-        let rd = if form.to_integer { 6 } else { 9 };
+    if depth as usize == form.operands {
+        let rd = if form.to == Integer { 6 } else { 9 };
         let mut word = form.word | f3 << 12 | rd << 7 | 1 << 15;
         if form.operands > 1 {
             word |= 2 << 20;

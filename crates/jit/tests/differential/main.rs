@@ -10,6 +10,8 @@
 mod asm;
 mod compare;
 mod float;
+#[path = "../engine/float_forms.rs"]
+mod float_forms;
 mod instructions;
 mod layout;
 mod ours;

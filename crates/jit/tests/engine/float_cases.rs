@@ -4,26 +4,9 @@
 //! the rounding mode changing under them.
 
 use crate::asm::*;
+use crate::float_forms::Kind::{self, Double, Integer};
+use crate::float_forms::{Form, Format, floats, format, forms};
 use crate::world::*;
-use Kind::*;
-
-/// What an operand or the result is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Single,
-    Double,
-    Integer,
-}
-
-/// One instruction: its word but for registers and rounding mode.
-#[derive(Debug, Clone, Copy)]
-struct Form {
-    word: u32,
-    operands: usize,
-    from: Kind,
-    to: Kind,
-    f3: &'static [u32],
-}
 
 /// The modes of an instruction: the five, two that are reserved, and that of frm.
 const ROUNDED: &[u32] = &[0, 1, 2, 3, 4, 5, 7];
@@ -47,58 +30,17 @@ const REGISTERS: [(u32, [u32; 3]); 12] = [
 
 const RESULTS: u64 = DATA + 0x8000;
 
-fn forms() -> Vec<Form> {
-    let mut out = Vec::new();
-    for (format, kind) in [(0, Single), (1, Double)] {
-        let mut form = |f7: u32, rs2: u32, operands, from, to, f3| {
-            let word = (f7 + format) << 25 | rs2 << 20 | 0x53;
-            out.push(Form {
-                word,
-                operands,
-                from,
-                to,
-                f3,
-            });
-        };
-        for f7 in [0, 4, 8, 0xc] {
-            form(f7, 0, 2, kind, kind, ROUNDED);
-        }
-        form(0x10, 0, 2, kind, kind, &[0, 1, 2]);
-        form(0x14, 0, 2, kind, kind, &[0, 1]);
-        form(0x50, 0, 2, kind, Integer, &[0, 1, 2]);
-        form(0x2c, 0, 1, kind, kind, ROUNDED);
-        form(0x70, 0, 1, kind, Integer, &[0, 1]);
-        form(0x78, 0, 1, Integer, kind, &[0]);
-        for width in 0..4 {
-            form(0x60, width, 1, kind, Integer, ROUNDED);
-            form(0x68, width, 1, Integer, kind, ROUNDED);
-        }
-        // fcvt.s.d and fcvt.d.s.
-        let other = if kind == Single { Double } else { Single };
-        form(0x20, 1 - format, 1, other, kind, ROUNDED);
-        for opcode in [0x43, 0x47, 0x4b, 0x4f] {
-            out.push(Form {
-                word: format << 25 | opcode,
-                operands: 3,
-                from: kind,
-                to: kind,
-                f3: ROUNDED,
-            });
-        }
-    }
-    out
-}
-
 /// Both signs of zero, subnormals, the ends of the normal range, values around one,
 /// ties, the ends of integers, infinities and NaNs; as singles also in a register that
 /// boxes none.
-fn floats(kind: Kind, few: bool) -> Vec<u64> {
-    let (mantissa, bias) = if kind == Single {
-        (23, 127)
-    } else {
-        (52, 1023)
-    };
-    let (top, all, half) = (2 * bias + 1, (1u64 << mantissa) - 1, 1u64 << (mantissa - 1));
+fn operands(kind: Kind, few: bool) -> Vec<u64> {
+    let Format {
+        mantissa,
+        bias,
+        top,
+        all,
+        half,
+    } = format(kind);
     let pairs: &[(u64, &[u64])] = if few {
         &[
             (0, &[0, 1]),
@@ -129,23 +71,12 @@ fn floats(kind: Kind, few: bool) -> Vec<u64> {
             (top, &[0, 1, half, all]),
         ]
     };
-    let boxed = if kind == Single { !0 << 32 } else { 0 };
-    let sign = 1 << if kind == Single { 31 } else { 63 };
-    let mut out = Vec::new();
-    for (exponent, fractions) in pairs {
-        for fraction in *fractions {
-            let value = exponent << mantissa | fraction;
-            out.extend([boxed | value, boxed | sign | value]);
-        }
-    }
-    match kind {
-        Single => out.extend([0x3f80_0000, 0xffff_fffe_3f80_0000]),
+    let mut out = floats(kind, pairs);
+    if kind == Double {
         // Around the ends of 32 bits, with fractions.
-        _ => {
-            for n in [2_147_483_647.0f64, 2_147_483_648.0, 4_294_967_295.0] {
-                for near in [n - 0.75, n - 0.5, n, n + 0.25, n + 0.5, n + 0.75] {
-                    out.extend([near.to_bits(), (-near).to_bits()]);
-                }
+        for n in [2_147_483_647.0f64, 2_147_483_648.0, 4_294_967_295.0] {
+            for near in [n - 0.75, n - 0.5, n, n + 0.25, n + 0.5, n + 0.75] {
+                out.extend([near.to_bits(), (-near).to_bits()]);
             }
         }
     }
@@ -244,7 +175,7 @@ fn registers(operands: usize) -> Vec<(u32, &'static [u32])> {
 fn all_cases(form: &Form, f3: u32, frm: u32) -> u64 {
     let values = match form.from {
         Integer => integers(),
-        kind => floats(kind, form.operands == 3),
+        kind => operands(kind, form.operands == 3),
     };
     let cases = values.len().pow(form.operands as u32) as u64;
     assert!(16 * cases < 0x7_0000, "the results fit");
@@ -276,7 +207,7 @@ fn all_cases(form: &Form, f3: u32, frm: u32) -> u64 {
 #[test]
 fn every_instruction_in_every_mode() {
     let mut cases = 0;
-    for form in forms() {
+    for form in forms(ROUNDED) {
         for f3 in form.f3 {
             // Only the dynamic mode looks at frm, but for whether the host has it.
             let frm: &[u32] = match (form.f3 == ROUNDED, f3) {

@@ -15,6 +15,7 @@ mod device;
 mod float;
 mod float_blocks;
 mod float_cases;
+mod float_forms;
 mod harts;
 mod integer;
 mod memory;
