@@ -90,7 +90,7 @@ Exit codes:
   0    everything was measured
   2    bad input, or no QEMU
   125  something didn't run; everything else was measured and is printed
-  130  interrupted")]
+  130  interrupted; what was measured is printed")]
 pub(crate) struct BenchArgs {
     /// What to measure
     #[arg(value_enum, default_value_t = What::All)]
@@ -329,19 +329,34 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
     };
     let mut report = Report::new(machine::look(&bench)?);
     say(&format!("machine    {}", report.machine));
-    type Measure = fn(&Bench) -> Result<Vec<Section>, DemoError>;
+    // What is complete is kept when what comes after fails.
+    type Measure = fn(&Bench, &mut Vec<Section>) -> Result<(), DemoError>;
     let all: [(What, Measure); 11] = [
-        (What::Cpu, |bench| Ok(vec![cpu::measure(bench)?])),
-        (What::Boot, boots),
-        (What::Net, net::measure),
-        (What::Idle, |bench| Ok(vec![idle::measure(bench)?])),
-        (What::Redis, |bench| Ok(vec![redis::measure(bench)?])),
-        (What::Tap, tap::measure),
-        (What::Log, |bench| Ok(vec![log::measure(bench)?])),
-        (What::Record, |bench| Ok(vec![record::measure(bench)?])),
-        (What::Memory, |bench| Ok(vec![memory::measure(bench)?])),
-        (What::Clock, |bench| Ok(vec![clock::measure(bench)?])),
-        (What::Debian, debian::measure),
+        (What::Cpu, cpu::measure),
+        (What::Boot, |bench, done| {
+            done.push(boot::measure(bench)?);
+            done.extend(debian::measure(bench)?);
+            Ok(())
+        }),
+        (What::Net, |bench, done| add(done, net::measure(bench)?)),
+        (What::Idle, |bench, done| add(done, [idle::measure(bench)?])),
+        (What::Redis, |bench, done| {
+            add(done, [redis::measure(bench)?])
+        }),
+        (What::Tap, |bench, done| add(done, tap::measure(bench)?)),
+        (What::Log, |bench, done| add(done, [log::measure(bench)?])),
+        (What::Record, |bench, done| {
+            add(done, [record::measure(bench)?])
+        }),
+        (What::Memory, |bench, done| {
+            add(done, [memory::measure(bench)?])
+        }),
+        (What::Clock, |bench, done| {
+            add(done, [clock::measure(bench)?])
+        }),
+        (What::Debian, |bench, done| {
+            add(done, debian::measure(bench)?)
+        }),
     ];
     // What fails doesn't take the others' measurements away; it is told at the end.
     let mut outcome = Ok(());
@@ -349,8 +364,8 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
         if !args.what.has(what, bench.debian.is_some()) {
             continue;
         }
-        match measure(&bench) {
-            Ok(sections) => report.sections.extend(sections),
+        match measure(&bench, &mut report.sections) {
+            Ok(()) => {}
             Err(DemoError::Interrupted) => return Ok((report, Err(DemoError::Interrupted))),
             Err(error) => {
                 say(&format!("{error}"));
@@ -361,11 +376,9 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
     Ok((report, outcome))
 }
 
-/// Both boots, Debian's only with its image.
-fn boots(bench: &Bench) -> Result<Vec<Section>, DemoError> {
-    let mut sections = vec![boot::measure(bench)?];
-    sections.extend(debian::measure(bench)?);
-    Ok(sections)
+fn add(done: &mut Vec<Section>, more: impl IntoIterator<Item = Section>) -> Result<(), DemoError> {
+    done.extend(more);
+    Ok(())
 }
 
 /// What every measurement needs.

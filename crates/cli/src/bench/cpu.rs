@@ -123,8 +123,9 @@ struct Samples {
     numbers: Vec<u32>,
 }
 
-/// Runs every program of the plan in both guests, as often as was asked for.
-pub(crate) fn measure(bench: &Bench) -> Result<Section, DemoError> {
+/// Runs every program of the plan in both guests, as often as was asked for. What was measured
+/// before something fails is kept.
+pub(crate) fn measure(bench: &Bench, done: &mut Vec<Section>) -> Result<(), DemoError> {
     let (image, plan) = (&bench.programs_of, &bench.plan);
     let input = |why: &String| DemoError::Input(why.clone());
     let image = image.as_ref().map_err(input)?;
@@ -137,24 +138,39 @@ pub(crate) fn measure(bench: &Bench) -> Result<Section, DemoError> {
         shells: [boot(OURS)?, boot(bench.against.kind())?],
         number: 0,
     };
-    for program in &plan.programs {
-        sides.pair(program, &program.work.warm_up(), 0)?;
-    }
     let mut all: Vec<Samples> = plan.programs.iter().copied().map(Samples::new).collect();
-    for round in 0..bench.runs as usize {
-        for (index, samples) in all.iter_mut().enumerate() {
-            let argument = samples.program.work.argument(plan.scale);
-            // Each side comes first in every other pair.
-            let turns = sides.pair(samples.program, &argument, (round + index) % 2)?;
-            samples.take(sides.number, &turns);
-            say(&sides.progress(round, samples, &turns));
-        }
+    let outcome = sides.measure(&mut all);
+    let (typed, ended) = match sides.finish() {
+        Ok(typed) => (typed, Ok(())),
+        Err(error) => (Typed::default(), Err(error)),
+    };
+    all.retain(|samples| !samples.numbers.is_empty());
+    if !all.is_empty() {
+        done.push(section(bench, image, &mut all, &typed));
     }
-    let typed = sides.finish()?;
-    Ok(section(bench, image, &mut all, &typed))
+    // What failed first says more.
+    outcome.and(ended)
 }
 
 impl Sides<'_> {
+    /// Warms everything up and takes all samples.
+    fn measure(&mut self, all: &mut [Samples]) -> Result<(), DemoError> {
+        for samples in all.iter() {
+            let program = samples.program;
+            self.pair(program, &program.work.warm_up(), 0)?;
+        }
+        for round in 0..self.bench.runs as usize {
+            for (index, samples) in all.iter_mut().enumerate() {
+                let argument = samples.program.work.argument(self.bench.plan.scale);
+                // Each side comes first in every other pair.
+                let turns = self.pair(samples.program, &argument, (round + index) % 2)?;
+                samples.take(self.number, &turns);
+                say(&self.progress(round, samples, &turns));
+            }
+        }
+        Ok(())
+    }
+
     /// Runs a program in both guests, one after the other, `first` first.
     fn pair(
         &mut self,
@@ -269,10 +285,16 @@ impl Samples {
 
 fn section(bench: &Bench, image: &Image, all: &mut [Samples], typed: &Typed) -> Section {
     let other = bench.against.kind().name();
+    let engine = bench
+        .engine
+        .map(|engine| format!(" --engine {}", engine.name()));
     let rows = all.iter_mut().map(|samples| samples.row(other, typed));
     let mut section = Section {
         name: "cpu".to_owned(),
-        title: format!("programs in a guest, twinvm run --record beside {other}"),
+        title: format!(
+            "programs in a guest, twinvm run --record{} beside {other}",
+            engine.unwrap_or_default()
+        ),
         rows: rows.collect(),
         bars: Vec::new(),
         notes: Vec::new(),
