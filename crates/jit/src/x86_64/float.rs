@@ -9,7 +9,8 @@
 
 use super::FLOAT;
 use super::asm::{Alu, Cond, Hole, RAX, RCX, RSP, Reg, Rm, Shift, Size};
-use super::float_state::{host_mode, loaded_with};
+use super::float_convert::{L, LU, W, WU};
+use super::float_state::loaded_with;
 use super::registers::{X0, X1, float_home, float_place};
 use super::sse::{Float, Fused, Logic, Scalar, Xmm};
 use super::translate::{Later, Translation};
@@ -21,42 +22,18 @@ const NAN_SINGLE: u64 = 0xffff_ffff_7fc0_0000;
 const NAN_DOUBLE: u64 = 0x7ff8_0000_0000_0000;
 
 /// Rounding modes in an instruction (RISC-V ISA manual, table of rounding modes).
-const TRUNCATE: u8 = 1;
-const LAST_OF_HOST: u8 = 3;
+pub(super) const TRUNCATE: u8 = 1;
+pub(super) const LAST_OF_HOST: u8 = 3;
 const LAST: u8 = 4;
 const DYNAMIC: u8 = 7;
 
-fn rounding(op: &Op) -> u8 {
+pub(super) fn rounding(op: &Op) -> u8 {
     op.aux as u8 & 7
 }
 
 fn third(op: &Op) -> u8 {
     op.aux as u8 >> 3 & 31
 }
-
-/// What an integer type of a conversion is.
-#[derive(Clone, Copy)]
-struct Integer {
-    wide: bool,
-    signed: bool,
-}
-
-const W: Integer = Integer {
-    wide: false,
-    signed: true,
-};
-const WU: Integer = Integer {
-    wide: false,
-    signed: false,
-};
-const L: Integer = Integer {
-    wide: true,
-    signed: true,
-};
-const LU: Integer = Integer {
-    wide: true,
-    signed: false,
-};
 
 /// What happens to the sign.
 #[derive(Clone, Copy)]
@@ -206,7 +183,7 @@ impl Translation<'_, '_> {
     }
 
     /// The interpreter does the instruction if the mode in it isn't the one in use.
-    fn same_rounding(&mut self, op: &Op) -> Option<Hole> {
+    pub(super) fn same_rounding(&mut self, op: &Op) -> Option<Hole> {
         let rounding = rounding(op);
         (rounding != DYNAMIC).then(|| {
             self.asm
@@ -216,7 +193,7 @@ impl Translation<'_, '_> {
     }
 
     /// Where the interpreter does the instruction instead.
-    fn slow_all(&mut self, k: usize, op: &Op, holes: impl IntoIterator<Item = Hole>) {
+    pub(super) fn slow_all(&mut self, k: usize, op: &Op, holes: impl IntoIterator<Item = Hole>) {
         let mut point = None;
         for hole in holes {
             let point = *point.get_or_insert_with(|| self.point(k, op));
@@ -227,7 +204,7 @@ impl Translation<'_, '_> {
     // ---- registers --------------------------------------------------------
 
     /// The host register that holds the guest's, or `scratch` after loading it.
-    fn get_float(&mut self, guest: u8, scratch: Xmm) -> Xmm {
+    pub(super) fn get_float(&mut self, guest: u8, scratch: Xmm) -> Xmm {
         float_place(guest).unwrap_or_else(|| {
             self.copy_float(scratch, guest);
             scratch
@@ -242,17 +219,17 @@ impl Translation<'_, '_> {
         }
     }
 
-    fn float_operand(&self, guest: u8) -> Rm {
+    pub(super) fn float_operand(&self, guest: u8) -> Rm {
         float_place(guest).map_or(float_home(guest), Rm::from)
     }
 
     /// Where to compute a result for the guest's register.
-    fn float_result(&self, guest: u8, scratch: Xmm) -> Xmm {
+    pub(super) fn float_result(&self, guest: u8, scratch: Xmm) -> Xmm {
         float_place(guest).unwrap_or(scratch)
     }
 
     /// The same, if the sources must stay as they are until it is known.
-    fn float_result_apart(&self, guest: u8, sources: &[u8]) -> Xmm {
+    pub(super) fn float_result_apart(&self, guest: u8, sources: &[u8]) -> Xmm {
         match float_place(guest) {
             Some(to) if !sources.contains(&guest) => to,
             _ => X0,
@@ -260,7 +237,7 @@ impl Translation<'_, '_> {
     }
 
     /// The result for the guest's register is in `from`; a single is boxed.
-    fn put_float(&mut self, guest: u8, from: Xmm, float: Float) {
+    pub(super) fn put_float(&mut self, guest: u8, from: Xmm, float: Float) {
         match float_place(guest) {
             Some(to) if to == from => {}
             Some(to) => self.asm.movaps(to, from),
@@ -282,7 +259,7 @@ impl Translation<'_, '_> {
     }
 
     /// Leaves if one of the registers boxes no single.
-    fn boxed(&mut self, k: usize, op: &Op, float: Float, sources: &[u8]) {
+    pub(super) fn boxed(&mut self, k: usize, op: &Op, float: Float, sources: &[u8]) {
         if float == Double {
             return;
         }
@@ -321,7 +298,7 @@ impl Translation<'_, '_> {
     /// A NaN in the register becomes the canonical one. The host raises for it what
     /// RISC-V does: invalid, if an operand was a signaling NaN or the operation had
     /// no result.
-    fn no_other_nan(&mut self, float: Float, xmm: Xmm) {
+    pub(super) fn no_other_nan(&mut self, float: Float, xmm: Xmm) {
         self.asm.compare(float, true, xmm, xmm);
         let from = self.asm.jcc(Cond::P);
         let back = self.asm.here();
@@ -526,114 +503,5 @@ impl Translation<'_, '_> {
         let first = self.float_operand(op.rs1);
         self.asm.compare(float, false, second, first);
         self.put_condition(op.rd, cond);
-    }
-
-    // ---- conversions ------------------------------------------------------
-
-    fn convert_to_integer(&mut self, k: usize, op: &Op, float: Float, to: Integer) {
-        let mut slow = Vec::new();
-        let mode = rounding(op);
-        // Rounding apart raises inexact before the range is looked at: not where a
-        // number out of range can have a fraction.
-        let apart = self.sink.features.sse41
-            && mode <= LAST_OF_HOST
-            && mode != TRUNCATE
-            && (to.wide || !to.signed || float == Single);
-        if !apart && mode != TRUNCATE {
-            slow.extend(self.same_rounding(op));
-        }
-        self.boxed(k, op, float, &[op.rs1]);
-        let mut from = self.get_float(op.rs1, X0);
-        if !to.signed {
-            slow.push(self.beyond_unsigned(float, to.wide, from));
-        }
-        if apart {
-            self.asm.round(float, host_mode(mode), X0, from);
-            from = X0;
-        }
-        let truncate = apart || mode == TRUNCATE;
-        let wide = to.wide || !to.signed;
-        self.asm.float_to_integer(float, wide, truncate, RAX, from);
-        if to.signed {
-            // Out of range the host gives the least number: less one, it overflows.
-            let size = if wide { Q } else { D };
-            self.asm.alu_imm(size, Alu::Cmp, RAX, 1);
-            slow.push(self.asm.jcc(Cond::O));
-        }
-        self.put_sized(op.rd, RAX, if to.wide { Q } else { D });
-        self.slow_all(k, op, slow);
-    }
-
-    /// Negative (zero, too), a NaN, or perhaps larger than an unsigned integer in each
-    /// mode, or than a signed one of 64 bits.
-    fn beyond_unsigned(&mut self, float: Float, wide: bool, from: Xmm) -> Hole {
-        self.asm.float_to_general(float, RAX, from);
-        match (float, wide) {
-            // 2^32 and 2^63: from there on singles have no fraction.
-            (Single, false) => self.asm.alu_imm(D, Alu::Cmp, RAX, 0x4f80_0000),
-            (Single, true) => self.asm.alu_imm(D, Alu::Cmp, RAX, 0x5f00_0000),
-            (Double, _) => {
-                // 2^32 - 1, next to which others would round to 2^32, and 2^63.
-                let bound = if wide {
-                    0x43e0 << 48
-                } else {
-                    0x41ef_ffff_ffe0_0001
-                };
-                self.asm.mov_imm64(RCX, bound);
-                self.asm.alu(Q, Alu::Cmp, RAX, RCX);
-            }
-        }
-        self.asm.jcc(Cond::AE)
-    }
-
-    fn convert_from_integer(&mut self, k: usize, op: &Op, float: Float, from: Integer) {
-        let mut slow = Vec::new();
-        if from.wide || float == Single {
-            slow.extend(self.same_rounding(op));
-        }
-        let mut operand = self.operand(op.rs1);
-        if !from.signed {
-            self.load(RAX, op.rs1);
-            if from.wide {
-                self.asm.test(Q, RAX, RAX);
-                slow.push(self.asm.jcc(Cond::S));
-            } else {
-                self.asm.mov(D, RAX, RAX);
-            }
-            operand = RAX.into();
-        }
-        let to = self.float_result(op.rd, X0);
-        // What a single leaves is its box.
-        match float {
-            Single => self.asm.ones(to),
-            Double => self.asm.zeros(to),
-        }
-        let wide = from.wide || !from.signed;
-        self.asm.integer_to_float(float, wide, to, operand);
-        self.put_float(op.rd, to, float);
-        self.slow_all(k, op, slow);
-    }
-
-    /// Double to single.
-    fn narrow(&mut self, k: usize, op: &Op) {
-        let slow = self.same_rounding(op);
-        let to = self.float_result_apart(op.rd, &[op.rs1]);
-        self.asm.ones(to);
-        let from = self.float_operand(op.rs1);
-        self.asm.scalar(Double, Scalar::Convert, to, from);
-        self.no_other_nan(Single, to);
-        self.put_float(op.rd, to, Single);
-        self.slow_all(k, op, slow);
-    }
-
-    /// Single to double.
-    fn widen(&mut self, k: usize, op: &Op) {
-        self.boxed(k, op, Single, &[op.rs1]);
-        let to = self.float_result_apart(op.rd, &[op.rs1]);
-        self.asm.zeros(to);
-        let from = self.float_operand(op.rs1);
-        self.asm.scalar(Single, Scalar::Convert, to, from);
-        self.no_other_nan(Double, to);
-        self.put_float(op.rd, to, Double);
     }
 }

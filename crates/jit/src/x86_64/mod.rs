@@ -4,6 +4,7 @@ mod asm;
 mod control;
 mod enter;
 mod float;
+mod float_convert;
 mod float_state;
 mod integer;
 mod memory;

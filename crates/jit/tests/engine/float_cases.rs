@@ -4,8 +4,9 @@
 //! the rounding mode changing under them.
 
 use crate::asm::*;
-use crate::float_forms::Kind::{self, Double, Integer};
+use crate::float_forms::Kind::{self, Double, Integer, Single};
 use crate::float_forms::{Form, Format, floats, format, forms};
+use crate::rng::Rng;
 use crate::world::*;
 
 /// The modes of an instruction: the five, two that are reserved, and that of frm.
@@ -172,11 +173,40 @@ fn registers(operands: usize) -> Vec<(u32, &'static [u32])> {
     out
 }
 
-fn all_cases(form: &Form, f3: u32, frm: u32) -> u64 {
-    let values = match form.from {
-        Integer => integers(),
-        kind => operands(kind, form.operands == 3),
+/// Numbers whose sums, products, quotients and roots are often near a bound: of the
+/// normal range, of a tie, of an exact result.
+fn random(form: &Form, rng: &mut Rng) -> Vec<u64> {
+    let count = [200, 40, 12][form.operands - 1];
+    let Format { mantissa, bias, .. } = format(form.from);
+    let (boxed, sign) = match form.from {
+        Single => (!0 << 32, 31),
+        _ => (0, 63),
     };
+    let mut number = || {
+        if form.from == Integer {
+            return rng.next() as i64 as u64 >> rng.below(64);
+        }
+        let near = rng.pick(&[
+            0,
+            bias / 2,
+            bias / 2 + 1,
+            bias,
+            bias,
+            bias * 3 / 2,
+            bias * 2,
+        ]);
+        let exponent = (near + rng.below(mantissa + 3)).saturating_sub(mantissa / 2);
+        let exponent = exponent.min(2 * bias + u64::from(rng.chance(8)));
+        let shift = rng.below(mantissa + 1);
+        let any = rng.next();
+        let fraction = rng.pick(&[any, any << shift, !0 << shift, 1 << shift, 1, 0]);
+        let fraction = fraction & ((1 << mantissa) - 1);
+        boxed | rng.below(2) << sign | exponent << mantissa | fraction
+    };
+    (0..count).map(|_| number()).collect()
+}
+
+fn all_cases(form: &Form, values: &[u64], f3: u32, frm: u32) -> u64 {
     let cases = values.len().pow(form.operands as u32) as u64;
     assert!(16 * cases < 0x7_0000, "the results fit");
     let mut done = 0;
@@ -195,7 +225,11 @@ fn all_cases(form: &Form, f3: u32, frm: u32) -> u64 {
             let at = RESULTS + 16 * n;
             let result = |of: &After| (of.word(at), of.word(at + 8));
             let (got, want) = (result(&after), result(&reference));
-            assert_eq!(got, want, "combination {n} of {values:x?}, {case}");
+            let count = values.len();
+            let digits = (0..form.operands as u32).rev();
+            let operands = digits.map(|d| values[n as usize / count.pow(d) % count]);
+            let operands = operands.collect::<Vec<_>>();
+            assert_eq!(got, want, "operands {operands:x?}, {case}");
         }
         assert_eq!(after.hart, reference.hart, "{case}");
         after.compare(&reference, &case);
@@ -215,10 +249,30 @@ fn every_instruction_in_every_mode() {
                 (true, _) => &[0, 2],
                 (false, _) => &[0],
             };
+            let values = match form.from {
+                Integer => integers(),
+                kind => operands(kind, form.operands == 3),
+            };
             for frm in frm {
-                cases += all_cases(&form, *f3, *frm);
+                cases += all_cases(&form, &values, *f3, *frm);
             }
         }
     }
     assert!(cases > 1_000_000, "only {cases} cases");
+}
+
+/// `FLOAT_SEEDS=100 cargo test --release -p twinvm-jit --test engine random_operands`
+/// does more.
+#[test]
+fn random_operands() {
+    let seeds = std::env::var("FLOAT_SEEDS").map_or(1, |n| n.parse().expect("a number"));
+    for seed in 0..seeds {
+        let mut rng = Rng::new(seed);
+        for form in forms(ROUNDED) {
+            for frm in 0..4 {
+                let values = random(&form, &mut rng);
+                all_cases(&form, &values, *form.f3.last().expect("one"), frm);
+            }
+        }
+    }
 }
