@@ -5,6 +5,7 @@
 
 mod flatten;
 
+use crate::digest::encoded;
 use crate::harts::HartsState;
 use crate::machine::Machine;
 use crate::output::Halt;
@@ -58,10 +59,7 @@ pub struct StateDecodeError(String);
 impl MachineState {
     /// As bytes, for a file.
     pub fn encode(&self) -> Vec<u8> {
-        match postcard::to_stdvec(self) {
-            Ok(bytes) => bytes,
-            Err(error) => unreachable!("encoding to memory failed: {error}"),
-        }
+        encoded(self)
     }
 
     /// From [`MachineState::encode`]'s bytes. What comes out need not be a state that a machine

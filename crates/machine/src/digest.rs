@@ -44,12 +44,17 @@ impl Digest {
     }
 }
 
-/// Hash of a state's explicit encoding.
-fn hash_of<T: serde::Serialize>(state: &T) -> u128 {
+/// A state's explicit encoding, for digests and files.
+pub(crate) fn encoded<T: serde::Serialize>(state: &T) -> Vec<u8> {
     match postcard::to_stdvec(state) {
-        Ok(bytes) => xxh3_128(&bytes),
+        Ok(bytes) => bytes,
         Err(error) => unreachable!("encoding to memory failed: {error}"),
     }
+}
+
+/// Hash of a state's explicit encoding.
+fn hash_of<T: serde::Serialize>(state: &T) -> u128 {
+    xxh3_128(&encoded(state))
 }
 
 impl Machine {

@@ -20,6 +20,7 @@ pub use stream::SnapshotStream;
 
 use crate::boot::Boot;
 use crate::config::{FieldDifference, MachineConfig, OnReset, PowerOn, first_field_difference};
+use crate::digest::encoded;
 use crate::engine::fastest;
 use crate::harts::{Harts, HartsState};
 use crate::image::{ArrivingImages, ImageKind, Images};
@@ -150,10 +151,7 @@ impl Machine {
             loaded: pages.loaded().to_vec(),
             images: with_images.then(|| ImageKind::ALL.map(|kind| images.len(kind))),
         };
-        let head = match postcard::to_stdvec(&head) {
-            Ok(bytes) => bytes,
-            Err(error) => unreachable!("encoding to memory failed: {error}"),
-        };
+        let head = encoded(&head);
         let mut out = Vec::with_capacity(PREFIX + head.len());
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&FORMAT.to_le_bytes());
