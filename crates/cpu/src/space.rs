@@ -84,7 +84,7 @@ pub(crate) struct SpaceTlb {
     blocks: [Block; FETCH * ROW],
 }
 
-/// Offsets in a [`SpaceTlb`], for machine code.
+/// Offsets in a `SpaceTlb`, for machine code.
 pub mod layout {
     use super::{DataEntry, FetchEntry, SpaceTlb};
     use std::mem::{offset_of, size_of};

@@ -1,8 +1,7 @@
 //! One node: the thread that runs the guest, and everything around it.
 //!
-//! The loop takes what the host's threads bring, hands it to the
-//! [`Replica`](twinvm_replica::Replica) and carries out what that asks. It waits only
-//! when the guest has nothing to do.
+//! The loop takes what the host's threads bring, hands it to the [`Replica`] and carries out
+//! what that asks. It waits only when the guest has nothing to do.
 
 mod console;
 mod env;

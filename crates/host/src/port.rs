@@ -74,7 +74,7 @@ pub(crate) struct Counters {
     dropped_out: AtomicU64,
 }
 
-/// A moment's [`Counters`].
+/// What went through a port up to a moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct PortCounts {
     /// Packets for the guest.

@@ -25,7 +25,7 @@ pub use elf::symbol;
 pub use error::{FileProblem, LoadError};
 
 /// The most loadable segments in a file; bounds the work that a file of headers can ask for.
-pub const MAX_SEGMENTS: usize = 64;
+const MAX_SEGMENTS: usize = 64;
 
 /// Alignment of the device tree: Linux maps it before its real page tables exist, in pieces
 /// of this size.
@@ -37,31 +37,31 @@ const MIB: u64 = 1 << 20;
 
 /// What goes where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoadPlan {
+pub(crate) struct LoadPlan {
     /// Physical address of the first instruction: the firmware's if there is any, else the
     /// kernel's.
-    pub entry: u64,
+    pub(crate) entry: u64,
     /// With firmware: where the kernel that it is to start begins, if there is one.
-    pub next: Option<u64>,
+    pub(crate) next: Option<u64>,
     /// Parts of firmware and kernel. All lie in RAM.
-    pub segments: Vec<Segment>,
+    pub(crate) segments: Vec<Segment>,
     /// Where the initial RAM disk starts and ends. It starts on a page.
-    pub initrd: Option<(u64, u64)>,
+    pub(crate) initrd: Option<(u64, u64)>,
     /// Where the device tree starts; [`MAX_FDT_BYTES`] are free from there.
-    pub fdt_addr: u64,
+    pub(crate) fdt_addr: u64,
 }
 
 /// A part of a file and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Segment {
+pub(crate) struct Segment {
     /// The file.
-    pub image: ImageKind,
+    pub(crate) image: ImageKind,
     /// Physical address of the first byte.
-    pub pa: u64,
+    pub(crate) pa: u64,
     /// The bytes, as a range of the file.
-    pub range: Range<usize>,
+    pub(crate) range: Range<usize>,
     /// Bytes that the segment takes in RAM; those after the file's are zero.
-    pub ram_bytes: u64,
+    pub(crate) ram_bytes: u64,
 }
 
 impl Segment {
@@ -84,7 +84,7 @@ struct Program {
 ///
 /// # Errors
 /// [`LoadError`], with what to do about it.
-pub fn plan(images: &Images, ram_bytes: u64) -> Result<LoadPlan, LoadError> {
+pub(crate) fn plan(images: &Images, ram_bytes: u64) -> Result<LoadPlan, LoadError> {
     let parse = |image: ImageKind, parse: fn(&[u8], u64) -> Result<Program, FileProblem>| {
         let wrap = |problem| LoadError::File { image, problem };
         images
