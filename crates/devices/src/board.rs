@@ -255,7 +255,8 @@ impl Board {
         self.drive_lines();
     }
 
-    /// Whether an output, console bytes or a finisher request wait to be taken.
+    /// Whether an output, console bytes, a finisher request or [`take_work`](Self::take_work) wait
+    /// to be taken.
     #[inline]
     pub fn has_outputs(&self) -> bool {
         !self.outbox.is_empty() || self.finisher.has_request()
@@ -265,6 +266,11 @@ impl Board {
     /// output record and hands it to the output gate.
     pub fn take_outputs(&mut self) -> Vec<DeviceOutput> {
         self.outbox.take_outputs()
+    }
+
+    /// Whether devices have done much since this was asked last: as much as thousands of steps.
+    pub fn take_work(&mut self) -> bool {
+        self.outbox.take_work()
     }
 
     /// Takes what the guest sent on its consoles, oldest first.

@@ -14,21 +14,26 @@ pub enum DeviceOutput {
     },
 }
 
-/// Outputs and console bytes that the machine has not yet taken.
+/// Descriptors that devices may read before the machine hears of it: some 50 µs on the host.
+const MUCH_WORK: u32 = 4096;
+
+/// Outputs and console bytes that the machine has not yet taken, and how much work devices have had.
 ///
 /// It isn't device state: the machine takes everything after the access that made it, so at every
-/// point where state is saved the outbox is empty.
+/// point where state is saved the outbox is empty but for the work.
 #[derive(Debug, Default)]
 pub struct Outbox {
     outputs: Vec<DeviceOutput>,
     console: Vec<u8>,
+    /// Descriptors read. Only when a run ends depends on it, never what a guest sees.
+    work: u32,
 }
 
 impl Outbox {
     /// Whether there is nothing to take.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.outputs.is_empty() && self.console.is_empty()
+        self.outputs.is_empty() && self.console.is_empty() && self.work < MUCH_WORK
     }
 
     /// Takes the outputs, oldest first.
@@ -39,6 +44,11 @@ impl Outbox {
     /// Takes the bytes sent on the consoles, oldest first.
     pub fn take_console(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.console)
+    }
+
+    /// Whether devices have read [`MUCH_WORK`] descriptors since this was asked last.
+    pub fn take_work(&mut self) -> bool {
+        std::mem::take(&mut self.work) >= MUCH_WORK
     }
 
     /// Adds a byte that the guest sent on the serial console.
@@ -69,6 +79,11 @@ impl DeviceOut<'_> {
             device: self.device,
             outbox: self.outbox,
         }
+    }
+
+    /// Adds to the descriptors that were read.
+    pub(crate) fn worked(&mut self, descriptors: u32) {
+        self.outbox.work = self.outbox.work.saturating_add(descriptors);
     }
 
     /// Adds text that the guest prints on a console of its own.

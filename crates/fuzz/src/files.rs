@@ -118,7 +118,7 @@ fn run(machine: &mut Machine) {
     for _ in 0..STEPS {
         match machine.run(until) {
             Exit::Output => drop(machine.take_output()),
-            Exit::Reset => {}
+            Exit::Reset | Exit::Devices => {}
             Exit::Console => drop(machine.take_console()),
             Exit::Limit | Exit::Idle { .. } | Exit::Halted(_) => break,
         }

@@ -382,6 +382,7 @@ impl<'a> World<'a> {
         let text = self.board.take_console();
         assert!(text.len() <= MAX_TEXT_BYTES * 256);
         self.board.take_finisher_request();
+        self.board.take_work();
         assert!(!self.board.has_outputs());
     }
 

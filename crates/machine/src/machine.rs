@@ -32,6 +32,9 @@ pub enum Exit {
     /// The guest has printed a lot: a step can print thousands of bytes, so a run ends before they
     /// fill the host's memory. Take them with [`Machine::take_console`] and call again.
     Console,
+    /// Devices have done much for the guest: a step can cost as much as many thousands, so a run
+    /// ends before it keeps its caller from everything else. Just call again.
+    Devices,
     /// The machine has ended; it never runs again.
     Halted(Halt),
 }
@@ -176,6 +179,8 @@ impl Machine {
     /// Next hop for what the guest sends: [`Machine::take_output`].
     pub fn run(&mut self, until: u64) -> Exit {
         let builtin_sbi = !self.config.images.has(ImageKind::Firmware);
+        // Where a run ends doesn't depend on the ones before.
+        self.board.take_work();
         loop {
             if self.output.is_some() {
                 return Exit::Output;
@@ -204,6 +209,7 @@ impl Machine {
                 _ => None,
             };
             self.icount = env.icount;
+            let mut worked = false;
             match exit {
                 CpuExit::Limit if self.icount >= until => return Exit::Limit,
                 CpuExit::Idle if !several => return Exit::Idle { timer },
@@ -211,6 +217,7 @@ impl Machine {
                 CpuExit::Limit | CpuExit::Idle => {}
                 CpuExit::Yield => self.harts.yield_turn(self.icount),
                 CpuExit::Attention => {
+                    worked = self.board.take_work();
                     if self.collect_outputs() {
                         return Exit::Reset;
                     }
@@ -228,6 +235,9 @@ impl Machine {
             }
             if self.console.len() >= CONSOLE_BYTES {
                 return Exit::Console;
+            }
+            if worked && self.output.is_none() && self.halted.is_none() {
+                return Exit::Devices;
             }
         }
     }

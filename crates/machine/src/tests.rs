@@ -8,3 +8,4 @@ mod harts;
 mod run;
 mod sbi;
 mod snapshot;
+mod work;

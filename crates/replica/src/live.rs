@@ -349,7 +349,7 @@ impl Live {
                 }
                 None => LiveExit::Busy,
             },
-            Exit::Reset | Exit::Console => LiveExit::Busy,
+            Exit::Reset | Exit::Console | Exit::Devices => LiveExit::Busy,
             Exit::Halted(halt) => LiveExit::Halted(halt),
         })
     }

@@ -172,8 +172,8 @@ impl Replay {
                 Exit::Limit => {}
                 Exit::Output => return self.check_output(),
                 // At the end what is due there is still to be applied.
-                Exit::Reset | Exit::Console if self.machine.icount() >= end => {}
-                Exit::Reset | Exit::Console => return Ok(ReplayExit::Busy),
+                Exit::Reset | Exit::Console | Exit::Devices if self.machine.icount() >= end => {}
+                Exit::Reset | Exit::Console | Exit::Devices => return Ok(ReplayExit::Busy),
                 Exit::Idle { .. } => {
                     return Err(self.diverged(format!(
                         "the guest waits, the next record is for step {}",

@@ -338,6 +338,7 @@ fn busy() -> Guest {
     guest.start(RNG, 1);
     guest.offer(RNG, 0, 0, writable(BUFFERS, 48));
     guest.board.push_console_input(b"abc");
+    assert!(!guest.board.take_work(), "that was little");
     guest
 }
 

@@ -181,16 +181,19 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         self.queues.fill(Virtqueue::new());
     }
 
-    /// Lets the device act on its queues from a record. Does nothing unless `queue` runs.
+    /// Lets the device act on its queues, and gives the number of descriptors that it has read. Does
+    /// nothing unless `queue` runs.
     pub(crate) fn act(
         &mut self,
         queue: usize,
         action: impl FnOnce(&mut D, &mut [Virtqueue]) -> Result<bool, RingError>,
-    ) {
-        if self.queue_running(queue) {
-            let result = action(&mut self.device, &mut self.queues);
-            self.finish(result);
+    ) -> u32 {
+        if !self.queue_running(queue) {
+            return 0;
         }
+        let result = action(&mut self.device, &mut self.queues);
+        self.finish(result);
+        self.queues.iter_mut().map(Virtqueue::take_read).sum()
     }
 
     /// Reads a register; `offset` is aligned to `size`.
@@ -313,11 +316,12 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         }
     }
 
-    fn notify(&mut self, queue: usize, mem: &mut Memory, out: DeviceOut<'_>) {
-        self.act(queue, |device, queues| {
+    fn notify(&mut self, queue: usize, mem: &mut Memory, mut out: DeviceOut<'_>) {
+        let descriptors = self.act(queue, |device, queues| {
             queues[queue].watch(mem)?;
-            device.notify(queue, queues, mem, out)
+            device.notify(queue, queues, mem, out.reborrow())
         });
+        out.worked(descriptors);
     }
 
     /// Writing 0 resets; other bits can only be added. FEATURES_OK sticks only if every accepted

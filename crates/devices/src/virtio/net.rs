@@ -151,7 +151,7 @@ impl Offered {
     }
 
     /// Bytes that the buffer `ahead` behind the next one can hold; to be asked in order.
-    fn room(&mut self, rx: &Virtqueue, mem: &Memory, ahead: u16) -> Result<u64, RingError> {
+    fn room(&mut self, rx: &mut Virtqueue, mem: &Memory, ahead: u16) -> Result<u64, RingError> {
         if let Some((_, room)) = self.known.get(ahead.into()) {
             return Ok(*room);
         }

@@ -89,6 +89,9 @@ pub struct Virtqueue {
     next_avail: u16,
     next_used: u16,
     published: u16,
+    /// Descriptors read since the transport has asked. It asks at the end of each operation, so
+    /// where state is saved it is 0.
+    read: u32,
 }
 
 /// The saved form of [`Virtqueue`].
@@ -207,12 +210,17 @@ impl Virtqueue {
     }
 
     /// Like [`take`](Self::take), but leaves the buffer in the queue.
-    pub fn peek(&self, mem: &Memory, chain: &mut Chain) -> Result<(), RingError> {
+    pub fn peek(&mut self, mem: &Memory, chain: &mut Chain) -> Result<(), RingError> {
         self.peek_ahead(mem, 0, chain)
     }
 
     /// Like [`peek`](Self::peek) for the buffer that is offered `ahead` buffers later.
-    pub fn peek_ahead(&self, mem: &Memory, ahead: u16, chain: &mut Chain) -> Result<(), RingError> {
+    pub fn peek_ahead(
+        &mut self,
+        mem: &Memory,
+        ahead: u16,
+        chain: &mut Chain,
+    ) -> Result<(), RingError> {
         let index = self.next_avail.wrapping_add(ahead);
         let slot = u64::from(index & (self.size - 1));
         let head = mem.load_u16(self.driver.wrapping_add(4 + 2 * slot))?;
@@ -225,7 +233,12 @@ impl Virtqueue {
         self.next_avail = self.next_avail.wrapping_add(1);
     }
 
-    fn walk(&self, mem: &Memory, chain: &mut Chain) -> Result<(), RingError> {
+    /// How many descriptors were read since this was asked last.
+    pub(crate) fn take_read(&mut self) -> u32 {
+        std::mem::take(&mut self.read)
+    }
+
+    fn walk(&mut self, mem: &Memory, chain: &mut Chain) -> Result<(), RingError> {
         let (mut table, mut len, mut index) = (self.desc, self.size, chain.head());
         let mut inside_indirect = false;
         for _ in 0..MAX_CHAIN_DESCRIPTORS {
@@ -233,6 +246,7 @@ impl Virtqueue {
                 return Err(RingError::BadDescriptor { index, len });
             }
             let at = table.wrapping_add(DESCRIPTOR_BYTES * u64::from(index));
+            self.read += 1;
             let descriptor = Descriptor::read(mem, at)?;
             if descriptor.flags & DESC_INDIRECT != 0 {
                 if inside_indirect || self.features & feature::INDIRECT_DESC == 0 {
@@ -411,6 +425,7 @@ impl Persist for Virtqueue {
             next_avail: state.next_avail,
             next_used: state.next_used,
             published: state.published,
+            read: 0,
         };
         consistent(
             !queue.ready || queue.layout_valid(),
