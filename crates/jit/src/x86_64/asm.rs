@@ -51,6 +51,8 @@ pub(crate) enum Size {
 pub(crate) enum Alu {
     Add = 0,
     Or = 1,
+    /// With borrow.
+    Sbb = 3,
     And = 4,
     Sub = 5,
     Xor = 6,

@@ -3,12 +3,12 @@
 //! What the host computes is what RISC-V asks for, and raises the same flags, but for
 //! these: a NaN among the results (the canonical one is put in its place); operands
 //! that box no single (the interpreter runs the rest of the block); conversions out of
-//! range, minimum and maximum with a NaN, and fused operations with a NaN as the result
+//! range, minimum, maximum and class of a NaN, and fused operations with a NaN as the result
 //! (the interpreter does them again: until then the host has raised no flag that they
 //! don't). Where it would have, the operand is looked at before.
 
 use super::FLOAT;
-use super::asm::{Alu, Cond, Hole, RAX, RCX, RSP, Reg, Rm, Shift, Size};
+use super::asm::{Alu, Cond, Hole, RAX, RCX, RDX, RSP, Reg, Rm, Shift, Size};
 use super::float_convert::{L, LU, W, WU};
 use super::float_state::loaded_with;
 use super::registers::{X0, X1, float_home, float_place};
@@ -93,6 +93,8 @@ impl Translation<'_, '_> {
             FltD => self.less(k, op, Double, Cond::A),
             FleS => self.less(k, op, Single, Cond::AE),
             FleD => self.less(k, op, Double, Cond::AE),
+            FclassS => self.classify(k, op, Single),
+            FclassD => self.classify(k, op, Double),
             FcvtWS => self.convert_to_integer(k, op, Single, W),
             FcvtWD => self.convert_to_integer(k, op, Double, W),
             FcvtWuS => self.convert_to_integer(k, op, Single, WU),
@@ -146,8 +148,8 @@ impl Translation<'_, '_> {
         let exact = rounding <= LAST || rounding == DYNAMIC;
         match op.kind {
             Flw | Fld | Fsw | Fsd | FsgnjS | FsgnjnS | FsgnjxS | FsgnjD | FsgnjnD | FsgnjxD
-            | FminS | FmaxS | FminD | FmaxD | FeqS | FltS | FleS | FeqD | FltD | FleD | FmvXW
-            | FmvWX | FmvXD | FmvDX => true,
+            | FminS | FmaxS | FminD | FmaxD | FeqS | FltS | FleS | FeqD | FltD | FleD | FclassS
+            | FclassD | FmvXW | FmvWX | FmvXD | FmvDX => true,
             FaddS | FsubS | FmulS | FdivS | FsqrtS | FaddD | FsubD | FmulD | FdivD | FsqrtD
             | FcvtWS | FcvtWuS | FcvtLS | FcvtLuS | FcvtWD | FcvtWuD | FcvtLD | FcvtLuD
             | FcvtSW | FcvtSWu | FcvtSL | FcvtSLu | FcvtDL | FcvtDLu | FcvtSD => rounds,
@@ -503,5 +505,38 @@ impl Translation<'_, '_> {
         let first = self.float_operand(op.rs1);
         self.asm.compare(float, false, second, first);
         self.put_condition(op.rd, cond);
+    }
+
+    fn classify(&mut self, k: usize, op: &Op, float: Float) {
+        self.boxed(k, op, float, &[op.rs1]);
+        // Twice the least normal number and infinity, without their signs.
+        let (size, normal, infinity, sign) = match float {
+            Single => (D, 0x0100_0000, 0xff00_0000, 31),
+            Double => (Q, 0x0020 << 48, 0xffe0 << 48, 63),
+        };
+        let from = self.get_float(op.rs1, X0);
+        self.asm.float_to_general(float, RAX, from);
+        self.asm.lea(size, RCX, Rm::Sib(RAX, RAX, 0, 0));
+        // Of positive ones: zero 4, subnormal 5, normal 6, infinity 7.
+        self.asm.mov_imm32(RDX, 4);
+        self.asm.alu_imm(size, Alu::Cmp, RCX, 1);
+        self.asm.alu_imm(D, Alu::Sbb, RDX, -1);
+        self.asm.mov_imm64(RAX, normal);
+        self.asm.alu(size, Alu::Cmp, RCX, RAX);
+        self.asm.alu_imm(D, Alu::Sbb, RDX, -1);
+        self.asm.mov_imm64(RAX, infinity);
+        self.asm.alu(size, Alu::Cmp, RCX, RAX);
+        let nan = self.asm.jcc(Cond::A);
+        self.asm.alu_imm(D, Alu::Sbb, RDX, -1);
+        // Of negative ones: 7 less that.
+        self.asm.float_to_general(float, RAX, from);
+        self.asm.shift_imm(size, Shift::Sar, RAX, sign);
+        self.asm.alu_imm(D, Alu::And, RAX, 7);
+        self.asm.mov(D, RCX, RAX);
+        self.asm.alu(D, Alu::Xor, RCX, RDX);
+        self.asm.mov_imm32(RAX, 1);
+        self.asm.shift_cl(D, Shift::Shl, RAX);
+        self.put(op.rd, RAX);
+        self.slow_all(k, op, [nan]);
     }
 }
