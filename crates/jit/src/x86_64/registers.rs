@@ -69,8 +69,8 @@ pub(super) const MAPPED_FLOAT: [(u8, Xmm); 14] = [
     (13, Xmm(5)), // fa3
     (14, Xmm(6)), // fa4
     (15, Xmm(7)), // fa5
-    (16, Xmm(8)), // fa6
-    (17, Xmm(9)), // fa7
+    (4, Xmm(8)),  // ft4
+    (18, Xmm(9)), // fs2
     (0, Xmm(10)), // ft0
     (1, Xmm(11)), // ft1
     (2, Xmm(12)), // ft2
