@@ -3,7 +3,7 @@
 //! Each module is one thing that a node's main loop needs and cannot do without the host.
 //! None of them decides anything; they turn what the host does into events on a channel,
 //! and never make the thread that runs the guest wait for a disk or a peer (excepted are the
-//! store, whose writes the protocol orders, and the node's console file and journal).
+//! store, whose writes the protocol orders, and the node's lines on standard error).
 //!
 //! - [`store`]: the node's own folder: its lock, its id, the generation it has learnt.
 //! - [`arbiter_file`] and [`arbiter_worker`]: the arbiter in a shared folder, and the

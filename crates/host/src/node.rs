@@ -50,6 +50,8 @@ const INPUTS_PER_TURN: usize = 64;
 const TICK_NS: u64 = 1_000_000;
 /// How long a node that ends waits for its last words to leave: 2 s.
 const LINGER_NS: u64 = 2_000_000_000;
+/// The guest's console in the node's folder.
+const CONSOLE_LOG: &str = "console.log";
 /// Longest sleep of the loop: it looks at its timers now and then whatever happens.
 const LONGEST_WAIT: Duration = Duration::from_millis(1000);
 
@@ -179,6 +181,7 @@ struct Surroundings {
     ports: Vec<(u8, Port)>,
     ctl_server: CtlServer,
     signals: SignalWatch,
+    console: Console,
 }
 
 impl Surroundings {
@@ -200,6 +203,8 @@ impl Surroundings {
         let ctl_server = CtlServer::start(&store.ctl_path(), ctl_in)?;
         // One for each request, of which the protocol has a few at a time.
         let (arbiter_replies, arbiter_out) = unbounded();
+        let console = Console::start(store.folder().join(CONSOLE_LOG))
+            .map_err(host("starting the console's thread"))?;
         let backend = Box::new(FileArbiter::open(&options.arbiter)?);
         let arbiter = ArbiterWorker::start(backend, arbiter_replies.clone())
             .map_err(host("starting the arbiter's thread"))?;
@@ -217,6 +222,7 @@ impl Surroundings {
             ports,
             ctl_server,
             signals,
+            console,
         })
     }
 }
@@ -261,7 +267,7 @@ impl NodeLoop {
         let replica = Replica::new(identity, options.protect, options.machine.clone());
         Self {
             journal: Journal::new(&options.name),
-            console: Console::new(store.folder().join("console.log")),
+            console: host.console,
             meter: Meter::default(),
             watch: Watch::default(),
             file_snapshot: FileSnapshot::default(),
@@ -292,7 +298,7 @@ impl NodeLoop {
             self.options.vm,
             self.store.id(),
             self.hub.local_addr(),
-            self.store.folder().join("console.log").display()
+            self.store.folder().join(CONSOLE_LOG).display()
         ));
         self.apply(Event::Start { generation });
         loop {
@@ -527,7 +533,7 @@ impl NodeLoop {
                         port.send(&bytes);
                     }
                 }
-                Action::Console(bytes) => self.console.write(&bytes),
+                Action::Console(text) => self.console.write(text),
                 Action::RoleChanged { from, to, why } => {
                     self.watch.role_changed(now_ns, from, to);
                     self.journal.line(&format!("{from} -> {to}: {why}"));
