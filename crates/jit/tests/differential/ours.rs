@@ -65,17 +65,24 @@ pub(crate) struct Ours {
 }
 
 impl Ours {
-    pub(crate) fn new(program: &Program) -> Result<Self, String> {
+    /// With the interpreter alone, or blocks translated when they have been entered
+    /// this often.
+    pub(crate) fn new(program: &Program, hot_at: Option<u8>) -> Result<Self, String> {
         let mut memory = Memory::new(RAM_BYTES).map_err(|e| e.to_string())?;
         memory
             .store(RAM_BASE, &program.ram)
             .map_err(|e| e.to_string())?;
+        let mut engine = Engine::new();
+        if let Some(hot_at) = hot_at {
+            let tier = twinvm_jit::tier().map_err(|e| e.to_string())?;
+            engine.set_tier(&mut memory, tier, hot_at);
+        }
         let hart = Hart::new(0, DRIVER);
         let state = hart.save();
         Ok(Self {
             hart,
             memory,
-            engine: Engine::new(),
+            engine,
             icount: 0,
             trapped: None,
             before: state.clone(),
