@@ -41,9 +41,9 @@ use clap::{Args, ValueEnum};
 use twinvm_image::BuiltImage;
 
 use crate::Outcome;
-use crate::cmd_run::EngineArg;
 use crate::demo::error::DemoError;
 use crate::demo::play::{make_image, watch_signals};
+use crate::engine_arg::EngineArg;
 use cpu::programs::PROGRAMS;
 use cpu::{Image, Plan};
 use guests::Kind;

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use twinvm_config::{Arbiter, VmConfig};
 use twinvm_host::node::{NodeOptions, Wire};
 use twinvm_host::port::PortAddress;
+use twinvm_machine::EngineKind;
 
+use crate::engine_arg::EngineArg;
 use crate::guest;
 use crate::{BAD_INPUT, FAULT, Outcome};
 
@@ -32,6 +34,10 @@ pub(crate) struct NodeArgs {
     /// Which of the file's two nodes this is.
     #[arg(long)]
     name: String,
+    /// What executes the guest on this node, which can't tell; jit where the host can. The other
+    /// node may have the other one
+    #[arg(long, value_name = "NAME")]
+    engine: Option<EngineArg>,
 }
 
 fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
@@ -64,8 +70,14 @@ fn options(args: NodeArgs) -> Result<NodeOptions, String> {
         rng_seed: [0; 32],
         rtc_base_ns: 0,
     };
-    twinvm_machine::Machine::new(machine.clone(), power_on)
+    let mut trial = twinvm_machine::Machine::new(machine.clone(), power_on)
         .map_err(|error| guest::blame(&vm, error).to_string())?;
+    let engine = args.engine.map(EngineKind::from);
+    if let Some(engine) = engine {
+        trial
+            .set_engine(engine)
+            .map_err(|error| error.to_string())?;
+    }
     Ok(NodeOptions {
         vm: vm.name.clone(),
         name: own.name.clone(),
@@ -75,6 +87,7 @@ fn options(args: NodeArgs) -> Result<NodeOptions, String> {
         peer: resolve(&peer.channel.host, peer.channel.port)?,
         arbiter,
         machine,
+        engine,
         wires: wires.collect(),
         protect: vm.protect,
     })

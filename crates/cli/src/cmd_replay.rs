@@ -13,6 +13,7 @@ use twinvm_host::time::mono_ns;
 use twinvm_machine::Machine;
 use twinvm_replica::{Divergence, Perturbation, Replay, ReplayExit};
 
+use crate::engine_arg::EngineArg;
 use crate::{BAD_INPUT, FAULT, Outcome};
 use explain::Explained;
 use progress::Progress;
@@ -34,6 +35,7 @@ Example:
   twinvm run VM.toml --record rec
   twinvm replay rec
   twinvm replay rec --perturb 7 --json
+  twinvm replay rec --engine interp
   twinvm replay rec --until 1000000000
 
 A replay that has diverged looks for where it went wrong first. One with --perturb runs again
@@ -66,10 +68,14 @@ pub(crate) struct ReplayArgs {
     /// Stop after this step, and tell the digest there
     #[arg(long, value_name = "N")]
     until: Option<u64>,
-    /// Disturb the replay in every way that must not matter (slice lengths, flushed caches,
-    /// snapshots restored on the way, extra digests), as this number says
+    /// Disturb the replay in every way that must not matter (slice lengths, flushed caches, engines
+    /// and when they translate, snapshots restored on the way, extra digests), as this number says
     #[arg(long, value_name = "SEED")]
     perturb: Option<u64>,
+    /// What executes the guest, whatever executed it when it was recorded; jit where the host can.
+    /// With interp a disturbed replay changes no engine on the way
+    #[arg(long, value_name = "NAME")]
+    engine: Option<EngineArg>,
     /// Give the guest a key that is not in the log, to see that the replay finds it
     #[arg(long, value_name = "STEP", hide = true, requires = "perturb")]
     sabotage: Option<u64>,
@@ -87,7 +93,12 @@ pub(crate) struct ReplayArgs {
 /// Replays, tells the outcome, and gives its exit code.
 pub(crate) fn run(args: ReplayArgs) -> Outcome {
     let bad = |error: SourceError| (BAD_INPUT, error.to_string());
-    let (mut source, machine) = Source::open(&args.dir).map_err(bad)?;
+    let (mut source, mut machine) = Source::open(&args.dir).map_err(bad)?;
+    if let Some(engine) = args.engine {
+        machine
+            .set_engine(engine.into())
+            .map_err(|error| (BAD_INPUT, error.to_string()))?;
+    }
     let until = match args.until {
         Some(until) if !(machine.icount()..=source.last_icount()).contains(&until) => {
             let why = format!(

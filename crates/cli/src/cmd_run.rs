@@ -23,8 +23,9 @@ use twinvm_host::random::fill_random;
 use twinvm_host::signals::SignalWatch;
 use twinvm_host::snapshot_file;
 use twinvm_host::time::wall_ns;
-use twinvm_machine::{EngineKind, Machine, OnReset, PowerOn};
+use twinvm_machine::{Machine, OnReset, PowerOn};
 
+use crate::engine_arg::EngineArg;
 use crate::guest::{blame, machine_config, open_disks};
 use crate::{BAD_INPUT, FAULT, Outcome};
 use console::Console;
@@ -172,25 +173,6 @@ pub(crate) struct RunArgs {
     signature: Option<PathBuf>,
 }
 
-/// What executes a guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum EngineArg {
-    /// The interpreter alone
-    Interp,
-    /// The interpreter, and translated code for what runs often
-    Jit,
-}
-
-impl EngineArg {
-    /// On the command line.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Interp => "interp",
-            Self::Jit => "jit",
-        }
-    }
-}
-
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ConsoleArg {
     /// The serial port (Linux: ttyS0)
@@ -231,11 +213,9 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
         None => power_on(&args, &vm, &files)?,
     };
     if let Some(engine) = args.engine {
-        let kind = match engine {
-            EngineArg::Interp => EngineKind::Interp,
-            EngineArg::Jit => EngineKind::Jit,
-        };
-        machine.set_engine(kind).map_err(|error| bad(&error))?;
+        machine
+            .set_engine(engine.into())
+            .map_err(|error| bad(&error))?;
     }
     let wires = plug(&vm).map_err(|error| bad(&error))?;
     let disks = Disks::start(machine.config(), files).map_err(|error| fault(&error))?;

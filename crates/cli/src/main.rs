@@ -10,6 +10,7 @@ mod cmd_node;
 mod cmd_replay;
 mod cmd_run;
 mod demo;
+mod engine_arg;
 mod guest;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

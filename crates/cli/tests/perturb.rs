@@ -1,7 +1,8 @@
 //! The proof by perturbation on a real guest: Debian's kernel boots, Redis serves clients and a disk
 //! is written and read, all of it recorded. In the middle of that the guest is frozen, goes on from
 //! its snapshot with the same clients, and is recorded again. Then both recordings are replayed with
-//! everything disturbed that must not matter, and every digest is equal.
+//! everything disturbed that must not matter, and each engine replays what the other has recorded;
+//! every digest is equal.
 
 mod support;
 
@@ -20,10 +21,14 @@ use support::{Folder, LIMIT, PROGRAM, Running, json};
 use twinvm_host::snapshot_file;
 use twinvm_machine::VIRTIO_SLOTS;
 
-/// The recordings, and the seeds of each. Each seed disturbs in its own way. To look into one that
-/// fails: `twinvm replay DIR --perturb SEED`.
-const RECORDINGS: [(&str, std::ops::RangeInclusive<u64>); 2] =
-    [("from-power-on", 1..=6), ("from-snapshot", 1..=2)];
+/// The recordings, the seeds of each, and what they are recorded with. Each seed disturbs in its own
+/// way. To look into one that fails: `twinvm replay DIR --perturb SEED`.
+const RECORDINGS: [(&str, std::ops::RangeInclusive<u64>, &str); 2] = [
+    ("from-power-on", 1..=6, "jit"),
+    ("from-snapshot", 1..=2, "interp"),
+];
+/// Replays without a disturbance: by the same engine, and by the other.
+const ENGINES: [&str; 2] = ["interp", "jit"];
 /// Processes at a time.
 const WORKERS: usize = 2;
 /// Requests of the clients before the guest is frozen, and after.
@@ -145,11 +150,12 @@ fn record(folder: &Folder) -> Vec<Recorded> {
     let vm = vm_toml(folder, SWITCHED);
     let (disk, snap) = (folder.text("disk"), folder.text("snap"));
     File::create(&disk).unwrap().set_len(DISK_BYTES).unwrap();
-    let dirs = RECORDINGS.map(|(name, _)| folder.text(name));
-    let reports = RECORDINGS.map(|(name, _)| folder.text(&format!("{name}.json")));
+    let dirs = RECORDINGS.map(|(name, ..)| folder.text(name));
+    let reports = RECORDINGS.map(|(name, ..)| folder.text(&format!("{name}.json")));
     let start = |n: usize, disk: &str, more: &[&str]| {
         let own = ["run", &vm, "--record", &dirs[n], "--report", &reports[n]];
-        Running::start(&[&own[..], &["--disk", disk], more].concat())
+        let with = ["--disk", disk, "--engine", RECORDINGS[n].2];
+        Running::start(&[&own[..], &with, more].concat())
     };
 
     let mut run = start(0, &disk, &["--snapshot", &snap]);
@@ -184,7 +190,7 @@ fn record(folder: &Folder) -> Vec<Recorded> {
     assert_eq!(run.wait(), Some(0));
     lan.signal("TERM");
     assert_eq!(lan.wait(), Some(0));
-    let reports = RECORDINGS.map(|(name, _)| json(&folder.path(&format!("{name}.json"))));
+    let reports = RECORDINGS.map(|(name, ..)| json(&folder.path(&format!("{name}.json"))));
     assert_eq!(reports[0]["exit"]["reason"], "stopped");
     assert_eq!(reports[1]["exit"]["reason"], "poweroff");
     let all = dirs.into_iter().zip(reports).zip([0, frozen.icount()]);
@@ -197,10 +203,11 @@ fn say(what: &str) {
     let _ = writeln!(io::stderr(), "perturb: {what}");
 }
 
-/// Replays with this seed, in a process of its own; what it found, or its messages.
-fn replay(dir: &str, seed: u64) -> Result<Value, String> {
+/// Replays in this way, in a process of its own; what it found, or its messages.
+fn replay(dir: &str, way: &[String]) -> Result<Value, String> {
     let output = std::process::Command::new(PROGRAM)
-        .args(["replay", dir, "--json", "--perturb", &seed.to_string()])
+        .args(["replay", dir, "--json"])
+        .args(way)
         .output()
         .unwrap();
     let out = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -218,7 +225,14 @@ fn every_seed_gives_the_digests_of_the_recording() {
     let folder = Folder::new();
     let recorded = record(&folder);
     let all = RECORDINGS.into_iter().zip(&recorded);
-    let mut work = all.flat_map(|((name, seeds), rec)| seeds.map(move |seed| (name, seed, rec)));
+    let mut work = all.flat_map(|((name, seeds, _), recorded)| {
+        let way = |option: &str, value: String| vec![option.to_owned(), value];
+        let engines = ENGINES.map(|engine| way("--engine", engine.to_owned()));
+        seeds
+            .map(move |seed| way("--perturb", seed.to_string()))
+            .chain(engines)
+            .map(move |way| (name, way, recorded))
+    });
 
     let failures = Mutex::new(Vec::new());
     let next = Mutex::new(&mut work);
@@ -226,14 +240,14 @@ fn every_seed_gives_the_digests_of_the_recording() {
         for _ in 0..WORKERS {
             scope.spawn(|| {
                 loop {
-                    let Some((name, seed, recorded)) = next.lock().unwrap().next() else {
+                    let Some((name, way, recorded)) = next.lock().unwrap().next() else {
                         return;
                     };
-                    let wrong = match replay(&recorded.dir, seed) {
+                    let wrong = match replay(&recorded.dir, &way) {
                         Err(why) => Some(why),
                         Ok(found) => check(recorded, &found),
                     };
-                    let wrong = wrong.map(|why| format!("{name}, seed {seed}: {why}"));
+                    let wrong = wrong.map(|why| format!("{name}, {}: {why}", way.join(" ")));
                     failures.lock().unwrap().extend(wrong);
                 }
             });
@@ -243,7 +257,7 @@ fn every_seed_gives_the_digests_of_the_recording() {
     if !failures.is_empty() {
         // The recordings are all that is needed to look into it.
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("perturb-failed");
-        for (name, _) in RECORDINGS {
+        for (name, ..) in RECORDINGS {
             fs::create_dir_all(kept.join(name)).unwrap();
             for file in ["snapshot", "log", "states"] {
                 fs::copy(folder.path(name).join(file), kept.join(name).join(file)).unwrap();
@@ -255,12 +269,14 @@ fn every_seed_gives_the_digests_of_the_recording() {
             kept.display()
         );
     }
-    for ((name, seeds), Recorded { report, from, .. }) in RECORDINGS.into_iter().zip(&recorded) {
-        let steps = report["icount"].as_u64().unwrap() - from;
+    for ((name, seeds, engine), recorded) in RECORDINGS.into_iter().zip(&recorded) {
+        let steps = recorded.report["icount"].as_u64().unwrap() - recorded.from;
         let seeds = seeds.count() as u64;
+        let all = seeds + ENGINES.len() as u64;
         say(&format!(
-            "{name}: {steps} steps, {seeds} seeds: {} steps compared",
-            steps * seeds
+            "{name}, recorded with {engine}: {steps} steps, {seeds} seeds and both engines: {} steps \
+             compared",
+            steps * all
         ));
     }
 }
@@ -280,8 +296,11 @@ fn check(recorded: &Recorded, found: &Value) -> Option<String> {
         ))
     } else if found["digests_checked"].as_u64().unwrap_or(0) < 5 {
         Some(format!("too few digests to prove anything: {found}"))
+    } else if done.is_null() {
+        None
     } else if !(at_least("slices", 100_000)
         && at_least("flushes", 50)
+        && at_least("switches", 150)
         && at_least("restores", 1)
         && at_least("snapshots", 1)
         && at_least("digests", 1))

@@ -38,6 +38,8 @@ pub(crate) struct Blocks {
     known: Vec<Known>,
     /// Entries after which a block is hot; 255: never.
     hot_at: u8,
+    /// Most instructions in a block from now on.
+    pub(crate) most_ops: usize,
     pub(crate) decoded: u64,
 }
 
@@ -48,6 +50,7 @@ impl Blocks {
             pages: PageMap::new(),
             known: vec![Known::default()],
             hot_at: u8::MAX,
+            most_ops: MAX_BLOCK_OPS,
             decoded: 0,
         }
     }
@@ -144,7 +147,7 @@ impl Blocks {
     fn decode_block(&mut self, page: &[u8], offset: usize) -> Option<Block> {
         let start = self.ops.len();
         let mut at = offset;
-        while at < PAGE_BYTES && self.ops.len() - start < MAX_BLOCK_OPS {
+        while at < PAGE_BYTES && self.ops.len() - start < self.most_ops {
             let first = u16::from_le_bytes([page[at], page[at + 1]]);
             let (raw, len) = if !is_long(first) {
                 (u32::from(first), 2)

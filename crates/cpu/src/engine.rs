@@ -99,6 +99,14 @@ impl Engine {
         self.blocks.set_hot_at(hot_at);
     }
 
+    /// From now on blocks have one instruction, so that single steps enter translated
+    /// code too: for finding the instruction whose translation is wrong. All derived
+    /// state goes.
+    pub fn set_single_blocks(&mut self, mem: &mut Memory) {
+        self.flush(mem);
+        self.blocks.most_ops = 1;
+    }
+
     /// Throws away all derived state. Never visible to the guest.
     pub fn flush(&mut self, mem: &mut Memory) {
         self.core.mmu.flush(mem);

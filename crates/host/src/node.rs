@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Select, Sender, bounded, unbounded};
-use twinvm_machine::MachineConfig;
+use twinvm_machine::{EngineKind, MachineConfig};
 use twinvm_protocol::config::IdentityError;
 use twinvm_protocol::message::Field;
 use twinvm_protocol::{Config, ConnId, Ctl, ExitReason, Identity, Incarnation, NoteLevel, Outcome};
@@ -82,6 +82,8 @@ pub struct NodeOptions {
     pub arbiter: PathBuf,
     /// The machine.
     pub machine: MachineConfig,
+    /// What executes the guest on this node; `None`: the fastest that there is.
+    pub engine: Option<EngineKind>,
     /// Network devices.
     pub wires: Vec<Wire>,
     /// Timers.
@@ -264,7 +266,10 @@ impl NodeLoop {
         identity: Identity,
         host: Surroundings,
     ) -> Self {
-        let replica = Replica::new(identity, options.protect, options.machine.clone());
+        let mut replica = Replica::new(identity, options.protect, options.machine.clone());
+        if let Some(engine) = options.engine {
+            replica.set_engine(engine);
+        }
         Self {
             journal: Journal::new(&options.name),
             console: host.console,

@@ -59,6 +59,16 @@ impl Machine {
         Ok(())
     }
 
+    /// From now on each instruction is translated by itself, at once, so that single steps
+    /// run translated code too: for finding the instruction whose translation is wrong. Does
+    /// nothing where there is no translation.
+    pub fn translate_singly(&mut self) {
+        if self.engine_kind == EngineKind::Jit {
+            self.engine.set_single_blocks(&mut self.mem);
+            self.engine.set_hot_at(Some(0));
+        }
+    }
+
     /// From now on blocks are translated when they have been entered this often;
     /// `None`: no more, the interpreter takes over. Does nothing where there is no
     /// translation.

@@ -21,7 +21,9 @@ use crate::event::{Action, Env, Event, Sorted, draw_power_on, sort};
 use crate::install::{Install, SnapshotOut, SnapshotSource};
 use crate::{HostTime, Live, LiveExit, Replay, ReplayExit};
 use twinvm_log::{Batch, Record};
-use twinvm_machine::{Machine, MachineConfig, NetOffloads, Output, OutputItem, SlotConfig};
+use twinvm_machine::{
+    EngineKind, Machine, MachineConfig, NetOffloads, Output, OutputItem, SlotConfig,
+};
 use twinvm_protocol::{
     Action as ProtocolAction, Config, Event as ProtocolEvent, Identity, Instant, Message, Node,
     NoteLevel, Position, Progress, SessionId,
@@ -67,6 +69,7 @@ pub use status::ReplicaStatus;
 pub struct Replica {
     node: Node<Output>,
     config: MachineConfig,
+    engine: Option<EngineKind>,
     vm: Vm,
     neighbours: Neighbours,
     frozen: bool,
@@ -98,6 +101,14 @@ fn protocol_time(now: HostTime) -> Instant {
     Instant::from_micros(now.mono_ns / 1000)
 }
 
+/// A new machine gets this node's engine. Without memory for code the interpreter does it all: the
+/// guest can't tell.
+fn equip(machine: &mut Machine, engine: Option<EngineKind>) {
+    if let Some(engine) = engine {
+        let _ = machine.set_engine(engine);
+    }
+}
+
 fn output_bytes(output: &Output) -> usize {
     let item = |item: &OutputItem| match item {
         OutputItem::Frame { bytes, .. } => bytes.len(),
@@ -126,6 +137,7 @@ impl Replica {
             node: Node::new(identity, protect),
             neighbours: cards(&config),
             config,
+            engine: None,
             vm: Vm::Nothing,
             frozen: false,
             idle: None,
@@ -143,6 +155,12 @@ impl Replica {
             actions: VecDeque::new(),
             divergence: None,
         }
+    }
+
+    /// What executes the guest on this node from the next machine on, if it can be had here. The
+    /// other node may have another engine.
+    pub fn set_engine(&mut self, engine: EngineKind) {
+        self.engine = Some(engine);
     }
 
     /// Takes one event; then ask for [`Replica::next_action`] until there is none.
@@ -427,7 +445,10 @@ impl Replica {
         let power_on = draw_power_on(env);
         let live = Machine::new(self.config.clone(), power_on)
             .map_err(|error| error.to_string())
-            .and_then(|machine| Live::new(machine, 0, env.now()).map_err(|e| e.to_string()));
+            .and_then(|mut machine| {
+                equip(&mut machine, self.engine);
+                Live::new(machine, 0, env.now()).map_err(|e| e.to_string())
+            });
         self.neighbours = cards(&self.config);
         self.set_live(live);
         self.announce();

@@ -8,11 +8,17 @@
 use crate::replay::{Divergence, Replay, ReplayExit};
 use twinvm_log::{Body, Record};
 use twinvm_machine::{
-    Digest, Machine, PAGE_BYTES, SnapshotError, SnapshotStream, first_difference,
+    Digest, EngineKind, Machine, PAGE_BYTES, SnapshotError, SnapshotStream, first_difference,
 };
 
 /// Steps between two flushes of the engine, on average.
 const FLUSH_STEPS: u64 = 3_000_000;
+/// Steps between two switches of the engine, on average.
+const SWITCH_STEPS: u64 = 1_000_000;
+/// Switches that only change when blocks are translated, per one that takes translation away.
+const CHANGES: u64 = 8;
+/// How often a block is entered before it is translated.
+const HOT_AT: [u8; 6] = [0, 1, 2, 16, 100, 254];
 // What follows costs time in proportion to RAM, so its distances are steps per page.
 /// Steps per page of RAM between two extra digests, on average.
 const DIGEST_STEPS: u64 = 2300;
@@ -57,6 +63,8 @@ pub struct PerturbCounts {
     pub slices: u64,
     /// Times the engine had to forget everything it had derived.
     pub flushes: u64,
+    /// Times another engine took over, or blocks began to be translated sooner, later or no more.
+    pub switches: u64,
     /// Times the machine was exchanged for a copy restored from its own snapshot.
     pub restores: u64,
     /// Snapshots read while the guest went on, restored aside and compared.
@@ -69,9 +77,16 @@ pub struct PerturbCounts {
 pub struct Perturbation {
     rng: SplitMix64,
     pages: u64,
+    /// Of each slice, in place of random ones.
+    slice_steps: Option<u64>,
     cut: usize,
     slices_left: u64,
     flush_at: u64,
+    /// `None` if the machine was given without translation.
+    switch_at: Option<u64>,
+    engine: EngineKind,
+    /// For [`Machine::set_translation`], once it was chosen.
+    hot_at: Option<Option<u8>>,
     digest_at: u64,
     restore_at: u64,
     snapshot_at: u64,
@@ -96,9 +111,16 @@ impl Perturbation {
         let pages = (machine.config().ram_bytes / PAGE_BYTES as u64).max(1);
         Self {
             pages,
+            slice_steps: None,
             cut: 0,
             slices_left: 0,
             flush_at: rng.after(icount, FLUSH_STEPS),
+            switch_at: match machine.engine_kind() {
+                EngineKind::Interp => None,
+                EngineKind::Jit => Some(rng.after(icount, SWITCH_STEPS)),
+            },
+            engine: machine.engine_kind(),
+            hot_at: None,
             digest_at: rng.after(icount, pages * DIGEST_STEPS),
             restore_at: rng.after(icount, pages * RESTORE_STEPS),
             snapshot_at: rng.after(icount, pages * SNAPSHOT_STEPS),
@@ -106,6 +128,19 @@ impl Perturbation {
             sabotage_at: None,
             counts: PerturbCounts::default(),
             rng,
+        }
+    }
+
+    /// Disturbs nothing: slices of this length.
+    pub fn quiet(slice_steps: u64, machine: &Machine) -> Self {
+        Self {
+            flush_at: u64::MAX,
+            switch_at: None,
+            digest_at: u64::MAX,
+            restore_at: u64::MAX,
+            snapshot_at: u64::MAX,
+            slice_steps: Some(slice_steps),
+            ..Self::new(0, machine)
         }
     }
 
@@ -134,6 +169,9 @@ impl Perturbation {
     }
 
     fn slice_steps(&mut self) -> u64 {
+        if let Some(steps) = self.slice_steps {
+            return steps;
+        }
         if self.slices_left == 0 {
             self.cut = self.rng.below(CUTS.len() as u64) as usize;
             self.slices_left = 1 + self.rng.below(CUTS[self.cut].slices);
@@ -157,6 +195,12 @@ impl Perturbation {
             self.flush_at = self.rng.after(icount, FLUSH_STEPS);
             self.counts.flushes += 1;
             replay.machine_mut().flush_engine();
+        }
+        if self.switch_at.is_some_and(|at| icount >= at) {
+            self.switch_at = Some(self.rng.after(icount, SWITCH_STEPS));
+            self.counts.switches += 1;
+            self.choose_engine();
+            self.equip(replay.machine_mut());
         }
         if icount >= self.digest_at {
             self.digest_at = self.rng.after(icount, self.pages * DIGEST_STEPS);
@@ -188,10 +232,31 @@ impl Perturbation {
             let digest = machine.digest();
             let bytes = machine.save(false);
             let bytes = bytes.map_err(|error| failed(replay, icount, error))?;
-            let copy = equal_copy(replay, &bytes, &digest, icount)?;
+            let mut copy = equal_copy(replay, &bytes, &digest, icount)?;
+            self.equip(&mut copy);
             replay.replace_machine(copy);
         }
         Ok(())
+    }
+
+    fn choose_engine(&mut self) {
+        let choice = self.rng.below(CHANGES + 1);
+        if self.engine == EngineKind::Interp {
+            self.engine = EngineKind::Jit;
+        } else if choice == CHANGES {
+            self.engine = EngineKind::Interp;
+        } else {
+            // Beyond the last: blocks are translated no more.
+            self.hot_at = Some(HOT_AT.get(choice as usize).copied());
+        }
+    }
+
+    fn equip(&self, machine: &mut Machine) {
+        // Where the host has no memory for code now, the engine stays.
+        let _ = machine.set_engine(self.engine);
+        if let Some(hot_at) = self.hot_at {
+            machine.set_translation(hot_at);
+        }
     }
 
     /// A snapshot has been read to its end: it must be of the step at which it began.

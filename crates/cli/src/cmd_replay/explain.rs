@@ -5,14 +5,18 @@ use std::path::Path;
 
 use serde::Serialize;
 use twinvm_log::{STATES_FILE, StateEntry, StatesReader};
+use twinvm_machine::EngineKind;
 use twinvm_replica::{
-    Divergence, Executed, ExplainError, Explanation, Found, Searching, explain_disturbed,
-    explain_recorded,
+    Divergence, Executed, ExplainError, Explanation, Found, Perturbation, Searching,
+    explain_disturbed, explain_recorded,
 };
 
 use super::progress::Progress;
 use super::source::{Again, SourceError};
 use super::{ReplayArgs, disturb};
+
+/// Steps of a slice where nothing is disturbed: each is compared, the last one step by step.
+const QUIET_STEPS: u64 = 100_000;
 
 /// What was found; the fields are told in the command's help.
 #[derive(Debug, Serialize)]
@@ -54,6 +58,7 @@ impl Explained {
     ) -> Result<Self, SourceError> {
         let mut again = Again {
             dir: args.dir.clone(),
+            engine: args.engine.map(EngineKind::from),
         };
         let mut progress: Option<Progress> = None;
         let mut tell = |searching: Searching| match searching {
@@ -81,7 +86,29 @@ impl Explained {
                 divergence,
                 &mut tell,
             ),
-            None => Err(ExplainError::PlainDiverged(divergence.clone())),
+            // Translated code, whichever engine has diverged, beside the interpreter.
+            None => explain_disturbed(
+                &mut Again {
+                    dir: args.dir.clone(),
+                    engine: Some(EngineKind::Jit),
+                },
+                &mut |machine| Perturbation::quiet(QUIET_STEPS, machine),
+                until,
+                divergence,
+                &mut tell,
+            ),
+        };
+        let result = match result {
+            // Nothing disturbed it: only the recording can tell.
+            Ok(found) if args.perturb.is_none() && found.found == Found::Vanished => {
+                Err(ExplainError::PlainDiverged(divergence.clone()))
+            }
+            Ok(mut found) if args.perturb.is_none() => {
+                let note = "the plain replay is interpreted, the other one translated";
+                found.notes.push(note.to_owned());
+                Ok(found)
+            }
+            other => other,
         };
         let result = match result {
             Err(ExplainError::PlainDiverged(plain)) => {

@@ -40,6 +40,7 @@ struct Perturbed {
     seed: u64,
     slices: u64,
     flushes: u64,
+    switches: u64,
     restores: u64,
     snapshots: u64,
     digests: u64,
@@ -89,6 +90,7 @@ impl Report {
                 seed,
                 slices: counts.slices,
                 flushes: counts.flushes,
+                switches: counts.switches,
                 restores: counts.restores,
                 snapshots: counts.snapshots,
                 digests: counts.digests,
@@ -143,11 +145,12 @@ impl fmt::Display for Report {
         if let Some(perturbed) = &self.perturbation {
             write!(
                 f,
-                "; perturbed by seed {}: {} slices, {} flushes, {} restores, {} snapshots, {} \
-                 extra digests",
+                "; perturbed by seed {}: {} slices, {} flushes, {} switches of engines, {} \
+                 restores, {} snapshots, {} extra digests",
                 perturbed.seed,
                 perturbed.slices,
                 perturbed.flushes,
+                perturbed.switches,
                 perturbed.restores,
                 perturbed.snapshots,
                 perturbed.digests

@@ -8,7 +8,7 @@ use twinvm_log::{
     Ending, LOG_FILE, LogReader, ReadError, RecordingError, RecordingReader, SNAPSHOT_FILE, Torn,
 };
 use twinvm_machine::{
-    FieldDifference, MACHINE_VERSION, Machine, SnapshotError, first_field_difference,
+    EngineKind, FieldDifference, MACHINE_VERSION, Machine, SnapshotError, first_field_difference,
 };
 use twinvm_replica::{AHEAD, Opened, Recorded, Replay};
 
@@ -142,6 +142,8 @@ impl Source {
 pub(crate) struct Again {
     /// Its folder.
     pub(crate) dir: PathBuf,
+    /// What executes the machine; `None`: the fastest that there is.
+    pub(crate) engine: Option<EngineKind>,
 }
 
 impl Recorded for Again {
@@ -149,8 +151,13 @@ impl Recorded for Again {
 
     fn open(&mut self) -> Result<Opened<SourceError>, SourceError> {
         let mut reader = RecordingReader::open(&self.dir)?;
+        let mut machine = restore(&self.dir, &mut reader)?;
+        if let Some(engine) = self.engine {
+            // It could be had before; if not now, the guest can't tell.
+            let _ = machine.set_engine(engine);
+        }
         Ok(Opened {
-            machine: restore(&self.dir, &mut reader)?,
+            machine,
             position: reader.first_position(),
             records: Box::new(reader.map(|entry| Ok(entry?.record))),
         })

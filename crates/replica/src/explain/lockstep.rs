@@ -4,6 +4,11 @@
 //! at their ends without a digest or any other call that touches its engine. Each pass replays
 //! from the beginning and looks more closely into the window that the pass before has left, until
 //! it is a single slice; and that is cut into steps.
+//!
+//! The plain side is interpreted, which is the reference; what the other runs on is the
+//! recording's choice ([`Recorded::open`]). A single step never enters a translated block, so a
+//! slice that is equal in steps is run again with each instruction translated by itself. If that is
+//! equal too, the shortest run from the slice's beginning that differs is looked for.
 
 use super::side::{Side, Stop, Tell};
 use super::{ExplainError, Explanation, Found, Recorded, Searching};
@@ -17,6 +22,8 @@ const COMPARISONS: u64 = 64;
 const STEP_COMPARISONS: u64 = 1024;
 /// Each pass but the first leaves a 64th of its window; a run has far fewer than 2^60 slices.
 const MAX_PASSES: u32 = 12;
+/// Passes in search of the shortest run: a slice has fewer than 2^20 steps.
+const RUN_PASSES: u32 = 20;
 /// Slices between two words to whoever waits.
 const TELL_SLICES: u64 = 256;
 
@@ -25,7 +32,7 @@ const TELL_SLICES: u64 = 256;
 /// which the replay was to stop, `u64::MAX` if none; `divergence` is what it has found.
 ///
 /// # Errors
-/// The recording can't be read, or the plain replay diverges too.
+/// The recording can't be read, or the plain replay diverges too, and in the same way.
 pub fn explain_disturbed<E>(
     recorded: &mut dyn Recorded<Error = E>,
     perturbation: &mut dyn FnMut(&twinvm_machine::Machine) -> Perturbation,
@@ -125,9 +132,18 @@ impl<E> Both<E> {
             // can't come there either, a closer look tells.
             let _ = self.plain.up_to(to.0, &mut |_| {});
             let _ = self.plain.replay.apply_before(to.1);
+            if self.plain.at() == to && self.difference().is_none() {
+                // If it fails in the same way, it is the recording that differs.
+                let same = self.plain.replay.run(0);
+                same.map_err(ExplainError::PlainDiverged)?;
+            }
             return Ok(Ended::Apart);
         };
-        self.plain.catch_up(to).map_err(Stop::of_plain)?;
+        match self.plain.catch_up(to) {
+            Ok(()) => {}
+            Err(Stop::Diverged(_)) => return Ok(Ended::Apart),
+            Err(Stop::Error(error)) => return Err(ExplainError::Recording(error)),
+        }
         let over = match exit {
             ReplayExit::Busy => to.0 >= until,
             ReplayExit::Output { .. } => false,
@@ -159,7 +175,8 @@ impl<E> Search<'_, E> {
             from,
             to,
         });
-        let plain = Side::open(self.recorded)?;
+        let mut plain = Side::open(self.recorded)?;
+        plain.interpret();
         let disturbed = Side::open(self.recorded)?;
         let perturbation = (self.perturbation)(disturbed.replay.machine());
         Ok(Both {
@@ -228,48 +245,50 @@ impl<E> Search<'_, E> {
             instructions: Vec::new(),
             notes: Vec::new(),
         };
-        // Steps of the slice between which it must be.
-        let (mut lo, mut hi) = slice;
-        loop {
-            let seen = self.steps(window.lo, lo, hi)?;
-            let Seen {
-                found,
-                equal,
-                at,
-                position,
-                difference,
-                note,
-            } = seen;
-            let exact = found != Found::Step || at - equal <= 1 || (equal, at) == (lo, hi);
-            if !exact && self.passes < MAX_PASSES {
-                (lo, hi) = (equal, at);
-                continue;
+        let mut seen = self.closer(window, slice, Pieces::Steps)?;
+        if seen.found == Found::Slice {
+            let alone = self.closer(window, slice, Pieces::Translations)?;
+            if alone.found == Found::Step {
+                seen = alone;
+                let note = "interpreted step by step the slice is equal, with each instruction \
+                            translated by itself it is not: the translation of the last one is wrong";
+                explanation.notes.push(note.to_owned());
             }
-            explanation.found = found;
-            explanation.notes.extend(note);
-            (explanation.icount, explanation.position) = (at, position);
-            explanation.difference = difference;
-            break;
         }
-        if explanation.found == Found::Slice {
-            explanation.icount = slice.1;
-            explanation.difference = window.difference.clone();
-            explanation.notes.push(
-                "cut into single steps, the slice is equal: the fault lies in how a run of steps is \
-                 executed, or where it is cut"
-                    .to_owned(),
-            );
+        if seen.found == Found::Slice {
+            seen = self.shortest_run(window, slice, divergence.position)?;
+            explanation.slice = Some((slice.0, seen.at));
         }
+        explanation.found = seen.found;
+        explanation.notes.extend(seen.note);
+        (explanation.icount, explanation.position) = (seen.at, seen.position);
+        explanation.difference = seen.difference;
         let mut plain = Side::open(self.recorded)?;
         let traced = plain.trace_up_to(explanation.icount, self.tell);
         explanation.instructions = traced.map_err(Stop::of_plain)?;
         Ok(explanation)
     }
 
-    /// Runs both sides to the slice after `slices`, and through it one step after the other.
-    /// Between the steps `lo` and `hi` they are compared, registers after each, all else as
-    /// often as there is time for it.
-    fn steps(&mut self, slices: u64, lo: u64, hi: u64) -> Result<Seen, ExplainError<E>> {
+    /// Looks into the slice, until a single step of it is left.
+    fn closer(
+        &mut self,
+        window: &Window,
+        (mut lo, mut hi): (u64, u64),
+        pieces: Pieces,
+    ) -> Result<Seen, ExplainError<E>> {
+        loop {
+            let seen = self.steps(window.lo, lo, hi, pieces)?;
+            let (equal, at) = (seen.equal, seen.at);
+            let exact = seen.found != Found::Step || at - equal <= 1 || (equal, at) == (lo, hi);
+            if exact || self.passes >= MAX_PASSES {
+                return Ok(seen);
+            }
+            (lo, hi) = (equal, at);
+        }
+    }
+
+    /// Both sides before the slice after `slices`.
+    fn before(&mut self, slices: u64, lo: u64, hi: u64) -> Result<Both<E>, ExplainError<E>> {
         let mut both = self.begin(lo, hi)?;
         while both.slices < slices {
             both.slice(self.until)?;
@@ -277,6 +296,73 @@ impl<E> Search<'_, E> {
                 (self.tell)(Searching::At(both.disturbed.at().0));
             }
         }
+        Ok(both)
+    }
+
+    /// How many steps from the slice's beginning it takes in one run until the sides differ.
+    fn shortest_run(
+        &mut self,
+        window: &Window,
+        slice: (u64, u64),
+        position: u64,
+    ) -> Result<Seen, ExplainError<E>> {
+        let (mut equal, mut at) = slice;
+        let mut difference = window.difference.clone();
+        let mut found_at = None;
+        let most = self.passes + RUN_PASSES;
+        while at - equal > 1 && self.passes < most {
+            let middle = equal + (at - equal) / 2;
+            let mut both = self.before(window.lo, equal, at)?;
+            let disturb = &mut both.perturbation;
+            // It was found to be equal after this.
+            let _ = disturb.disturb(&mut both.disturbed.replay);
+            let run = both.disturbed.up_to(middle, &mut |_| {});
+            let to = both.disturbed.at();
+            let level = both.plain.up_to(to.0, &mut |_| {});
+            let _ = both.plain.replay.apply_before(to.1);
+            let found = both.difference();
+            if run.is_err() || level.is_err() || found.is_some() {
+                at = middle;
+                found_at = Some(to.1);
+                difference = found;
+            } else {
+                equal = middle;
+            }
+        }
+        let note = match found_at {
+            Some(_) => format!(
+                "cut into single steps the slice is equal, also with each instruction translated by \
+                 itself; in one run from step {} the machines are equal up to step {equal}: the fault \
+                 lies in the block that ends with step {at}, or in what was known before the slice",
+                slice.0
+            ),
+            None => {
+                "cut into single steps, the slice is equal: the fault lies in how a run of steps \
+                     is executed, or where it is cut"
+                    .to_owned()
+            }
+        };
+        Ok(Seen {
+            found: Found::Slice,
+            equal,
+            at,
+            position: found_at.unwrap_or(position),
+            difference,
+            note: Some(note),
+        })
+    }
+
+    /// Runs both sides to the slice after `slices`, and through it one step after the other.
+    /// Between the steps `lo` and `hi` they are compared, registers after each, all else as
+    /// often as there is time for it.
+    fn steps(
+        &mut self,
+        slices: u64,
+        lo: u64,
+        hi: u64,
+        pieces: Pieces,
+    ) -> Result<Seen, ExplainError<E>> {
+        let mut both = self.before(slices, lo, hi)?;
         let (from, position) = both.disturbed.at();
         let seen = |found, at, position, difference| Seen {
             found,
@@ -297,6 +383,9 @@ impl<E> Search<'_, E> {
         if let Some(difference) = both.difference() {
             return Ok(seen(Found::Disturbance, from, position, Some(difference)));
         }
+        if pieces == Pieces::Translations {
+            both.disturbed.replay.machine_mut().translate_singly();
+        }
         // From here on pages that were not stored to need not be compared.
         both.plain.replay.machine_mut().digest();
         both.disturbed.replay.machine_mut().digest();
@@ -312,7 +401,16 @@ impl<E> Search<'_, E> {
             };
             let (now, position) = both.disturbed.at();
             let plain = &mut both.plain.replay;
-            plain.run_up_to(now).map_err(ExplainError::PlainDiverged)?;
+            if let Err(failed) = plain.run_up_to(now) {
+                if result.is_err() {
+                    return Err(ExplainError::PlainDiverged(failed));
+                }
+                return Ok(Seen {
+                    equal,
+                    note: Some(format!("here the plain replay fails: {}", failed.what)),
+                    ..seen(Found::Step, now, position, both.difference())
+                });
+            }
             if result.is_err() {
                 plain
                     .apply_before(position)
@@ -362,6 +460,15 @@ impl<E> Search<'_, E> {
             }
         }
     }
+}
+
+/// How a slice is cut.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pieces {
+    /// Steps, which are interpreted.
+    Steps,
+    /// Steps, each of which is a block that is translated.
+    Translations,
 }
 
 /// What the steps of a slice have shown.

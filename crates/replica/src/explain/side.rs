@@ -3,7 +3,7 @@
 use super::{Executed, ExplainError, TOLD_INSTRUCTIONS};
 use crate::replay::{Divergence, Replay, ReplayExit};
 use twinvm_log::Record;
-use twinvm_machine::{Machine, disassemble};
+use twinvm_machine::{EngineKind, Machine, disassemble};
 
 /// Records held ahead of a replay: 16 MiB at most, of a guest that reads its disk. Where they run
 /// out a slice ends, so whoever repeats a disturbed replay must hold as many.
@@ -27,7 +27,7 @@ pub trait Recorded {
     /// Why it can't be read.
     type Error;
 
-    /// Opens it from the beginning.
+    /// Opens it from the beginning. The machine's engine is that of the replay that diverged.
     fn open(&mut self) -> Result<Opened<Self::Error>, Self::Error>;
 }
 
@@ -73,6 +73,13 @@ impl<E> Side<E> {
             records: opened.records,
             dry: false,
         })
+    }
+
+    /// The interpreter executes the rest.
+    pub(super) fn interpret(&mut self) {
+        if let Err(error) = self.replay.machine_mut().set_engine(EngineKind::Interp) {
+            unreachable!("the interpreter is always there: {error}");
+        }
     }
 
     /// Step and position.

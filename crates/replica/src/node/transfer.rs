@@ -137,7 +137,8 @@ impl Replica {
             return;
         }
         match install.finish() {
-            Ok((position, machine, neighbours, records)) => {
+            Ok((position, mut machine, neighbours, records)) => {
+                super::equip(&mut machine, self.engine);
                 let mut replay = Replay::new(machine, position);
                 replay.push(records);
                 self.neighbours = neighbours;

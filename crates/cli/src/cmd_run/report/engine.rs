@@ -1,7 +1,9 @@
 //! What executed the guest, and how: part of a run's report.
 
 use serde::Serialize;
-use twinvm_machine::{EngineKind, Machine};
+use twinvm_machine::Machine;
+
+use crate::engine_arg::EngineArg;
 
 /// Kinds of instructions that are told.
 const TOLD_KINDS: usize = 40;
@@ -78,10 +80,7 @@ impl EngineReport {
             calls: *calls,
         };
         Self {
-            name: match machine.engine_kind() {
-                EngineKind::Interp => "interp",
-                EngineKind::Jit => "jit",
-            },
+            name: EngineArg::from(machine.engine_kind()).name(),
             steps_interpreted: counters.steps - translated,
             steps_translated: translated,
             interpreter: Interpreter {
