@@ -24,6 +24,7 @@ fn a_machine_that_no_message_can_describe_is_refused_at_the_start() {
             images: Images::default(),
             on_reset: OnReset::Exit,
         },
+        engine: None,
         wires: Vec::new(),
         protect: Config::default(),
     });
