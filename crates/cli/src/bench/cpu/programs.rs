@@ -79,7 +79,7 @@ pub(crate) const PROGRAMS: [Program; 11] = [
     },
     Program {
         name: "matmul",
-        work: count(3, 1),
+        work: count(8, 1),
         debian: "bench-matmul 400 $1",
         busybox: None,
     },
