@@ -10,7 +10,7 @@ use twinvm_mem::{Memory, PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
 /// Most instructions in a block: bounds decode-ahead.
 pub(crate) const MAX_BLOCK_OPS: usize = 48;
 /// Decoded ops kept (16 bytes each) until all are dropped.
-const MAX_OPS: usize = 1 << 19;
+const MAX_OPS: usize = 3 << 17;
 
 /// A block: where its ops are. Ops of a block never cross a page.
 #[derive(Debug, Clone, Copy, Default)]
