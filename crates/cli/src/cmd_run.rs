@@ -102,8 +102,7 @@ engine counts from the run's beginning and is for finding out where time goes:
                  lookup: a jump to what isn't known to be translated; link: a jump not linked yet;
                  look: interrupts, devices or memory want attention; trap; sbi: a firmware call; turn:
                  another hart's); steps_outside, those of the interpreter between exit and entry (cold
-                 code, tail, single: instructions on two pages or outside RAM, spaces:
-                 mstatus.MPRV); calls of the interpreter for one instruction, and which")]
+                 code, tail, single: instructions on two pages or outside RAM); calls of the interpreter for one instruction, and which")]
 pub(crate) struct RunArgs {
     /// The VM's file
     #[arg(value_name = "VM.toml")]

@@ -11,6 +11,12 @@ use twinvm_mem::{Memory, PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
 pub(crate) const MAX_BLOCK_OPS: usize = 48;
 /// Decoded ops kept (16 bytes each) until all are dropped.
 const MAX_OPS: usize = 3 << 17;
+/// Blocks found by physical address at once.
+const NEAR: usize = 1 << 13;
+/// No block starts at an odd address.
+const NO_ADDRESS: u64 = 1;
+/// An entry that was in use.
+const DROPPED: u64 = 3;
 
 /// A block: where its ops are. Ops of a block never cross a page.
 #[derive(Debug, Clone, Copy, Default)]
@@ -35,6 +41,10 @@ pub(crate) struct Blocks {
     pub(crate) ops: Vec<Op>,
     /// Of each page with code: blocks sorted by offset.
     pages: PageMap<Vec<(u16, Block)>>,
+    /// Blocks by physical address, modulo the number of entries.
+    near: Vec<(u64, Block)>,
+    /// Entries of `near` that are in use or were.
+    near_used: Vec<u16>,
     known: Vec<Known>,
     /// Entries after which a block is hot; 255: never.
     hot_at: u8,
@@ -43,11 +53,17 @@ pub(crate) struct Blocks {
     pub(crate) decoded: u64,
 }
 
+fn near_index(pa: u64) -> usize {
+    (pa >> 1) as usize & (NEAR - 1)
+}
+
 impl Blocks {
     pub(crate) fn new() -> Self {
         Self {
             ops: vec![crate::decode::illegal()],
             pages: PageMap::new(),
+            near: vec![(NO_ADDRESS, Block::default()); NEAR],
+            near_used: Vec::new(),
             known: vec![Known::default()],
             hot_at: u8::MAX,
             most_ops: MAX_BLOCK_OPS,
@@ -103,6 +119,9 @@ impl Blocks {
 
     /// Drops all that was decoded.
     pub(crate) fn flush(&mut self, mem: &mut Memory) {
+        for index in self.near_used.drain(..) {
+            self.near[usize::from(index)].0 = NO_ADDRESS;
+        }
         for page in self.pages.clear() {
             mem.clear_code(page as usize);
         }
@@ -118,8 +137,21 @@ impl Blocks {
             return Vec::new();
         };
         let blocks = std::mem::take(blocks);
+        let start = RAM_BASE + (u64::from(page) << PAGE_SHIFT);
+        for (offset, _) in &blocks {
+            // Still noted as used: so nothing grows where code changes again and again.
+            self.near[near_index(start + u64::from(*offset))].0 = DROPPED;
+        }
         let codes = blocks.iter().map(|(_, block)| self.code(*block));
         codes.filter(|code| *code != 0).collect()
+    }
+
+    fn set_near(&mut self, pa: u64, block: Block) {
+        let index = near_index(pa);
+        if self.near[index].0 == NO_ADDRESS {
+            self.near_used.push(index as u16);
+        }
+        self.near[index] = (pa, block);
     }
 
     /// True if there may be no room for one more block: all must be dropped.
@@ -130,17 +162,26 @@ impl Blocks {
     /// The block at a physical address in RAM, decoded if need be. `None` if a
     /// 32-bit instruction starts there whose second half is on the next page.
     pub(crate) fn find(&mut self, mem: &mut Memory, pa: u64) -> Option<Block> {
+        let (near, block) = self.near[near_index(pa)];
+        if near == pa {
+            return Some(block);
+        }
         let page = ((pa - RAM_BASE) >> PAGE_SHIFT) as u32;
         let offset = (pa as usize & (PAGE_BYTES - 1)) as u16;
         let blocks = self.pages.get_or_default(mem, page)?;
         let at = match blocks.binary_search_by_key(&offset, |(off, _)| *off) {
-            Ok(at) => return Some(blocks[at].1),
+            Ok(at) => {
+                let block = blocks[at].1;
+                self.set_near(pa, block);
+                return Some(block);
+            }
             Err(at) => at,
         };
         let block = self.decode_block(mem.page(page as usize)?, usize::from(offset))?;
         let bytes = self.ops_of(block, u64::MAX).last().map_or(0, Op::next_off);
         mem.mark_code(pa, bytes as usize);
         self.pages.get_mut(page)?.insert(at, (offset, block));
+        self.set_near(pa, block);
         Some(block)
     }
 

@@ -98,8 +98,6 @@ pub struct OutsideCounters {
     /// The instruction can't be in a block: on two pages, outside RAM, at a bound of
     /// the PMP.
     pub single: u64,
-    /// Fetches and accesses are in different address spaces (mstatus.MPRV).
-    pub spaces: u64,
 }
 
 /// How often the interpreter was called for each kind of instruction.

@@ -359,10 +359,8 @@ impl Engine {
                         &mut outside.tail
                     } else if block.id == 0 {
                         &mut outside.single
-                    } else if self.core.mmu.one_space() {
-                        &mut outside.cold
                     } else {
-                        &mut outside.spaces
+                        &mut outside.cold
                     };
                     *steps += env.icount - from;
                     tail = false;
@@ -389,7 +387,7 @@ impl Engine {
     /// Where the translation of a block starts, made now if the block is hot.
     fn translated(&mut self, env: &mut Env, pc: u64, block: Block) -> Option<u64> {
         let tier = self.tier.as_mut()?;
-        if !self.core.mmu.one_space() || !self.blocks.warm(block) {
+        if !self.blocks.warm(block) {
             return None;
         }
         let mut code = self.blocks.code(block);

@@ -7,12 +7,10 @@
 
 use crate::page_map::PageMap;
 use crate::pmp::{Pmp, PmpMap, perm};
-use crate::space::{DataEntry, SpaceTlb, page_of};
+use crate::space::{ALL_SPACES, DataEntry, DataTlb, FetchTlb, Spaces, Tlb, page_of};
 use crate::walk::{Access, MAX_LEVELS, Space, Translation, Visit, WalkFault, extend, walk};
 use twinvm_mem::{Memory, PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
 
-/// Address spaces kept side by side: four processes with U, S, S+SUM and some room.
-pub(crate) const SPACES: usize = 16;
 /// PMP maps kept side by side, so that harts may differ in theirs.
 const PMP_MAPS: usize = 64;
 /// Slow stores to a table page until it is taken for recycled memory: all
@@ -30,6 +28,9 @@ struct TablePage {
     level: u8,
     stores: u8,
     bits: u8,
+    /// The spaces whose walks have read it, for data and for fetches.
+    data: u16,
+    fetch: u16,
     base: u64,
 }
 
@@ -43,14 +44,11 @@ pub(crate) struct Fetch {
 
 /// Translations of all address spaces in use.
 pub(crate) struct Mmu {
-    spaces: [Option<Space>; SPACES],
-    tlbs: Vec<Box<SpaceTlb>>,
+    data: Spaces<DataTlb>,
+    fetch: Spaces<FetchTlb>,
     /// What PMPs allow; [`Space::pmp`] is an index. The first allows all.
     pmp_maps: Vec<PmpMap>,
-    next_victim: usize,
-    data_slot: usize,
-    fetch_slot: usize,
-    /// Per page of RAM: the slots that have, or had, a fetch translation to it.
+    /// Per page of RAM: the spaces that have, or had, a fetch translation to it.
     fetchers: Vec<u16>,
     tables: PageMap<TablePage>,
     visited: Vec<Visit>,
@@ -62,12 +60,9 @@ pub(crate) struct Mmu {
 impl Mmu {
     pub(crate) fn new() -> Self {
         Self {
-            spaces: [None; SPACES],
-            tlbs: vec![SpaceTlb::new()],
+            data: Spaces::new(),
+            fetch: Spaces::new(),
             pmp_maps: vec![PmpMap::open()],
-            next_victim: 0,
-            data_slot: 0,
-            fetch_slot: 0,
             fetchers: Vec::new(),
             tables: PageMap::new(),
             visited: Vec::with_capacity(MAX_LEVELS),
@@ -78,29 +73,24 @@ impl Mmu {
 
     /// Chooses the spaces for fetches and for loads and stores.
     pub(crate) fn select(&mut self, fetch: Space, data: Space) {
-        self.fetch_slot = self.slot(fetch, None);
-        self.data_slot = self.slot(data, Some(self.fetch_slot));
-    }
-
-    /// True if loads and stores use the same space as fetches.
-    pub(crate) fn one_space(&self) -> bool {
-        self.data_slot == self.fetch_slot
+        self.fetch_dropped |= self.fetch.select(fetch.of_fetches());
+        self.data.select(data);
     }
 
     /// What is known in the space that loads and stores use.
     #[inline(always)]
-    pub(crate) fn data_tlb(&self) -> &SpaceTlb {
-        &self.tlbs[self.data_slot]
+    pub(crate) fn data_tlb(&self) -> &DataTlb {
+        self.data.tlb()
     }
 
     /// What is known in the space that fetches use.
     #[inline(always)]
-    pub(crate) fn fetch_tlb(&self) -> &SpaceTlb {
-        &self.tlbs[self.fetch_slot]
+    pub(crate) fn fetch_tlb(&self) -> &FetchTlb {
+        self.fetch.tlb()
     }
 
-    pub(crate) fn fetch_tlb_mut(&mut self) -> &mut SpaceTlb {
-        &mut self.tlbs[self.fetch_slot]
+    pub(crate) fn fetch_tlb_mut(&mut self) -> &mut FetchTlb {
+        self.fetch.tlb_mut()
     }
 
     /// Numbers of what a hart's PMP allows in M-mode, and in S and U. A full table
@@ -120,39 +110,10 @@ impl Mmu {
         })
     }
 
-    fn slot(&mut self, space: Space, keep: Option<usize>) -> usize {
-        if let Some(slot) = self.spaces.iter().position(|s| *s == Some(space)) {
-            return slot;
-        }
-        let slot = match self.spaces.iter().position(Option::is_none) {
-            Some(free) => free,
-            None => {
-                if Some(self.next_victim) == keep {
-                    self.next_victim = (self.next_victim + 1) % SPACES;
-                }
-                let victim = self.next_victim;
-                self.next_victim = (self.next_victim + 1) % SPACES;
-                self.clear_space(victim);
-                victim
-            }
-        };
-        self.spaces[slot] = Some(space);
-        while self.tlbs.len() <= slot {
-            self.tlbs.push(SpaceTlb::new());
-        }
-        slot
-    }
-
-    fn clear_space(&mut self, slot: usize) {
-        self.tlbs[slot].clear();
-        self.fetch_dropped = true;
-    }
-
     /// Drops every translation; forgets the table pages.
     pub(crate) fn flush(&mut self, mem: &mut Memory) {
-        for tlb in &mut self.tlbs {
-            tlb.clear();
-        }
+        self.data.tlbs(ALL_SPACES).for_each(Tlb::clear);
+        self.fetch.tlbs(ALL_SPACES).for_each(Tlb::clear);
         self.fetchers.fill(0);
         for page in self.tables.clear() {
             mem.clear_table(page as usize);
@@ -162,7 +123,7 @@ impl Mmu {
 
     /// Withdraws all fast write tags.
     pub(crate) fn drop_write_tags(&mut self) {
-        for tlb in &mut self.tlbs {
+        for tlb in self.data.tlbs(ALL_SPACES) {
             tlb.withdraw_write_tags(None);
         }
     }
@@ -172,7 +133,7 @@ impl Mmu {
             return self.drop_write_tags();
         }
         for page in pages {
-            for tlb in &mut self.tlbs {
+            for tlb in self.data.tlbs(ALL_SPACES) {
                 tlb.withdraw_write_tags(Some(u64::from(*page) << PAGE_SHIFT));
             }
         }
@@ -180,17 +141,15 @@ impl Mmu {
 
     /// The code of a page of RAM has changed.
     pub(crate) fn drop_blocks(&mut self, page: u32) {
-        let slots = self.fetchers.get(page as usize).copied().unwrap_or(0);
-        for (slot, tlb) in self.tlbs.iter_mut().enumerate() {
-            if slots >> slot & 1 != 0 {
-                tlb.drop_blocks(page);
-            }
+        let spaces = self.fetchers.get(page as usize).copied().unwrap_or(0);
+        for tlb in self.fetch.tlbs(spaces) {
+            tlb.drop_blocks(page);
         }
     }
 
     /// No block is known any more.
     pub(crate) fn drop_all_blocks(&mut self) {
-        for tlb in &mut self.tlbs {
+        for tlb in self.fetch.tlbs(ALL_SPACES) {
             tlb.drop_all_blocks();
         }
     }
@@ -208,22 +167,28 @@ impl Mmu {
             let va = table.base.wrapping_add(u64::from(entry) << shift);
             let va = extend(va, u32::from(table.bits));
             if table.level == 0 {
-                self.drop_page(va);
+                self.drop_page(&table, va);
             } else {
-                self.drop_range(va, 1 << shift);
+                self.drop_range(&table, va, 1 << shift);
             }
         }
     }
 
-    /// Drops every translation of `len` bytes from `va`.
-    fn drop_range(&mut self, va: u64, len: u64) {
-        for tlb in &mut self.tlbs {
+    /// Drops the translations of `len` bytes from `va` that are derived from a table.
+    fn drop_range(&mut self, table: &TablePage, va: u64, len: u64) {
+        for tlb in self.data.tlbs(table.data) {
+            tlb.drop_range(va, len);
+        }
+        for tlb in self.fetch.tlbs(table.fetch) {
             self.fetch_dropped |= tlb.drop_range(va, len);
         }
     }
 
-    fn drop_page(&mut self, va: u64) {
-        for tlb in &mut self.tlbs {
+    fn drop_page(&mut self, table: &TablePage, va: u64) {
+        for tlb in self.data.tlbs(table.data) {
+            tlb.drop_page(va);
+        }
+        for tlb in self.fetch.tlbs(table.fetch) {
             self.fetch_dropped |= tlb.drop_page(va);
         }
     }
@@ -244,7 +209,7 @@ impl Mmu {
             if shift + 9 == u32::from(table.bits) {
                 return self.flush(mem);
             }
-            self.drop_range(table.base, 512 << shift);
+            self.drop_range(&table, table.base, 512 << shift);
             mem.clear_table(page);
         }
     }
@@ -261,15 +226,19 @@ impl Mmu {
         let pmp = &self.pmp_maps[usize::from(space.pmp)];
         let result = walk(mem, space, pmp, va, access, &mut visited);
         if result.is_ok() {
+            let (data, fetch) = match access {
+                Access::Fetch => (0, self.fetch.mask()),
+                Access::Load | Access::Store => (self.data.mask(), 0),
+            };
             for visit in &visited {
-                self.remember(mem, visit);
+                self.remember(mem, visit, data, fetch);
             }
         }
         self.visited = visited;
         result
     }
 
-    fn remember(&mut self, mem: &mut Memory, visit: &Visit) {
+    fn remember(&mut self, mem: &mut Memory, visit: &Visit, data: u16, fetch: u16) {
         let Some(table) = self.tables.get_or_default(mem, visit.page) else {
             return;
         };
@@ -281,12 +250,16 @@ impl Mmu {
                 level: visit.level,
                 stores: 0,
                 bits: visit.bits,
+                data: 0,
+                fetch: 0,
                 base: visit.base,
             };
             mem.mark_table(visit.page as usize);
         } else if (table.level, table.base, table.bits) != (visit.level, visit.base, visit.bits) {
             table.mixed = true;
         }
+        table.data |= data;
+        table.fetch |= fetch;
     }
 
     /// Where the instruction parcel at `va` is; cached if all of its page may be
@@ -297,7 +270,7 @@ impl Mmu {
             let pa = RAM_BASE + (u64::from(page) << PAGE_SHIFT) + offset;
             return Ok(Fetch { pa, page: true });
         }
-        let space = self.spaces[self.fetch_slot].unwrap_or(Space::bare(0));
+        let space = self.fetch.space();
         let pa = if space.is_bare() {
             va
         } else {
@@ -316,8 +289,8 @@ impl Mmu {
         if self.fetchers.is_empty() {
             self.fetchers = vec![0; mem.pages()];
         }
-        self.fetchers[page as usize] |= 1 << self.fetch_slot;
-        self.tlbs[self.fetch_slot].set_fetch(va, page);
+        self.fetchers[page as usize] |= self.fetch.mask();
+        self.fetch.tlb_mut().set_fetch(va, page);
         Ok(Fetch { pa, page: true })
     }
 
@@ -335,7 +308,7 @@ impl Mmu {
         len: usize,
         access: Access,
     ) -> Result<u64, WalkFault> {
-        let space = self.spaces[self.data_slot].unwrap_or(Space::bare(0));
+        let space = self.data.space();
         let translation = if space.is_bare() {
             Translation {
                 pa: va,
@@ -357,7 +330,7 @@ impl Mmu {
             let load = translation.load && allowed & perm::R != 0;
             let store = translation.store && allowed & perm::W != 0 && mem.claim_write_tag(page);
             let offset = (page as u64) << PAGE_SHIFT;
-            *self.tlbs[self.data_slot].data_mut(va) =
+            *self.data.tlb_mut().data_mut(va) =
                 DataEntry::new(va, offset, mem.host_address(), load, store);
         }
         Ok(pa)
@@ -378,7 +351,7 @@ impl Mmu {
     /// After a slow store: the page may take fast stores now. Only for the
     /// translation that [`Mmu::data`] has just made for `va`.
     pub(crate) fn upgrade_store(&mut self, mem: &mut Memory, va: u64, pa: u64) {
-        let entry = self.tlbs[self.data_slot].data_mut(va);
+        let entry = self.data.tlb_mut().data_mut(va);
         if !mem.contains(pa, 1) {
             return;
         }

@@ -13,7 +13,7 @@ use crate::engine::Env;
 use crate::exec::{Core, Outcome};
 use crate::hart::{Hart, Registers, status};
 use crate::op::Op;
-use crate::space::SpaceTlb;
+use crate::space::{DataTlb, FetchTlb};
 use std::mem::offset_of;
 
 pub use crate::op::{Kind, Op as DecodedOp};
@@ -108,10 +108,16 @@ impl Window<'_, '_> {
         x.as_mut_ptr()
     }
 
-    /// What is known of the address space in use: see [`layout`]. The tier only
-    /// reads it.
-    pub fn space(&self) -> *const u8 {
-        let tlb: *const SpaceTlb = self.core.mmu.fetch_tlb();
+    /// Translations of loads and stores: see [`layout`]. The tier only reads them.
+    pub fn data(&self) -> *const u8 {
+        let tlb: *const DataTlb = self.core.mmu.data_tlb();
+        tlb.cast()
+    }
+
+    /// Translations of fetches, and where code is: see [`layout`]. The tier only reads
+    /// them.
+    pub fn fetch(&self) -> *const u8 {
+        let tlb: *const FetchTlb = self.core.mmu.fetch_tlb();
         tlb.cast()
     }
 

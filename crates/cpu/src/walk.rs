@@ -62,6 +62,15 @@ impl Space {
         }
     }
 
+    /// The same for fetches, to which SUM and MXR don't matter.
+    pub(crate) const fn of_fetches(self) -> Self {
+        Self {
+            sum: false,
+            mxr: false,
+            ..self
+        }
+    }
+
     /// The space of `satp`, for U or S accesses.
     pub(crate) fn new(satp: u64, user: bool, sum: bool, mxr: bool, adue: bool, pmp: u8) -> Self {
         if satp >> 60 == 0 {

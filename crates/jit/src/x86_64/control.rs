@@ -1,9 +1,8 @@
 //! Templates of branches and jumps.
 
-use super::PAGE_VA;
 use super::asm::{Alu, Cond, RAX, RCX, RDX, RSP, Rm, Shift, Size};
-use super::registers::SPACE;
 use super::translate::{Later, Translation};
+use super::{FETCH, PAGE_VA};
 use Size::{D, Q};
 use twinvm_cpu::tier::{DecodedOp as Op, Kind, layout};
 use twinvm_mem::PAGE_BYTES;
@@ -51,22 +50,27 @@ impl Translation<'_, '_> {
         self.asm.alu_imm(Q, Alu::And, RAX, -2);
         self.link_register_keeping_rax(op);
         // The row of the target's page, and its place there.
-        const { assert!(layout::ROW == 16 && layout::FETCH_ENTRIES == 256) };
+        const ROW_BITS: u8 = layout::ROW.trailing_zeros() as u8;
+        const ROWS: i32 = ((layout::FETCH_ENTRIES - 1) * layout::ROW) as i32;
         self.asm.mov(D, RCX, RAX);
-        self.asm.shift_imm(D, Shift::Shr, RCX, 8);
-        self.asm.alu_imm(D, Alu::And, RCX, 0xff0);
+        self.asm.shift_imm(D, Shift::Shr, RCX, 12 - ROW_BITS);
+        self.asm.alu_imm(D, Alu::And, RCX, ROWS);
         self.asm.mov(D, RDX, RAX);
+        self.asm.shift_imm(D, Shift::Shr, RDX, ROW_BITS);
+        self.asm.alu(D, Alu::Xor, RDX, RAX);
         self.asm.shift_imm(D, Shift::Shr, RDX, 1);
-        self.asm.alu_imm(D, Alu::And, RDX, 15);
+        self.asm.alu_imm(D, Alu::And, RDX, layout::ROW as i32 - 1);
         self.asm.alu(D, Alu::Add, RCX, RDX);
+        self.asm.mov(Q, RDX, Rm::Mem(RSP, FETCH));
+        self.asm.lea(Q, RCX, Rm::Sib(RDX, RCX, 3, 0));
         self.asm
-            .alu(Q, Alu::Cmp, RAX, Rm::Sib(SPACE, RCX, 3, layout::PCS as i32));
+            .alu(Q, Alu::Cmp, RAX, Rm::Mem(RCX, layout::PCS as i32));
         let unknown = self.asm.jcc(Cond::NE);
         self.asm.fill(unknown, self.sink.common.cold);
         self.asm.mov(Q, RDX, RAX);
         self.asm.alu_imm(Q, Alu::And, RDX, -(PAGE_BYTES as i32));
         self.asm.store(Q, Rm::Mem(RSP, PAGE_VA), RDX);
-        self.asm.jmp_rm(Rm::Sib(SPACE, RCX, 3, layout::CODE as i32));
+        self.asm.jmp_rm(Rm::Mem(RCX, layout::CODE as i32));
     }
 
     pub(super) fn link_register_keeping_rax(&mut self, op: &Op) {

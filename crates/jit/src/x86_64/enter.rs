@@ -3,8 +3,8 @@
 #![allow(unsafe_code)]
 
 use super::asm::*;
-use super::registers::{BIAS, BUDGET, MAPPED, SPACE, STATE, home};
-use super::{Common, PAGE_VA, Point, float_state};
+use super::registers::{BIAS, BUDGET, DATA, MAPPED, STATE, home};
+use super::{Common, FETCH, PAGE_VA, Point, float_state};
 use std::ffi::c_void;
 use std::mem::offset_of;
 use twinvm_cpu::tier::Window;
@@ -50,6 +50,7 @@ pub(super) struct Frame {
     host_mxcsr: u32,
     /// 0: nothing was collected since it was looked at.
     guest_mxcsr: u32,
+    fetch: *const u8,
 }
 
 const MXCSR_KEPT: float_state::Kept = float_state::Kept {
@@ -64,7 +65,7 @@ struct Returned {
     jump: u64,
 }
 
-/// `enter(frame, entry, state, space, budget, page)`
+/// `enter(frame, entry, state, data, budget, page)`
 type Enter = unsafe extern "sysv64" fn(*mut Frame, u64, *mut u8, *const u8, i64, u64) -> Returned;
 
 impl Frame {
@@ -79,7 +80,7 @@ impl Frame {
         let pc = window.pc();
         let budget = (limit - window.icount()).min(i64::MAX as u64) as i64;
         let limit = window.icount() + budget as u64;
-        let space = window.space();
+        let (data, fetch) = (window.data(), window.fetch());
         let state = window.registers().cast::<u8>().wrapping_add(BIAS as usize);
         let mut frame = Frame {
             pc,
@@ -91,12 +92,13 @@ impl Frame {
             limit,
             host_mxcsr: 0,
             guest_mxcsr: 0,
+            fetch,
         };
         // SAFETY: `enter` is the address of the code that `common` has made, which is
         // executable and follows this signature; `entry` that of a translation in the
         // same buffer, which nobody changes while it runs. The code uses the stack
-        // below it, reads the space and writes the hart's registers, which the window
-        // has exclusively, and guest RAM where the space's entries allow it: those
+        // below it, reads the translations and writes the hart's registers, which the window
+        // has exclusively, and guest RAM where the entries allow it: those
         // exist only for pages of RAM, and for stores only under a write tag. It
         // reaches the window again only through `interpret`.
         let returned = unsafe {
@@ -107,7 +109,7 @@ impl Frame {
                 &raw mut frame,
                 entry,
                 state,
-                space,
+                data,
                 budget,
                 pc & !(PAGE_BYTES as u64 - 1),
             )
@@ -163,8 +165,10 @@ pub(super) fn common() -> (Vec<u8>, Common) {
     asm.store(Size::Q, Rm::Mem(RSP, PAGE_VA), R9);
     asm.store(Size::Q, Rm::Mem(RSP, FRAME), RDI);
     float_state::note_not_loaded(&mut asm);
+    asm.mov(Size::Q, RAX, Rm::Mem(RDI, offset_of!(Frame, fetch) as i32));
+    asm.store(Size::Q, Rm::Mem(RSP, FETCH), RAX);
     asm.mov(Size::Q, STATE, RDX);
-    asm.mov(Size::Q, SPACE, RCX);
+    asm.mov(Size::Q, DATA, RCX);
     asm.mov(Size::Q, BUDGET, R8);
     asm.mov(Size::Q, RAX, RSI);
     fill(&mut asm);

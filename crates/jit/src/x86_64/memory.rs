@@ -1,7 +1,7 @@
 //! Templates of loads and stores.
 
 use super::asm::{Alu, Cond, Hole, RAX, RCX, RDX, Rm, Shift, Size};
-use super::registers::{Place, SPACE, place};
+use super::registers::{DATA, Place, place};
 use super::translate::{Later, Translation};
 use Size::{D, Q};
 use twinvm_cpu::tier::{DecodedOp as Op, Kind, layout};
@@ -35,9 +35,9 @@ impl Translation<'_, '_> {
         }
         self.asm.alu_imm(Q, Alu::And, RDX, -(PAGE_BYTES as i32));
         self.asm
-            .alu(Q, Alu::Cmp, RDX, Rm::Sib(SPACE, RCX, 0, tag as i32));
+            .alu(Q, Alu::Cmp, RDX, Rm::Sib(DATA, RCX, 0, tag as i32));
         let slow = self.asm.jcc(Cond::NE);
-        let addend = Rm::Sib(SPACE, RCX, 0, layout::DATA_ADDEND as i32);
+        let addend = Rm::Sib(DATA, RCX, 0, layout::DATA_ADDEND as i32);
         self.asm.alu(Q, Alu::Add, RAX, addend);
         slow
     }

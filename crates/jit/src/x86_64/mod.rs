@@ -16,7 +16,6 @@ use crate::NoCodeMemory;
 use crate::buffer::CodeBuffer;
 use asm::{Alu, Asm, Cond, Hole, RAX, RCX, RSP, Rm, Shift, Size, displacement};
 use enter::{Frame, Left};
-use registers::SPACE;
 use std::collections::BTreeMap;
 use translate::{Sink, translate};
 use twinvm_cpu::tier::{Code, Tier, TierExit, TierMemory, Window, layout};
@@ -27,6 +26,8 @@ const PAGE_VA: i32 = 0;
 /// Where it is noted, in 8 bits, whether the guest's floating-point state is loaded,
 /// from RSP: see [`float_state`].
 const FLOAT: i32 = 16;
+/// Where the address of the translations of fetches lies, from RSP.
+const FETCH: i32 = 24;
 
 /// A place where translated code calls the interpreter.
 #[derive(Debug, Clone, Copy)]
@@ -134,11 +135,12 @@ impl Translator {
         asm.mov(Size::D, RCX, RAX);
         asm.shift_imm(Size::D, Shift::Shr, RCX, SHIFT);
         asm.alu_imm(Size::D, Alu::And, RCX, MASK);
-        let tag = Rm::Sib(SPACE, RCX, 0, layout::FETCH_TAG as i32);
+        asm.alu(Size::Q, Alu::Add, RCX, Rm::Mem(RSP, FETCH));
+        let tag = Rm::Mem(RCX, layout::FETCH_TAG as i32);
         asm.alu(Size::Q, Alu::Cmp, RAX, tag);
         let moved = asm.jcc(Cond::NE);
         asm.fill(moved, jump.stub);
-        let number = Rm::Sib(SPACE, RCX, 0, layout::FETCH_PAGE as i32);
+        let number = Rm::Mem(RCX, layout::FETCH_PAGE as i32);
         asm.alu_imm(Size::D, Alu::Cmp, number, page as i32);
         let moved = asm.jcc(Cond::NE);
         asm.fill(moved, jump.stub);

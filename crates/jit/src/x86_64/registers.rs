@@ -6,8 +6,8 @@ use twinvm_cpu::tier::FLOAT_REGISTERS;
 
 /// Steps left until the limit, less those that the current block was charged for.
 pub(super) const BUDGET: Reg = R15;
-/// What is known of the address space: `twinvm_cpu::tier::layout`.
-pub(super) const SPACE: Reg = R14;
+/// Translations of loads and stores: `twinvm_cpu::tier::layout`.
+pub(super) const DATA: Reg = R14;
 /// The guest's registers in memory, from [`BIAS`] bytes after the first on.
 pub(super) const STATE: Reg = RBP;
 /// So that all integer registers are within reach of a displacement of 8 bits.

@@ -60,7 +60,6 @@ struct Outside {
     cold: u64,
     tail: u64,
     single: u64,
-    spaces: u64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -112,7 +111,6 @@ impl EngineReport {
                     cold: done.outside.cold,
                     tail: done.outside.tail,
                     single: done.outside.single,
-                    spaces: done.outside.spaces,
                 },
                 calls: done.calls,
                 calls_by_kind: counters
