@@ -328,12 +328,16 @@ impl Engine {
                 },
             };
             let translated = if tail || block.id == 0 {
-                None
+                Translated::No
             } else {
                 self.translated(env, hart.pc, block)
             };
             let outcome = match translated {
-                Some(code) => {
+                Translated::Flushed => {
+                    jump = None;
+                    continue;
+                }
+                Translated::At(code) => {
                     let exit = self.run_tier(hart, env, code, jump.take(), limit);
                     tail = false;
                     match exit {
@@ -350,7 +354,7 @@ impl Engine {
                         Err(outcome) => outcome,
                     }
                 }
-                None => {
+                Translated::No => {
                     jump = None;
                     let from = env.icount;
                     let outcome = self.core.execute(hart, env, &self.blocks, block, last);
@@ -385,35 +389,34 @@ impl Engine {
     }
 
     /// Where the translation of a block starts, made now if the block is hot.
-    fn translated(&mut self, env: &mut Env, pc: u64, block: Block) -> Option<u64> {
-        let tier = self.tier.as_mut()?;
+    fn translated(&mut self, env: &mut Env, pc: u64, block: Block) -> Translated {
+        let Some(tier) = &mut self.tier else {
+            return Translated::No;
+        };
         if !self.blocks.warm(block) {
-            return None;
+            return Translated::No;
         }
         let mut code = self.blocks.code(block);
         if code == 0 {
-            let page = self.core.mmu.fetch_tlb().fetch(pc)?;
-            let pa = RAM_BASE + (u64::from(page) << PAGE_SHIFT) + (pc & (PAGE_BYTES as u64 - 1));
+            let Some(page) = self.core.mmu.fetch_tlb().fetch(pc) else {
+                return Translated::No;
+            };
             let asked = Code {
-                pa,
+                pa: RAM_BASE + (u64::from(page) << PAGE_SHIFT) + (pc & (PAGE_BYTES as u64 - 1)),
                 ops: self.blocks.ops_of(block, u64::MAX),
                 first: block.start,
             };
-            match tier.translate(&asked) {
-                Some(address) => {
-                    self.translation.blocks += 1;
-                    self.translation.instructions += asked.ops.len() as u64;
-                    code = address;
-                }
-                None => {
-                    self.flush_code(env.mem);
-                    return None;
-                }
-            }
+            let Some(address) = tier.translate(&asked) else {
+                self.flush_code(env.mem);
+                return Translated::Flushed;
+            };
+            self.translation.blocks += 1;
+            self.translation.instructions += asked.ops.len() as u64;
+            code = address;
             self.blocks.set_code(block, code);
         }
         self.core.mmu.fetch_tlb_mut().set_block(pc, block, code);
-        Some(code)
+        Translated::At(code)
     }
 
     /// Runs translated code; an error if the interpreter had the last word in it.
@@ -520,6 +523,16 @@ fn parcel(env: &Env, pa: u64, va: u64) -> Result<u16, Exception> {
         Err(_) => env.bus.fetch(pa),
     }
     .ok_or(Exception::new(cause::FETCH_ACCESS, va))
+}
+
+/// What there is of a block for the second engine.
+enum Translated {
+    /// Nothing: the interpreter runs it.
+    No,
+    /// Its translation starts there.
+    At(u64),
+    /// There was no room: all code is gone, the block too.
+    Flushed,
 }
 
 /// What lies at a pc.

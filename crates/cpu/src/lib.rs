@@ -1,5 +1,6 @@
 //! One RISC-V hart (RV64GC with M, S and U modes, PMP, Sv39 and Sv48) and the
-//! engine that runs it: an interpreter of decoded basic blocks.
+//! engine that runs it: an interpreter of decoded basic blocks, with a seam for a second
+//! engine that runs translated ones ([`tier`]).
 //!
 //! The engine's contract is [`Engine::run`]: it goes exactly to the asked step
 //! count and tells why it stopped. What a guest sees after step N depends on

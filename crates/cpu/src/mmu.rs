@@ -48,8 +48,8 @@ pub(crate) struct Mmu {
     fetch: Spaces<FetchTlb>,
     /// What PMPs allow; [`Space::pmp`] is an index. The first allows all.
     pmp_maps: Vec<PmpMap>,
-    /// Per page of RAM: the spaces that have, or had, a fetch translation to it.
-    fetchers: Vec<u16>,
+    /// Of each page with code: the spaces that have, or had, a fetch translation to it.
+    fetchers: PageMap<u16>,
     tables: PageMap<TablePage>,
     visited: Vec<Visit>,
     /// Fetch translations were dropped: the next instruction may be another.
@@ -63,7 +63,7 @@ impl Mmu {
             data: Spaces::new(),
             fetch: Spaces::new(),
             pmp_maps: vec![PmpMap::open()],
-            fetchers: Vec::new(),
+            fetchers: PageMap::new(),
             tables: PageMap::new(),
             visited: Vec::with_capacity(MAX_LEVELS),
             fetch_dropped: false,
@@ -114,7 +114,7 @@ impl Mmu {
     pub(crate) fn flush(&mut self, mem: &mut Memory) {
         self.data.tlbs(ALL_SPACES).for_each(Tlb::clear);
         self.fetch.tlbs(ALL_SPACES).for_each(Tlb::clear);
-        self.fetchers.fill(0);
+        drop(self.fetchers.clear());
         for page in self.tables.clear() {
             mem.clear_table(page as usize);
         }
@@ -141,7 +141,7 @@ impl Mmu {
 
     /// The code of a page of RAM has changed.
     pub(crate) fn drop_blocks(&mut self, page: u32) {
-        let spaces = self.fetchers.get(page as usize).copied().unwrap_or(0);
+        let spaces = self.fetchers.get(page).copied().unwrap_or(0);
         for tlb in self.fetch.tlbs(spaces) {
             tlb.drop_blocks(page);
         }
@@ -286,10 +286,9 @@ impl Mmu {
             return Ok(Fetch { pa, page: false });
         }
         let page = ((pa - RAM_BASE) >> PAGE_SHIFT) as u32;
-        if self.fetchers.is_empty() {
-            self.fetchers = vec![0; mem.pages()];
+        if let Some(spaces) = self.fetchers.get_or_default(mem, page) {
+            *spaces |= self.fetch.mask();
         }
-        self.fetchers[page as usize] |= self.fetch.mask();
         self.fetch.tlb_mut().set_fetch(va, page);
         Ok(Fetch { pa, page: true })
     }

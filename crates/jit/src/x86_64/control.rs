@@ -48,7 +48,7 @@ impl Translation<'_, '_> {
         let base = self.get(op.rs1, RAX);
         self.asm.lea(Q, RAX, Rm::Mem(base, op.imm));
         self.asm.alu_imm(Q, Alu::And, RAX, -2);
-        self.link_register_keeping_rax(op);
+        self.link_register(op);
         // The row of the target's page, and its place there.
         const ROW_BITS: u8 = layout::ROW.trailing_zeros() as u8;
         const ROWS: i32 = ((layout::FETCH_ENTRIES - 1) * layout::ROW) as i32;
@@ -71,16 +71,5 @@ impl Translation<'_, '_> {
         self.asm.alu_imm(Q, Alu::And, RDX, -(PAGE_BYTES as i32));
         self.asm.store(Q, Rm::Mem(RSP, PAGE_VA), RDX);
         self.asm.jmp_rm(Rm::Mem(RCX, layout::CODE as i32));
-    }
-
-    pub(super) fn link_register_keeping_rax(&mut self, op: &Op) {
-        if self.nowhere(op) {
-            return;
-        }
-        let offset = self.start + op.next_off() as i32;
-        let to = self.result(op.rd, RCX);
-        self.asm.mov(Q, to, Rm::Mem(RSP, PAGE_VA));
-        self.asm.alu_imm(Q, Alu::Add, to, offset);
-        self.put(op.rd, to);
     }
 }

@@ -16,12 +16,12 @@ impl Translation<'_, '_> {
         }
     }
 
-    /// rd = an address at an offset from this page's start.
+    /// rd = an address at an offset from this page's start. RAX stays as it is.
     pub(super) fn page_relative(&mut self, rd: u8, offset: i32) {
         if matches!(place(rd), Place::Nowhere) {
             return;
         }
-        let to = self.result(rd, RAX);
+        let to = self.result(rd, RCX);
         self.asm.mov(Q, to, Rm::Mem(RSP, PAGE_VA));
         self.asm.alu_imm(Q, Alu::Add, to, offset);
         self.put(rd, to);
