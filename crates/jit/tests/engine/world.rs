@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use twinvm_cpu::{
     AccessFault, Bus, CSR_NAMES, Clock, Engine, Env, Exit, Hart, HartState, Lines, Mode,
 };
-use twinvm_mem::{Memory, MemoryDigest, RAM_BASE};
+use twinvm_mem::{Memory, MemoryDigest, RAM_BASE, state};
 
 pub(crate) const RAM_BYTES: u64 = 1 << 20;
 /// Where programs start.
@@ -468,10 +468,14 @@ impl Run {
         ControlFlow::Continue(())
     }
 
-    /// Goes on from a snapshot, in a new engine.
+    /// Goes on from a snapshot, in a new engine. As in a machine's, pages that nobody
+    /// has stored to are left out.
     fn restore(&mut self) {
         let mut fresh = Memory::new(RAM_BYTES).expect("a RAM size");
         for page in 0..self.memory.pages() {
+            if self.memory.page_state(page) & state::FRESH != 0 {
+                continue;
+            }
             let bytes = self.memory.page(page).expect("the page is RAM");
             assert!(fresh.restore_page(page as u32, bytes));
         }
