@@ -31,6 +31,7 @@ endif
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
+# Without the second engine: cargo build --release --package twinvm --no-default-features
 build: ## build the twinvm program (target/release/twinvm)
 	@$(STAGE) setup 300 scripts/setup.sh build
 	@$(STAGE) build 900 $(CARGO) build --release --package twinvm $(LOCKED)
@@ -42,9 +43,11 @@ test: ## every check and every test, from nothing: what CI runs
 	@$(STAGE) build 1200 $(CARGO) build --release --workspace --all-targets $(LOCKED)
 	@$(STAGE) rules 60 $(OUT)/release/xtask check
 	@$(STAGE) lint 900 $(CARGO) clippy --release --workspace --all-targets $(LOCKED) -- -D warnings
+	@$(STAGE) "lint, one engine" 300 $(CARGO) clippy --release --package twinvm --no-default-features $(LOCKED) -- -D warnings
 	@$(STAGE) dependencies 1200 scripts/cargo-deny.sh
 	@$(STAGE) image 300 $(OUT)/release/twinvm image build redis --out target/image/redis --renew
 	@$(STAGE) tests 1200 $(CARGO) test --release --workspace $(LOCKED)
+	@$(STAGE) "tests, one engine" 300 $(CARGO) test --release --package twinvm-machine --no-default-features $(LOCKED)
 
 differential: ## the processor against the reference simulator; DIFF_ARGS="--seed 1 --instructions 100000000"
 	@$(STAGE) setup 600 scripts/setup.sh test

@@ -3,7 +3,6 @@
 
 use crate::machine::Machine;
 use twinvm_cpu::Engine;
-use twinvm_jit::{HOT_AT, NoCodeMemory};
 use twinvm_mem::Memory;
 
 /// What executes the guest.
@@ -18,24 +17,43 @@ pub enum EngineKind {
 /// The asked engine can't be had.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
+    /// This build has no second engine.
+    #[cfg(not(feature = "jit"))]
+    #[error(
+        "engine jit: this build has none (it was made without the feature jit); take engine interp"
+    )]
+    NotBuilt,
     /// There is no backend for the host's processor.
+    #[cfg(feature = "jit")]
     #[error("engine jit: not on this kind of processor yet; take engine interp")]
     NoBackend,
     /// The host gives no memory to execute.
+    #[cfg(feature = "jit")]
     #[error(transparent)]
-    Memory(#[from] NoCodeMemory),
+    Memory(#[from] twinvm_jit::NoCodeMemory),
+}
+
+/// Plugs translation in.
+#[cfg(feature = "jit")]
+fn add_translation(engine: &mut Engine, mem: &mut Memory) -> Result<(), EngineError> {
+    let tier = twinvm_jit::tier()?.ok_or(EngineError::NoBackend)?;
+    engine.set_tier(mem, Some(tier), twinvm_jit::HOT_AT);
+    Ok(())
+}
+
+#[cfg(not(feature = "jit"))]
+fn add_translation(_: &mut Engine, _: &mut Memory) -> Result<(), EngineError> {
+    Err(EngineError::NotBuilt)
 }
 
 /// The engine of a new machine: with translation, if the host can.
 pub(crate) fn fastest(mem: &mut Memory) -> (Engine, EngineKind) {
     let mut engine = Engine::new();
-    match twinvm_jit::tier() {
-        Ok(Some(tier)) => {
-            engine.set_tier(mem, Some(tier), HOT_AT);
-            (engine, EngineKind::Jit)
-        }
-        Ok(None) | Err(_) => (engine, EngineKind::Interp),
-    }
+    let kind = match add_translation(&mut engine, mem) {
+        Ok(()) => EngineKind::Jit,
+        Err(_) => EngineKind::Interp,
+    };
+    (engine, kind)
 }
 
 impl Machine {
@@ -50,11 +68,10 @@ impl Machine {
         if kind == self.engine_kind {
             return Ok(());
         }
-        let tier = match kind {
-            EngineKind::Interp => None,
-            EngineKind::Jit => Some(twinvm_jit::tier()?.ok_or(EngineError::NoBackend)?),
-        };
-        self.engine.set_tier(&mut self.mem, tier, HOT_AT);
+        match kind {
+            EngineKind::Interp => self.engine.set_tier(&mut self.mem, None, 0),
+            EngineKind::Jit => add_translation(&mut self.engine, &mut self.mem)?,
+        }
         self.engine_kind = kind;
         Ok(())
     }

@@ -3,6 +3,7 @@
 mod console;
 mod cuts;
 mod disk;
+mod engine;
 pub(crate) mod guest;
 mod harts;
 mod run;
