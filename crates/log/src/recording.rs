@@ -19,7 +19,7 @@
 //! name its checksum. A recording that ended before that can't be replayed.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +28,9 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use crate::batch::EncodedBatch;
 use crate::logfile::{AppendError, Ending, Entry, LogHeader, LogReader, LogWriter, ReadError};
 use crate::states::STATES_FILE;
+use direct::DirectFile;
+
+mod direct;
 
 /// Name of the snapshot in a recording's directory.
 pub const SNAPSHOT_FILE: &str = "snapshot";
@@ -130,7 +133,7 @@ pub struct RecordingWriter {
 
 /// Writes a recording's snapshot, on any thread while the log grows.
 pub struct SnapshotWriter {
-    file: File,
+    file: DirectFile,
     path: PathBuf,
     hash: Xxh3,
     len: u64,
@@ -138,9 +141,8 @@ pub struct SnapshotWriter {
 
 impl SnapshotWriter {
     fn create(path: PathBuf) -> Result<Self, RecordingError> {
-        let mut file = create_new(&path)?;
-        file.write_all(&snapshot_header(INCOMPLETE, 0))
-            .map_err(io("write", &path))?;
+        let header = snapshot_header(INCOMPLETE, 0);
+        let file = DirectFile::create_new(&path, &header).map_err(not_created(&path))?;
         Ok(Self {
             file,
             path,
@@ -156,7 +158,7 @@ impl SnapshotWriter {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), RecordingError> {
         self.hash.update(bytes);
         self.len += bytes.len() as u64;
-        self.file.write_all(bytes).map_err(io("write", &self.path))
+        self.file.append(bytes).map_err(io("write", &self.path))
     }
 
     /// Completes the snapshot and makes it durable. Returns its checksum, for
@@ -167,9 +169,8 @@ impl SnapshotWriter {
     pub fn finish(self) -> Result<u64, RecordingError> {
         let checksum = self.hash.digest();
         self.file
-            .write_all_at(&snapshot_header(self.len, checksum), 0)
+            .finish(&snapshot_header(self.len, checksum))
             .map_err(io("write", &self.path))?;
-        self.file.sync_all().map_err(io("sync", &self.path))?;
         Ok(checksum)
     }
 }
@@ -366,15 +367,18 @@ fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RecordingErr
 }
 
 fn create_new(path: &Path) -> Result<File, RecordingError> {
-    File::create_new(path).map_err(|source| {
+    File::create_new(path).map_err(not_created(path))
+}
+
+fn not_created(path: &Path) -> impl FnOnce(io::Error) -> RecordingError {
+    let path = path.to_path_buf();
+    move |source| {
         if source.kind() == io::ErrorKind::AlreadyExists {
-            RecordingError::Exists {
-                path: path.to_path_buf(),
-            }
+            RecordingError::Exists { path }
         } else {
-            io("create", path)(source)
+            io("create", &path)(source)
         }
-    })
+    }
 }
 
 fn open(path: &Path, dir: &Path) -> Result<File, RecordingError> {

@@ -160,19 +160,21 @@ impl SnapshotReader {
                 out.extend_from_slice(&bytes);
                 return Some(page);
             }
-            let Some(claim) = self.shared.claims.get(self.next) else {
+            // Most pages of a young guest are not wanted, and to pass one over costs next to
+            // nothing: no look at those aside, no attempt to claim it.
+            let wanted = |claim: &AtomicU8| claim.load(Ordering::Relaxed) == WANTED;
+            let ahead = &self.shared.claims[self.next..];
+            let Some(passed_over) = ahead.iter().position(wanted) else {
+                self.next = self.shared.claims.len();
                 // All were claimed before the last look at those aside? Look once more.
                 if self.shared.aside().pages.is_empty() {
                     return None;
                 }
                 continue;
             };
-            let page = self.next;
-            self.next += 1;
-            // Mostly so in a young guest, and cheaper than to try.
-            if claim.load(Ordering::Relaxed) != WANTED {
-                continue;
-            }
+            let page = self.next + passed_over;
+            let claim = &self.shared.claims[page];
+            self.next = page + 1;
             // Acquire is not needed to see the content: this thread got the reader after
             // the snapshot began, and the page has not changed since.
             let claimed =
