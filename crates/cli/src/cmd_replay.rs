@@ -14,7 +14,7 @@ use twinvm_machine::Machine;
 use twinvm_replica::{Divergence, Perturbation, Replay, ReplayExit};
 
 use crate::engine_arg::EngineArg;
-use crate::{BAD_INPUT, FAULT, Outcome};
+use crate::{BAD_INPUT, FAULT, Outcome, perf_map};
 use explain::Explained;
 use progress::Progress;
 use report::Report;
@@ -76,6 +76,9 @@ pub(crate) struct ReplayArgs {
     /// With interp a disturbed replay changes no engine on the way
     #[arg(long, value_name = "NAME")]
     engine: Option<EngineArg>,
+    /// Name translated code for `perf`, in /tmp/perf-PID.map, as `twinvm run --perf-map` does
+    #[arg(long, conflicts_with = "perturb")]
+    perf_map: bool,
     /// Give the guest a key that is not in the log, to see that the replay finds it
     #[arg(long, value_name = "STEP", hide = true, requires = "perturb")]
     sabotage: Option<u64>,
@@ -98,6 +101,9 @@ pub(crate) fn run(args: ReplayArgs) -> Outcome {
         machine
             .set_engine(engine.into())
             .map_err(|error| (BAD_INPUT, error.to_string()))?;
+    }
+    if args.perf_map {
+        perf_map::start(&mut machine).map_err(|error| (BAD_INPUT, error.to_string()))?;
     }
     let until = match args.until {
         Some(until) if !(machine.icount()..=source.last_icount()).contains(&until) => {

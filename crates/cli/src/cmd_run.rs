@@ -27,7 +27,7 @@ use twinvm_machine::{Machine, OnReset, PowerOn};
 
 use crate::engine_arg::EngineArg;
 use crate::guest::{blame, machine_config, open_disks};
-use crate::{BAD_INPUT, FAULT, Outcome};
+use crate::{BAD_INPUT, FAULT, Outcome, perf_map};
 use console::Console;
 use disks::Disks;
 use drive::{Drive, Ended, Frozen, Wire};
@@ -62,6 +62,7 @@ Example:
   twinvm run --firmware fw_dynamic.bin --kernel vmlinux --cmdline console=ttyS0
   twinvm run --firmware test.elf --memory 16M --max-instructions 1000000 --signature test.sig
   twinvm run VM.toml --dump-dtb vm.dtb && dtc vm.dtb
+  perf record twinvm run VM.toml --perf-map; perf report --sort symbol
 
 Exit codes:
   0      the guest powered itself off, or the finisher said pass
@@ -84,6 +85,13 @@ needed only for its network, whose cards are unplugged without it. What VM.toml 
 the machine must be what the snapshot says. The guest doesn't notice the time in between: its
 clocks go on from the snapshot's moment and lag behind the world's by that much, until something
 in the guest sets them (NTP). Connections of that moment have most likely ended at the other end.
+
+--perf-map lets perf name what the guest executed, a block of instructions at a time:
+guest_VA_pa_PA, with the virtual address at which the block was first met (another process of the
+guest may have the same code elsewhere) and its physical address, or guest_jump_to_page_PA. What
+the interpreter does is twinvm's own code. The file stays for perf report. It only grows: when all
+translations are forgotten (translation.flushes in the report), new code comes to lie where other
+code was, and names of both are in the file. The guest notices nothing.
 
 The report is JSON: icount (steps since power-on), host_s, cpu_s, mips (million steps per second
 of processor time), peak_rss_bytes, ram_touched_bytes (pages of the guest's RAM that were written
@@ -147,6 +155,9 @@ pub(crate) struct RunArgs {
     /// What executes the guest, which can't tell; jit where the host can
     #[arg(long, value_name = "NAME")]
     engine: Option<EngineArg>,
+    /// Name translated code for `perf`, in /tmp/perf-PID.map
+    #[arg(long, conflicts_with = "dump_dtb")]
+    perf_map: bool,
     /// Write a report of the run there, as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -215,6 +226,9 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
         machine
             .set_engine(engine.into())
             .map_err(|error| bad(&error))?;
+    }
+    if args.perf_map {
+        perf_map::start(&mut machine).map_err(|error| bad(&error))?;
     }
     let wires = plug(&vm).map_err(|error| bad(&error))?;
     let disks = Disks::start(machine.config(), files).map_err(|error| fault(&error))?;

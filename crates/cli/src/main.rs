@@ -12,6 +12,7 @@ mod cmd_run;
 mod demo;
 mod engine_arg;
 mod guest;
+mod perf_map;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;

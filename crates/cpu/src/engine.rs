@@ -11,7 +11,7 @@ use crate::hart::{Hart, Mode, envcfg, irq, status};
 use crate::mmu::Fetch;
 use crate::op::Op;
 use crate::pmp::Pmp;
-use crate::tier::{Code, Tier, TierExit, Window};
+use crate::tier::{Code, CodeListener, Tier, TierExit, Window};
 use crate::trap::{Exception, cause};
 use crate::walk::{Space, WalkFault};
 use twinvm_mem::{Change, Memory, PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
@@ -105,6 +105,15 @@ impl Engine {
     pub fn set_single_blocks(&mut self, mem: &mut Memory) {
         self.flush(mem);
         self.blocks.most_ops = 1;
+    }
+
+    /// Tells of all translated code, until the second engine is another. All derived state
+    /// goes. Does nothing without a second engine.
+    pub fn listen(&mut self, mem: &mut Memory, listener: CodeListener) {
+        self.flush(mem);
+        if let Some(tier) = &mut self.tier {
+            tier.listen(listener);
+        }
     }
 
     /// Throws away all derived state. Never visible to the guest.
@@ -403,6 +412,7 @@ impl Engine {
             };
             let asked = Code {
                 pa: RAM_BASE + (u64::from(page) << PAGE_SHIFT) + (pc & (PAGE_BYTES as u64 - 1)),
+                va: pc,
                 ops: self.blocks.ops_of(block, u64::MAX),
                 first: block.start,
             };

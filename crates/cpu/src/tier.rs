@@ -34,6 +34,8 @@ pub const STATUS_FLOAT: u32 = status::FS as u32;
 pub struct Code<'a> {
     /// Physical address of the first instruction.
     pub pa: u64,
+    /// Its virtual address now. Other address spaces may have it elsewhere.
+    pub va: u64,
     /// The instructions; none crosses a page.
     pub ops: &'a [Op],
     /// Index of the first for [`Window::interpret`].
@@ -52,6 +54,39 @@ pub enum TierExit {
     /// An instruction left to the interpreter says that the run loop must look.
     Look,
 }
+
+/// A piece of code that a tier has made, for tools that look at the process from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodePiece {
+    /// Where it starts, in this process.
+    pub address: u64,
+    /// How long it is.
+    pub bytes: u64,
+    /// What it is for.
+    pub role: CodeRole,
+}
+
+/// What a piece of code is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodeRole {
+    /// A translation.
+    Block {
+        /// Physical address of its first instruction.
+        pa: u64,
+        /// Virtual address of its first instruction when it was translated.
+        va: u64,
+    },
+    /// A jump into another page, whose physical address this is.
+    Jump {
+        /// The page.
+        page: u64,
+    },
+    /// What all translations use: the ways in and out.
+    Common,
+}
+
+/// Is told of each piece of code.
+pub type CodeListener = Box<dyn FnMut(&CodePiece) + Send>;
 
 /// A second engine.
 pub trait Tier: Send {
@@ -76,6 +111,10 @@ pub trait Tier: Send {
 
     /// Forgets all translations.
     fn flush(&mut self);
+
+    /// Tells of the code that there always is, and from now on of each piece that is made.
+    /// After a flush pieces come to lie where others were.
+    fn listen(&mut self, listener: CodeListener);
 
     /// What translations take.
     fn memory(&self) -> TierMemory;

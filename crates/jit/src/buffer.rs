@@ -1,10 +1,16 @@
 //! Memory for code, seen twice: once to write, once to execute. No address is ever
 //! both.
+//!
+//! It is memory without a name, not a file's: profilers look for the names of what is
+//! executed there in a map (`perf` in `/tmp/perf-PID.map`), which they don't do for files.
 
 #![allow(unsafe_code)]
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use rustix::mm::{
+    Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags, madvise, mmap_anonymous, mprotect,
+    mremap, munmap,
+};
+use std::ffi::c_void;
 use std::io;
 use std::ptr::{NonNull, null_mut};
 
@@ -30,25 +36,19 @@ unsafe impl Send for CodeBuffer {}
 
 impl CodeBuffer {
     pub(crate) fn new() -> io::Result<Self> {
-        let file = memfd_create("twinvm-code", MemfdFlags::CLOEXEC)?;
-        ftruncate(&file, BUFFER_BYTES as u64)?;
-        let map = |protection| {
-            // SAFETY: a new mapping at a place of the kernel's choice touches nothing
-            // that exists.
-            let address = unsafe {
-                mmap(
-                    null_mut(),
-                    BUFFER_BYTES,
-                    protection,
-                    MapFlags::SHARED,
-                    &file,
-                    0,
-                )
-            }?;
-            NonNull::new(address.cast::<u8>()).ok_or(io::Error::from(io::ErrorKind::OutOfMemory))
-        };
-        let writable = map(ProtFlags::READ | ProtFlags::WRITE)?;
-        match map(ProtFlags::READ | ProtFlags::EXEC) {
+        // SAFETY: a new mapping at a place of the kernel's choice touches nothing that
+        // exists.
+        let writable = unsafe {
+            mmap_anonymous(
+                null_mut(),
+                BUFFER_BYTES,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::NORESERVE,
+            )
+        }
+        .map_err(io::Error::from)
+        .and_then(non_null)?;
+        match executable_view(writable) {
             Ok(executable) => Ok(Self {
                 writable,
                 executable,
@@ -109,7 +109,7 @@ impl CodeBuffer {
         }
         self.written = 0;
         let from = self.writable.as_ptr().cast();
-        // SAFETY: the mapping is shared and of a file, which keeps the contents: the next access
+        // SAFETY: the mapping is shared, and the other one keeps the contents: the next access
         // to these addresses finds them as they are. No reference to them exists.
         let _ = unsafe { madvise(from, BUFFER_BYTES, Advice::LinuxDontNeed) };
     }
@@ -130,6 +130,32 @@ impl CodeBuffer {
     pub(crate) fn truncate(&mut self, offset: usize) {
         self.used = self.used.min(offset);
     }
+}
+
+fn non_null(address: *mut c_void) -> io::Result<NonNull<u8>> {
+    NonNull::new(address.cast()).ok_or(io::Error::from(io::ErrorKind::OutOfMemory))
+}
+
+/// A second mapping of the same memory, to execute.
+fn executable_view(writable: NonNull<u8>) -> io::Result<NonNull<u8>> {
+    // SAFETY: of a shared mapping a move of no bytes makes another one, at a place of the
+    // kernel's choice (mremap(2)); the old one stays as it is.
+    let view = unsafe {
+        mremap(
+            writable.as_ptr().cast(),
+            0,
+            BUFFER_BYTES,
+            MremapFlags::MAYMOVE,
+        )
+    }?;
+    let view = non_null(view)?;
+    let protection = MprotectFlags::READ | MprotectFlags::EXEC;
+    // SAFETY: the mapping was made just now, and nobody else knows it.
+    if let Err(error) = unsafe { mprotect(view.as_ptr().cast(), BUFFER_BYTES, protection) } {
+        unmap(view);
+        return Err(error.into());
+    }
+    Ok(view)
 }
 
 fn unmap(address: NonNull<u8>) {

@@ -3,6 +3,7 @@
 
 use crate::machine::Machine;
 use twinvm_cpu::Engine;
+use twinvm_cpu::tier::CodeListener;
 use twinvm_mem::Memory;
 
 /// What executes the guest.
@@ -74,6 +75,12 @@ impl Machine {
         }
         self.engine_kind = kind;
         Ok(())
+    }
+
+    /// Tells of all translated code from now on, until the engine is chosen anew: for
+    /// profilers. Does nothing where there is no translation.
+    pub fn listen_to_translation(&mut self, listener: CodeListener) {
+        self.engine.listen(&mut self.mem, listener);
     }
 
     /// From now on each instruction is translated by itself, at once, so that single steps

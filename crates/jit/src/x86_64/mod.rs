@@ -18,8 +18,10 @@ use asm::{Alu, Asm, Cond, Hole, RAX, RCX, RSP, Rm, Shift, Size, displacement};
 use enter::{Frame, Left};
 use std::collections::BTreeMap;
 use translate::{Sink, translate};
-use twinvm_cpu::tier::{Code, Tier, TierExit, TierMemory, Window, layout};
-use twinvm_mem::PAGE_BYTES;
+use twinvm_cpu::tier::{
+    Code, CodeListener, CodePiece, CodeRole, Tier, TierExit, TierMemory, Window, layout,
+};
+use twinvm_mem::{PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
 
 /// Where the virtual address of the current page lies, from RSP.
 const PAGE_VA: i32 = 0;
@@ -88,6 +90,7 @@ pub(crate) struct Translator {
     jumps: Vec<Jump>,
     /// Jumps from other pages to a block, by where the block's code starts.
     incoming: BTreeMap<usize, Vec<u32>>,
+    listener: Option<CodeListener>,
 }
 
 impl Translator {
@@ -105,6 +108,7 @@ impl Translator {
             points: Vec::new(),
             jumps: Vec::new(),
             incoming: BTreeMap::new(),
+            listener: None,
         };
         let (code, common) = enter::common();
         let fits = translator.buffer.append(&code);
@@ -116,6 +120,17 @@ impl Translator {
     fn jump(&self, id: u32) -> Option<Jump> {
         let index = id.wrapping_sub(self.common.first_jump) as usize;
         self.jumps.get(index).copied()
+    }
+
+    /// Tells of the code that was appended from offset `from` on.
+    fn tell(&mut self, from: usize, role: CodeRole) {
+        if let Some(listener) = &mut self.listener {
+            listener(&CodePiece {
+                address: self.buffer.address(from),
+                bytes: (self.buffer.used() - from) as u64,
+                role,
+            });
+        }
     }
 
     /// Code that checks that the page the jump leads to is still page `page` of RAM,
@@ -147,7 +162,12 @@ impl Translator {
         asm.store(Size::Q, Rm::Mem(RSP, PAGE_VA), RAX);
         let go = asm.jmp();
         asm.fill(go, entry);
-        self.buffer.append(&asm.code).then_some(base)
+        if !self.buffer.append(&asm.code) {
+            return None;
+        }
+        let page = RAM_BASE + (u64::from(page) << PAGE_SHIFT);
+        self.tell(base, CodeRole::Jump { page });
+        Some(base)
     }
 }
 
@@ -164,8 +184,12 @@ impl Tier for Translator {
                 features: self.features,
             },
         );
-        let fits = self.buffer.append(&translated);
-        fits.then(|| self.buffer.address(base))
+        if !self.buffer.append(&translated) {
+            return None;
+        }
+        let Code { pa, va, .. } = *code;
+        self.tell(base, CodeRole::Block { pa, va });
+        Some(self.buffer.address(base))
     }
 
     fn cold(&self) -> u64 {
@@ -215,6 +239,15 @@ impl Tier for Translator {
         self.points.clear();
         self.jumps.clear();
         self.incoming.clear();
+    }
+
+    fn listen(&mut self, mut listener: CodeListener) {
+        listener(&CodePiece {
+            address: self.buffer.address(0),
+            bytes: self.common.end as u64,
+            role: CodeRole::Common,
+        });
+        self.listener = Some(listener);
     }
 
     fn memory(&self) -> TierMemory {

@@ -20,6 +20,7 @@ mod harts;
 mod integer;
 mod memory;
 mod paging;
+mod pieces;
 mod pmp;
 mod privilege;
 mod program;

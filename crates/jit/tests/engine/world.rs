@@ -6,6 +6,7 @@ use crate::asm::Asm;
 use crate::rng::Rng;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use twinvm_cpu::tier::CodeListener;
 use twinvm_cpu::{
     AccessFault, Bus, CSR_NAMES, Clock, Engine, Env, Exit, Hart, HartState, Lines, Mode,
 };
@@ -304,6 +305,8 @@ pub(crate) struct After {
     pub(crate) icount: u64,
     pub(crate) exit: Exit,
     pub(crate) memory: Memory,
+    /// Of translations; `None` without a second engine.
+    pub(crate) code_bytes: Option<u64>,
     digest: MemoryDigest,
     /// The hart at each step where the run was cut.
     trace: BTreeMap<u64, HartState>,
@@ -390,6 +393,11 @@ impl Run {
         }
     }
 
+    /// Tells of translated code.
+    pub(crate) fn listen(&mut self, listener: CodeListener) {
+        self.engine.listen(&mut self.memory, listener);
+    }
+
     /// Runs to step `until`, or until the hart idles with no event left.
     pub(crate) fn go(mut self, until: u64) -> After {
         let mut exit = Exit::Limit;
@@ -423,6 +431,11 @@ impl Run {
             icount: self.icount,
             exit,
             digest: self.memory.digest(),
+            code_bytes: self
+                .engine
+                .counters()
+                .memory
+                .map(|memory| memory.code_bytes),
             memory: self.memory,
             trace: self.trace,
             exits: self.exits,
