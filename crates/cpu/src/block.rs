@@ -1,6 +1,6 @@
-//! Decoded basic blocks, found by physical address. By virtual address they are found
-//! in the [`crate::space`].
+//! Decoded basic blocks, found by physical address.
 
+use crate::codes::Codes;
 use crate::decode::{decode, is_long};
 use crate::op::Op;
 use crate::page_map::PageMap;
@@ -10,51 +10,55 @@ use twinvm_mem::{Memory, PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
 /// Most instructions in a block: bounds decode-ahead.
 pub(crate) const MAX_BLOCK_OPS: usize = 48;
 /// Decoded ops kept (16 bytes each) until all are dropped.
-const MAX_OPS: usize = 3 << 17;
-/// Blocks found by physical address at once.
-const NEAR: usize = 1 << 13;
-/// No block starts at an odd address.
-const NO_ADDRESS: u64 = 1;
-/// An entry that was in use.
-const DROPPED: u64 = 3;
+const MAX_OPS: usize = 1 << 18;
 
 /// A block: where its ops are. Ops of a block never cross a page.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Block {
     pub(crate) start: u32,
+    /// 0: its ops were dropped, only its translation is left.
     pub(crate) len: u16,
     /// Index in [`Blocks::known`].
     pub(crate) id: u32,
 }
 
+impl Block {
+    /// The block after its ops were dropped.
+    pub(crate) fn without_ops(self) -> Self {
+        Self {
+            start: 0,
+            len: 0,
+            ..self
+        }
+    }
+}
+
 /// What is known of a block besides its ops.
 #[derive(Default)]
 struct Known {
-    /// How often it was entered, up to 254.
-    heat: Cell<u8>,
+    /// How often it was entered, up to 254: while it is in [`Codes`], what it was before.
+    heat: u8,
     /// Where its translation starts; 0: nowhere yet.
     code: u64,
 }
 
 /// All decoded code. Derived from memory; may be dropped at any time.
 pub(crate) struct Blocks {
-    pub(crate) ops: Vec<Op>,
+    ops: Vec<Op>,
     /// Of each page with code: blocks sorted by offset.
     pages: PageMap<Vec<(u16, Block)>>,
-    /// Blocks by physical address, modulo the number of entries.
-    near: Vec<(u64, Block)>,
-    /// Entries of `near` that are in use or were.
-    near_used: Vec<u16>,
+    /// Those that are found at once.
+    codes: Codes,
     known: Vec<Known>,
+    /// Entries of `known` that are free.
+    unknown: Vec<u32>,
     /// Entries after which a block is hot; 255: never.
     hot_at: u8,
+    /// Where blocks without a translation go in `codes`.
+    cold: u64,
     /// Most instructions in a block from now on.
     pub(crate) most_ops: usize,
     pub(crate) decoded: u64,
-}
-
-fn near_index(pa: u64) -> usize {
-    (pa >> 1) as usize & (NEAR - 1)
 }
 
 impl Blocks {
@@ -62,10 +66,11 @@ impl Blocks {
         Self {
             ops: vec![crate::decode::illegal()],
             pages: PageMap::new(),
-            near: vec![(NO_ADDRESS, Block::default()); NEAR],
-            near_used: Vec::new(),
+            codes: Codes::new(),
             known: vec![Known::default()],
+            unknown: Vec::new(),
             hot_at: u8::MAX,
+            cold: 0,
             most_ops: MAX_BLOCK_OPS,
             decoded: 0,
         }
@@ -76,10 +81,27 @@ impl Blocks {
         self.hot_at = entries;
     }
 
-    /// Counts an entry of the block; true if it is hot.
+    /// Where translated code goes for a block without a translation. Only while there is
+    /// no block.
+    pub(crate) fn set_cold(&mut self, cold: u64) {
+        self.cold = cold;
+    }
+
+    /// The block that is `place` bytes from the start of RAM, if that is known at once.
     #[inline(always)]
-    pub(crate) fn warm(&self, block: Block) -> bool {
-        let heat = &self.known[block.id as usize].heat;
+    pub(crate) fn at(&self, place: u64) -> Option<Block> {
+        Some(self.codes.get(place)?.0)
+    }
+
+    /// The same, if the interpreter is to run it: it isn't hot, which counts as an entry.
+    #[inline(always)]
+    pub(crate) fn cold_at(&self, place: u64) -> Option<Block> {
+        let (block, heat) = self.codes.get(place)?;
+        (block.len != 0 && !self.warm(heat)).then_some(block)
+    }
+
+    #[inline(always)]
+    fn warm(&self, heat: &Cell<u8>) -> bool {
         let now = heat.get();
         if now >= self.hot_at {
             return true;
@@ -88,13 +110,29 @@ impl Blocks {
         false
     }
 
+    /// Counts an entry of the block at a place; true if it is hot.
+    pub(crate) fn is_hot(&self, place: u64) -> bool {
+        let heat = self.codes.get(place);
+        heat.is_some_and(|(_, heat)| self.warm(heat))
+    }
+
     /// Where the block's translation starts; 0: nowhere yet.
     pub(crate) fn code(&self, block: Block) -> u64 {
         self.known[block.id as usize].code
     }
 
-    pub(crate) fn set_code(&mut self, block: Block, code: u64) {
+    /// The block at a place has a translation.
+    pub(crate) fn set_code(&mut self, place: u64, block: Block, code: u64) {
         self.known[block.id as usize].code = code;
+        if let Some((_, heat)) = self.codes.get(place) {
+            self.known[block.id as usize].heat = heat.get();
+        }
+        self.set_at(place, block);
+    }
+
+    /// The blocks that are known at once, for machine code.
+    pub(crate) fn codes(&self) -> &Codes {
+        &self.codes
     }
 
     /// The first `most` ops of a block, or all.
@@ -119,15 +157,14 @@ impl Blocks {
 
     /// Drops all that was decoded.
     pub(crate) fn flush(&mut self, mem: &mut Memory) {
-        for index in self.near_used.drain(..) {
-            self.near[usize::from(index)].0 = NO_ADDRESS;
-        }
+        self.codes.clear();
         for page in self.pages.clear() {
             mem.clear_code(page as usize);
         }
         // The first is that of [`Blocks::single`].
         self.ops.truncate(1);
         self.known.truncate(1);
+        self.unknown.clear();
     }
 
     /// Drops what was decoded from one page (its CODE state is cleared already).
@@ -137,55 +174,95 @@ impl Blocks {
             return Vec::new();
         };
         let blocks = std::mem::take(blocks);
-        let start = RAM_BASE + (u64::from(page) << PAGE_SHIFT);
-        for (offset, _) in &blocks {
-            // Still noted as used: so nothing grows where code changes again and again.
-            self.near[near_index(start + u64::from(*offset))].0 = DROPPED;
+        let start = u64::from(page) << PAGE_SHIFT;
+        let mut codes = Vec::new();
+        for (offset, block) in blocks {
+            self.codes.remove(start + u64::from(offset));
+            codes.push(self.code(block));
+            self.known[block.id as usize] = Known::default();
+            self.unknown.push(block.id);
         }
-        let codes = blocks.iter().map(|(_, block)| self.code(*block));
-        codes.filter(|code| *code != 0).collect()
+        codes.retain(|code| *code != 0);
+        codes
     }
 
-    fn set_near(&mut self, pa: u64, block: Block) {
-        let index = near_index(pa);
-        if self.near[index].0 == NO_ADDRESS {
-            self.near_used.push(index as u16);
-        }
-        self.near[index] = (pa, block);
-    }
-
-    /// True if there may be no room for one more block: all must be dropped.
+    /// True if there may be no room for one more block: the ops of all must be dropped.
     pub(crate) fn is_full(&self) -> bool {
         self.ops.len() + MAX_BLOCK_OPS > MAX_OPS
     }
 
-    /// The block at a physical address in RAM, decoded if need be. `None` if a
-    /// 32-bit instruction starts there whose second half is on the next page.
+    /// Drops all ops, and the blocks that have no translation.
+    pub(crate) fn drop_ops(&mut self) {
+        self.ops.truncate(1);
+        self.codes.forget_decoded(self.cold);
+        let (known, unknown) = (&mut self.known, &mut self.unknown);
+        for blocks in self.pages.values() {
+            blocks.retain_mut(|(_, block)| {
+                *block = block.without_ops();
+                let keep = known[block.id as usize].code != 0;
+                if !keep {
+                    known[block.id as usize] = Known::default();
+                    unknown.push(block.id);
+                }
+                keep
+            });
+        }
+    }
+
+    fn set_at(&mut self, place: u64, block: Block) {
+        let Known { heat, code } = self.known[block.id as usize];
+        let code = if code == 0 { self.cold } else { code };
+        if let Some((gone, heat)) = self.codes.set(place, block, code, heat) {
+            self.known[gone.id as usize].heat = heat;
+        }
+    }
+
+    /// The block at a physical address in RAM, with its ops, decoded if need be. `None` if
+    /// a 32-bit instruction starts there whose second half is on the next page.
     pub(crate) fn find(&mut self, mem: &mut Memory, pa: u64) -> Option<Block> {
-        let (near, block) = self.near[near_index(pa)];
-        if near == pa {
+        let place = pa - RAM_BASE;
+        if let Some(block) = self.at(place)
+            && block.len != 0
+        {
             return Some(block);
         }
-        let page = ((pa - RAM_BASE) >> PAGE_SHIFT) as u32;
+        let page = (place >> PAGE_SHIFT) as u32;
         let offset = (pa as usize & (PAGE_BYTES - 1)) as u16;
         let blocks = self.pages.get_or_default(mem, page)?;
-        let at = match blocks.binary_search_by_key(&offset, |(off, _)| *off) {
-            Ok(at) => {
-                let block = blocks[at].1;
-                self.set_near(pa, block);
-                return Some(block);
-            }
-            Err(at) => at,
+        let at = blocks.binary_search_by_key(&offset, |(off, _)| *off);
+        let old = at.ok().map(|at| blocks[at].1);
+        if let Some(block) = old
+            && block.len != 0
+        {
+            self.set_at(place, block);
+            return Some(block);
+        }
+        let (start, len) = self.decode_block(mem.page(page as usize)?, usize::from(offset))?;
+        let id = match old {
+            Some(block) => block.id,
+            None => self.new_id(),
         };
-        let block = self.decode_block(mem.page(page as usize)?, usize::from(offset))?;
+        let block = Block { start, len, id };
         let bytes = self.ops_of(block, u64::MAX).last().map_or(0, Op::next_off);
         mem.mark_code(pa, bytes as usize);
-        self.pages.get_mut(page)?.insert(at, (offset, block));
-        self.set_near(pa, block);
+        let blocks = self.pages.get_mut(page)?;
+        match at {
+            Ok(at) => blocks[at].1 = block,
+            Err(at) => blocks.insert(at, (offset, block)),
+        }
+        self.set_at(place, block);
         Some(block)
     }
 
-    fn decode_block(&mut self, page: &[u8], offset: usize) -> Option<Block> {
+    fn new_id(&mut self) -> u32 {
+        self.unknown.pop().unwrap_or_else(|| {
+            self.known.push(Known::default());
+            (self.known.len() - 1) as u32
+        })
+    }
+
+    /// Decodes a block: where its ops start, and how many there are.
+    fn decode_block(&mut self, page: &[u8], offset: usize) -> Option<(u32, u16)> {
         let start = self.ops.len();
         let mut at = offset;
         while at < PAGE_BYTES && self.ops.len() - start < self.most_ops {
@@ -209,14 +286,6 @@ impl Blocks {
         }
         let len = self.ops.len() - start;
         self.decoded += len as u64;
-        if len == 0 {
-            return None;
-        }
-        self.known.push(Known::default());
-        Some(Block {
-            start: start as u32,
-            len: len as u16,
-            id: (self.known.len() - 1) as u32,
-        })
+        (len != 0).then_some((start as u32, len as u16))
     }
 }

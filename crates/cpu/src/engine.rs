@@ -14,7 +14,7 @@ use crate::pmp::Pmp;
 use crate::tier::{Code, CodeListener, Tier, TierExit, Window};
 use crate::trap::{Exception, cause};
 use crate::walk::{Space, WalkFault};
-use twinvm_mem::{Change, Memory, PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
+use twinvm_mem::{Change, Memory, RAM_BASE};
 
 /// Why [`Engine::run`] stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +86,8 @@ impl Engine {
     /// `hot_at` times (up to 254), or takes it out. All derived state goes.
     pub fn set_tier(&mut self, mem: &mut Memory, tier: Option<Box<dyn Tier>>, hot_at: u8) {
         self.flush(mem);
+        self.blocks
+            .set_cold(tier.as_ref().map_or(0, |tier| tier.cold()));
         self.tier = tier;
         self.set_hot_at(Some(hot_at));
     }
@@ -124,7 +126,6 @@ impl Engine {
 
     /// Throws away all decoded and translated code.
     fn flush_code(&mut self, mem: &mut Memory) {
-        self.core.mmu.drop_all_blocks();
         self.blocks.flush(mem);
         self.translation.flushes += 1;
         if let Some(tier) = &mut self.tier {
@@ -133,7 +134,6 @@ impl Engine {
     }
 
     fn drop_code_page(&mut self, page: u32) {
-        self.core.mmu.drop_blocks(page);
         for code in self.blocks.drop_page(page) {
             self.translation.retired += 1;
             if let Some(tier) = &mut self.tier {
@@ -322,9 +322,13 @@ impl Engine {
     fn run_blocks(&mut self, hart: &mut Hart, env: &mut Env, limit: u64) -> Option<Exit> {
         // A jump of the second engine that led to hart.pc.
         let mut jump = None;
+        // The interpreter is to run the block at hart.pc.
         let mut tail = false;
         while env.icount < limit {
-            let known = self.core.mmu.fetch_tlb().block(hart.pc);
+            let place = self.core.mmu.fetch_tlb().place(hart.pc);
+            let known = place.and_then(|place| self.blocks.at(place));
+            // It needs the ops.
+            let known = known.filter(|block| block.len != 0 || !tail);
             let (block, last) = match known {
                 Some(block) => (block, limit),
                 None => match self.find_block(env, hart.pc) {
@@ -362,6 +366,10 @@ impl Engine {
                         Ok(TierExit::Look) => Outcome::Look,
                         Err(outcome) => outcome,
                     }
+                }
+                Translated::No if block.len == 0 => {
+                    tail = true;
+                    continue;
                 }
                 Translated::No => {
                     jump = None;
@@ -402,19 +410,18 @@ impl Engine {
         let Some(tier) = &mut self.tier else {
             return Translated::No;
         };
-        if !self.blocks.warm(block) {
+        let Some(place) = self.core.mmu.fetch_tlb().place(pc) else {
+            return Translated::No;
+        };
+        if !self.blocks.is_hot(place) {
             return Translated::No;
         }
         let mut code = self.blocks.code(block);
         if code == 0 {
-            let Some(page) = self.core.mmu.fetch_tlb().fetch(pc) else {
-                return Translated::No;
-            };
             let asked = Code {
-                pa: RAM_BASE + (u64::from(page) << PAGE_SHIFT) + (pc & (PAGE_BYTES as u64 - 1)),
+                pa: RAM_BASE + place,
                 va: pc,
                 ops: self.blocks.ops_of(block, u64::MAX),
-                first: block.start,
             };
             let Some(address) = tier.translate(&asked) else {
                 self.flush_code(env.mem);
@@ -423,9 +430,8 @@ impl Engine {
             self.translation.blocks += 1;
             self.translation.instructions += asked.ops.len() as u64;
             code = address;
-            self.blocks.set_code(block, code);
+            self.blocks.set_code(place, block, code);
         }
-        self.core.mmu.fetch_tlb_mut().set_block(pc, block, code);
         Translated::At(code)
     }
 
@@ -488,16 +494,11 @@ impl Engine {
         let first = self.fetch(env.mem, pc)?;
         if first.page {
             if self.blocks.is_full() {
-                self.flush_code(env.mem);
+                self.blocks.drop_ops();
             }
             let block = self.blocks.find(env.mem, first.pa);
             self.absorb_changes(env.mem);
             if let Some(block) = block {
-                let code = match (&self.tier, self.blocks.code(block)) {
-                    (Some(tier), 0) => tier.cold(),
-                    (_, code) => code,
-                };
-                self.core.mmu.fetch_tlb_mut().set_block(pc, block, code);
                 return Ok(Found::Block(block));
             }
         }

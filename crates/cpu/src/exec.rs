@@ -5,11 +5,15 @@ use crate::block::{Block, Blocks};
 use crate::clock::Clock;
 use crate::counters::Kinds;
 use crate::csr::CsrView;
+use crate::decode::{decode, is_long};
 use crate::engine::Env;
 use crate::hart::Hart;
 use crate::mmu::Mmu;
 use crate::op::{Kind, Op};
 use crate::trap::Exception;
+
+/// The highest bits of a product are the hash of an instruction.
+const DECODED_SHIFT: u32 = 24;
 
 /// What came of executing blocks. Retired steps are counted and the hart's pc is
 /// set, except where it says otherwise.
@@ -59,6 +63,8 @@ pub(crate) struct Core {
     /// PMP registers were written, or another hart runs: look them up anew.
     pub(crate) pmp_changed: bool,
     pub(crate) blocks_run: u64,
+    /// The last of the instructions with equal hashes that [`Core::op_at`] has decoded.
+    decoded: [Op; 1 << (32 - DECODED_SHIFT)],
     /// Instructions executed one at a time for the second engine.
     pub(crate) interpreted: Kinds,
 }
@@ -74,6 +80,7 @@ impl Core {
             reselect: true,
             pmp_changed: true,
             blocks_run: 0,
+            decoded: [decode(0, 0); 1 << (32 - DECODED_SHIFT)],
             interpreted: Kinds::new(),
         }
     }
@@ -155,18 +162,35 @@ impl Core {
             pc = next;
             self.blocks_run += 1;
             let known = if env.icount < limit {
-                self.mmu.fetch_tlb().block(pc)
+                let place = self.mmu.fetch_tlb().place(pc);
+                place.and_then(|place| blocks.cold_at(place))
             } else {
                 None
             };
             match known {
-                Some(next) if !blocks.warm(next) => block = next,
-                _ => {
+                Some(next) => block = next,
+                None => {
                     hart.pc = pc;
                     return Outcome::Done;
                 }
             }
         }
+    }
+
+    /// The instruction at `pc`, in a page whose fetch translation is known.
+    pub(crate) fn op_at(&mut self, env: &Env, pc: u64) -> Option<Op> {
+        let place = self.mmu.fetch_tlb().place(pc)? as usize;
+        let parcel = |at| env.mem.load_at(at).map(u16::from_le_bytes);
+        let low = parcel(place)?;
+        let mut raw = u32::from(low);
+        if is_long(low) {
+            raw |= u32::from(parcel(place + 2)?) << 16;
+        }
+        let last = &mut self.decoded[(raw.wrapping_mul(0x9e37_79b1) >> DECODED_SHIFT) as usize];
+        if last.raw != raw {
+            *last = decode(raw, 0);
+        }
+        Some(*last)
     }
 
     /// Executes one op of a block that is at hart.pc.

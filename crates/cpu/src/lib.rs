@@ -14,6 +14,7 @@
 mod block;
 mod bus;
 mod clock;
+mod codes;
 mod counters;
 mod csr;
 mod decode;

@@ -48,8 +48,6 @@ pub(crate) struct Mmu {
     fetch: Spaces<FetchTlb>,
     /// What PMPs allow; [`Space::pmp`] is an index. The first allows all.
     pmp_maps: Vec<PmpMap>,
-    /// Of each page with code: the spaces that have, or had, a fetch translation to it.
-    fetchers: PageMap<u16>,
     tables: PageMap<TablePage>,
     visited: Vec<Visit>,
     /// Fetch translations were dropped: the next instruction may be another.
@@ -63,7 +61,6 @@ impl Mmu {
             data: Spaces::new(),
             fetch: Spaces::new(),
             pmp_maps: vec![PmpMap::open()],
-            fetchers: PageMap::new(),
             tables: PageMap::new(),
             visited: Vec::with_capacity(MAX_LEVELS),
             fetch_dropped: false,
@@ -89,10 +86,6 @@ impl Mmu {
         self.fetch.tlb()
     }
 
-    pub(crate) fn fetch_tlb_mut(&mut self) -> &mut FetchTlb {
-        self.fetch.tlb_mut()
-    }
-
     /// Numbers of what a hart's PMP allows in M-mode, and in S and U. A full table
     /// is emptied, with every translation.
     pub(crate) fn pmp_numbers(&mut self, mem: &mut Memory, pmp: &Pmp) -> [u8; 2] {
@@ -114,7 +107,6 @@ impl Mmu {
     pub(crate) fn flush(&mut self, mem: &mut Memory) {
         self.data.tlbs(ALL_SPACES).for_each(Tlb::clear);
         self.fetch.tlbs(ALL_SPACES).for_each(Tlb::clear);
-        drop(self.fetchers.clear());
         for page in self.tables.clear() {
             mem.clear_table(page as usize);
         }
@@ -136,21 +128,6 @@ impl Mmu {
             for tlb in self.data.tlbs(ALL_SPACES) {
                 tlb.withdraw_write_tags(Some(u64::from(*page) << PAGE_SHIFT));
             }
-        }
-    }
-
-    /// The code of a page of RAM has changed.
-    pub(crate) fn drop_blocks(&mut self, page: u32) {
-        let spaces = self.fetchers.get(page).copied().unwrap_or(0);
-        for tlb in self.fetch.tlbs(spaces) {
-            tlb.drop_blocks(page);
-        }
-    }
-
-    /// No block is known any more.
-    pub(crate) fn drop_all_blocks(&mut self) {
-        for tlb in self.fetch.tlbs(ALL_SPACES) {
-            tlb.drop_all_blocks();
         }
     }
 
@@ -286,9 +263,6 @@ impl Mmu {
             return Ok(Fetch { pa, page: false });
         }
         let page = ((pa - RAM_BASE) >> PAGE_SHIFT) as u32;
-        if let Some(spaces) = self.fetchers.get_or_default(mem, page) {
-            *spaces |= self.fetch.mask();
-        }
         self.fetch.tlb_mut().set_fetch(va, page);
         Ok(Fetch { pa, page: true })
     }

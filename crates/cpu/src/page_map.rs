@@ -49,6 +49,11 @@ impl<T: Default> PageMap<T> {
         Some(&mut self.values.get_mut(*number as usize - 1)?.1)
     }
 
+    /// All values, to change.
+    pub(crate) fn values(&mut self) -> impl Iterator<Item = &mut T> {
+        self.values.iter_mut().map(|(_, value)| value)
+    }
+
     /// Takes all values; tells whose they were.
     pub(crate) fn clear(&mut self) -> impl Iterator<Item = u32> + use<T> {
         let values = std::mem::take(&mut self.values);

@@ -1,24 +1,19 @@
-//! What is kept for one address space: translations of data; translations of fetches,
-//! and where the code of the fetched pages is. SUM and MXR say nothing about fetches,
-//! so a space of data and one of fetches are things apart.
+//! What is kept for one address space: translations of data, and translations of
+//! fetches. SUM and MXR say nothing about fetches, so a space of data and one of
+//! fetches are things apart.
 //!
 //! The layout is fixed: a [`crate::tier::Tier`] reads it with machine code.
 
-use crate::block::Block;
 use crate::walk::Space;
 use twinvm_mem::{PAGE_BYTES, PAGE_SHIFT};
 
 /// Data translations of a space, one per virtual page modulo their number.
 pub(crate) const DATA: usize = 1024;
 /// Fetch translations of a space.
-pub(crate) const FETCH: usize = 256;
-/// Blocks found by virtual address, per fetch translation.
-pub(crate) const ROW: usize = 64;
+pub(crate) const FETCH: usize = 1024;
 /// Equals no tag of an address: those keep the page and, for the interpreter, the
 /// lowest three bits; never this one.
 const NO_TAG: u64 = 1 << 11;
-/// Equals no pc.
-const NO_PC: u64 = 1;
 
 /// A data translation of one virtual page.
 #[derive(Clone, Copy)]
@@ -56,20 +51,20 @@ impl DataEntry {
 
 /// Where the code of a virtual page is: a page of RAM that may be executed as a whole.
 #[derive(Clone, Copy)]
-#[repr(C)]
+#[repr(C, align(32))]
 pub(crate) struct FetchEntry {
     pub(crate) tag: u64,
+    /// Added to a virtual address it gives the place from the start of RAM.
+    addend: u64,
     /// Number of the page from the start of RAM.
     pub(crate) page: u32,
-    /// True if the row of blocks isn't empty.
-    used: bool,
 }
 
 impl FetchEntry {
     const NONE: Self = Self {
         tag: NO_TAG,
+        addend: 0,
         page: 0,
-        used: false,
     };
 }
 
@@ -160,21 +155,16 @@ pub(crate) struct DataTlb {
     data: [DataEntry; DATA],
 }
 
-/// Translations of fetches. A row of blocks belongs to the fetch entry of the same
-/// index: it holds blocks of that page only, and goes with the entry.
+/// Translations of fetches.
 #[repr(C)]
 pub(crate) struct FetchTlb {
     fetch: [FetchEntry; FETCH],
-    /// The pc of each block.
-    pcs: [u64; FETCH * ROW],
-    /// Where its translation starts; if it has none, the tier's cold entry.
-    code: [u64; FETCH * ROW],
-    blocks: [Block; FETCH * ROW],
 }
 
-/// Offsets in a `DataTlb` and a `FetchTlb`, for machine code.
+/// Offsets in a `DataTlb` and a `FetchTlb`, and in the table of code, for machine code.
 pub mod layout {
     use super::{DataEntry, DataTlb, FetchEntry, FetchTlb};
+    use crate::codes::Entry;
     use std::mem::{offset_of, size_of};
 
     /// Number of data entries; the index is the virtual page modulo this.
@@ -193,15 +183,22 @@ pub mod layout {
     pub const FETCH_STRIDE: usize = size_of::<FetchEntry>();
     /// The virtual page's address, in a fetch entry.
     pub const FETCH_TAG: usize = offset_of!(FetchTlb, fetch) + offset_of!(FetchEntry, tag);
+    /// What is added to a virtual address to get the place from the start of RAM, in a
+    /// fetch entry.
+    pub const FETCH_ADDEND: usize = offset_of!(FetchTlb, fetch) + offset_of!(FetchEntry, addend);
     /// The number of the page of RAM, in a fetch entry (32 bits).
     pub const FETCH_PAGE: usize = offset_of!(FetchTlb, fetch) + offset_of!(FetchEntry, page);
-    /// Blocks known by pc, per fetch entry, 2^n of them: the index is that of the
-    /// fetch entry times this, plus bits 1 to n of pc ^ (pc >> n).
-    pub const ROW: usize = super::ROW;
-    /// The pc of a known block (8 bytes per block).
-    pub const PCS: usize = offset_of!(FetchTlb, pcs);
-    /// Where to go for it (8 bytes per block).
-    pub const CODE: usize = offset_of!(FetchTlb, code);
+    /// Blocks that are known by their place from the start of RAM: the index is bits 1 to n
+    /// of place ^ (place >> [`CODE_FOLD`]), where this is 2^n.
+    pub const CODES: usize = crate::codes::CODES;
+    /// See [`CODES`].
+    pub const CODE_FOLD: u8 = crate::codes::FOLD;
+    /// Bytes of an entry.
+    pub const CODE_STRIDE: usize = size_of::<Entry>();
+    /// The place of a known block, in an entry.
+    pub const CODE_PLACE: usize = offset_of!(Entry, place);
+    /// Where to go for it, in an entry.
+    pub const CODE_ENTRY: usize = offset_of!(Entry, code);
 }
 
 /// True if the tag is of a page in `len` bytes from `va`.
@@ -221,11 +218,6 @@ fn data_index(va: u64) -> usize {
 #[inline(always)]
 fn fetch_index(va: u64) -> usize {
     (va >> PAGE_SHIFT) as usize & (FETCH - 1)
-}
-
-#[inline(always)]
-fn block_index(pc: u64) -> usize {
-    fetch_index(pc) * ROW + ((((pc >> ROW.trailing_zeros()) ^ pc) >> 1) as usize & (ROW - 1))
 }
 
 impl Tlb for DataTlb {
@@ -287,16 +279,11 @@ impl Tlb for FetchTlb {
     fn new() -> Box<Self> {
         Box::new(Self {
             fetch: [FetchEntry::NONE; FETCH],
-            pcs: [NO_PC; FETCH * ROW],
-            code: [0; FETCH * ROW],
-            blocks: [Block::default(); FETCH * ROW],
         })
     }
 
     fn clear(&mut self) {
-        for index in 0..FETCH {
-            self.drop_fetch_at(index);
-        }
+        self.fetch.fill(FetchEntry::NONE);
     }
 }
 
@@ -308,33 +295,20 @@ impl FetchTlb {
     }
 
     pub(crate) fn set_fetch(&mut self, va: u64, page: u32) {
-        let index = fetch_index(va);
-        self.drop_fetch_at(index);
-        self.fetch[index] = FetchEntry {
-            tag: page_of(va),
+        let tag = page_of(va);
+        self.fetch[fetch_index(va)] = FetchEntry {
+            tag,
+            addend: (u64::from(page) << PAGE_SHIFT).wrapping_sub(tag),
             page,
-            used: false,
         };
-    }
-
-    fn drop_fetch_at(&mut self, index: usize) {
-        self.clear_row(index);
-        self.fetch[index] = FetchEntry::NONE;
-    }
-
-    fn clear_row(&mut self, index: usize) {
-        if self.fetch[index].used {
-            self.fetch[index].used = false;
-            self.pcs[index * ROW..][..ROW].fill(NO_PC);
-        }
     }
 
     /// Drops the translation of one virtual page; true if there was one.
     pub(crate) fn drop_page(&mut self, va: u64) -> bool {
-        let index = fetch_index(va);
-        let fetched = self.fetch[index].tag == page_of(va);
+        let entry = &mut self.fetch[fetch_index(va)];
+        let fetched = entry.tag == page_of(va);
         if fetched {
-            self.drop_fetch_at(index);
+            *entry = FetchEntry::NONE;
         }
         fetched
     }
@@ -342,48 +316,19 @@ impl FetchTlb {
     /// Drops the translations of `len` bytes from `va`; true if there were some.
     pub(crate) fn drop_range(&mut self, va: u64, len: u64) -> bool {
         let mut fetched = false;
-        for index in 0..FETCH {
-            if within(self.fetch[index].tag, va, len) {
-                self.drop_fetch_at(index);
+        for entry in &mut self.fetch {
+            if within(entry.tag, va, len) {
+                *entry = FetchEntry::NONE;
                 fetched = true;
             }
         }
         fetched
     }
 
-    /// The block at `pc`, if it is known.
+    /// Where `pc` is from the start of RAM, if that is known.
     #[inline(always)]
-    pub(crate) fn block(&self, pc: u64) -> Option<Block> {
-        let index = block_index(pc);
-        (self.pcs[index] == pc).then(|| self.blocks[index])
-    }
-
-    /// Remembers a block of a page whose fetch translation is known.
-    pub(crate) fn set_block(&mut self, pc: u64, block: Block, code: u64) {
-        let entry = &mut self.fetch[fetch_index(pc)];
-        if entry.tag != page_of(pc) {
-            return;
-        }
-        entry.used = true;
-        let index = block_index(pc);
-        self.pcs[index] = pc;
-        self.code[index] = code;
-        self.blocks[index] = block;
-    }
-
-    /// No block is known any more.
-    pub(crate) fn drop_all_blocks(&mut self) {
-        for index in 0..FETCH {
-            self.clear_row(index);
-        }
-    }
-
-    /// The code of a page of RAM has changed: blocks of it are not known any more.
-    pub(crate) fn drop_blocks(&mut self, page: u32) {
-        for index in 0..FETCH {
-            if self.fetch[index].page == page {
-                self.clear_row(index);
-            }
-        }
+    pub(crate) fn place(&self, pc: u64) -> Option<u64> {
+        let entry = &self.fetch[fetch_index(pc)];
+        (entry.tag == page_of(pc)).then(|| pc.wrapping_add(entry.addend))
     }
 }

@@ -38,8 +38,6 @@ pub struct Code<'a> {
     pub va: u64,
     /// The instructions; none crosses a page.
     pub ops: &'a [Op],
-    /// Index of the first for [`Window::interpret`].
-    pub first: u32,
 }
 
 /// Why a tier stopped. The hart's pc and the step count are those of the next step.
@@ -153,11 +151,16 @@ impl Window<'_, '_> {
         tlb.cast()
     }
 
-    /// Translations of fetches, and where code is: see [`layout`]. The tier only reads
-    /// them.
+    /// Translations of fetches: see [`layout`]. The tier only reads them.
     pub fn fetch(&self) -> *const u8 {
         let tlb: *const FetchTlb = self.core.mmu.fetch_tlb();
         tlb.cast()
+    }
+
+    /// Where code is, by its place from the start of RAM: see [`layout`]. The tier only
+    /// reads it.
+    pub fn codes(&self) -> *const u8 {
+        self.blocks.codes().entries().cast()
     }
 
     /// The hart's program counter.
@@ -184,10 +187,14 @@ impl Window<'_, '_> {
     /// Interprets one instruction of a translated block, which is at `pc`, after step
     /// `icount`. True if that was all; false if the tier must stop with
     /// [`TierExit::Look`]: pc and step count are set then.
-    pub fn interpret(&mut self, op: u32, pc: u64, icount: u64) -> bool {
-        let op = self.blocks.ops[op as usize];
+    pub fn interpret(&mut self, pc: u64, icount: u64) -> bool {
+        self.set_position(pc, icount);
+        let Some(op) = self.core.op_at(self.env, pc) else {
+            // Not a page that code runs in: the run loop finds out.
+            self.outcome = Outcome::Look;
+            return false;
+        };
         self.core.interpreted.count(op.kind);
-        self.set_position(pc.wrapping_sub(u64::from(op.off)), icount);
         self.outcome = self.core.execute_one(self.hart, self.env, &op);
         matches!(self.outcome, Outcome::Done)
     }

@@ -2,7 +2,7 @@
 
 use super::asm::{Alu, Cond, RAX, RCX, RDX, RSP, Rm, Shift, Size};
 use super::translate::{Later, Translation};
-use super::{FETCH, PAGE_VA};
+use super::{CODES, FETCH, PAGE_VA};
 use Size::{D, Q};
 use twinvm_cpu::tier::{DecodedOp as Op, Kind, layout};
 use twinvm_mem::PAGE_BYTES;
@@ -49,27 +49,36 @@ impl Translation<'_, '_> {
         self.asm.lea(Q, RAX, Rm::Mem(base, op.imm));
         self.asm.alu_imm(Q, Alu::And, RAX, -2);
         self.link_register(op);
-        // The row of the target's page, and its place there.
-        const ROW_BITS: u8 = layout::ROW.trailing_zeros() as u8;
-        const ROWS: i32 = ((layout::FETCH_ENTRIES - 1) * layout::ROW) as i32;
+        // The target's page, and from it the place in RAM.
+        const PAGES: u8 = 12 - layout::FETCH_STRIDE.trailing_zeros() as u8;
+        const MASK: i32 = ((layout::FETCH_ENTRIES - 1) * layout::FETCH_STRIDE) as i32;
         self.asm.mov(D, RCX, RAX);
-        self.asm.shift_imm(D, Shift::Shr, RCX, 12 - ROW_BITS);
-        self.asm.alu_imm(D, Alu::And, RCX, ROWS);
-        self.asm.mov(D, RDX, RAX);
-        self.asm.shift_imm(D, Shift::Shr, RDX, ROW_BITS);
-        self.asm.alu(D, Alu::Xor, RDX, RAX);
-        self.asm.shift_imm(D, Shift::Shr, RDX, 1);
-        self.asm.alu_imm(D, Alu::And, RDX, layout::ROW as i32 - 1);
-        self.asm.alu(D, Alu::Add, RCX, RDX);
-        self.asm.mov(Q, RDX, Rm::Mem(RSP, FETCH));
-        self.asm.lea(Q, RCX, Rm::Sib(RDX, RCX, 3, 0));
-        self.asm
-            .alu(Q, Alu::Cmp, RAX, Rm::Mem(RCX, layout::PCS as i32));
-        let unknown = self.asm.jcc(Cond::NE);
-        self.asm.fill(unknown, self.sink.common.cold);
+        self.asm.shift_imm(D, Shift::Shr, RCX, PAGES);
+        self.asm.alu_imm(D, Alu::And, RCX, MASK);
+        self.asm.alu(Q, Alu::Add, RCX, Rm::Mem(RSP, FETCH));
         self.asm.mov(Q, RDX, RAX);
         self.asm.alu_imm(Q, Alu::And, RDX, -(PAGE_BYTES as i32));
+        let tag = Rm::Mem(RCX, layout::FETCH_TAG as i32);
+        self.asm.alu(Q, Alu::Cmp, RDX, tag);
+        let unknown = self.asm.jcc(Cond::NE);
+        self.asm.fill(unknown, self.sink.common.cold);
         self.asm.store(Q, Rm::Mem(RSP, PAGE_VA), RDX);
-        self.asm.jmp_rm(Rm::Mem(RCX, layout::CODE as i32));
+        self.asm
+            .mov(Q, RCX, Rm::Mem(RCX, layout::FETCH_ADDEND as i32));
+        self.asm.alu(Q, Alu::Add, RCX, RAX);
+        // The code there: places are even, and an entry has 32 bytes.
+        const { assert!(layout::CODE_STRIDE == 32) };
+        self.asm.mov(D, RDX, RCX);
+        self.asm.shift_imm(D, Shift::Shr, RDX, layout::CODE_FOLD);
+        self.asm.alu(D, Alu::Xor, RDX, RCX);
+        self.asm
+            .alu_imm(D, Alu::And, RDX, (layout::CODES as i32 - 1) << 1);
+        self.asm.shift_imm(D, Shift::Shl, RDX, 4);
+        self.asm.alu(Q, Alu::Add, RDX, Rm::Mem(RSP, CODES));
+        let place = Rm::Mem(RDX, layout::CODE_PLACE as i32);
+        self.asm.alu(Q, Alu::Cmp, RCX, place);
+        let unknown = self.asm.jcc(Cond::NE);
+        self.asm.fill(unknown, self.sink.common.cold);
+        self.asm.jmp_rm(Rm::Mem(RDX, layout::CODE_ENTRY as i32));
     }
 }

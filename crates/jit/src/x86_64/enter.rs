@@ -4,7 +4,8 @@
 
 use super::asm::*;
 use super::registers::{BIAS, BUDGET, DATA, MAPPED, STATE, home};
-use super::{Common, FETCH, PAGE_VA, Point, float_state};
+use super::translate::POINT_LEFT;
+use super::{CODES, Common, FETCH, PAGE_VA, float_state};
 use std::ffi::c_void;
 use std::mem::offset_of;
 use twinvm_cpu::tier::Window;
@@ -44,13 +45,12 @@ pub(super) struct Frame {
     interpret: extern "sysv64" fn(*mut Frame, u32, i64, u64) -> bool,
     /// The window, whose lifetimes end with the run.
     window: *mut c_void,
-    points: *const Point,
-    points_len: usize,
     limit: u64,
     host_mxcsr: u32,
     /// 0: nothing was collected since it was looked at.
     guest_mxcsr: u32,
     fetch: *const u8,
+    codes: *const u8,
 }
 
 const MXCSR_KEPT: float_state::Kept = float_state::Kept {
@@ -70,13 +70,7 @@ type Enter = unsafe extern "sysv64" fn(*mut Frame, u64, *mut u8, *const u8, i64,
 
 impl Frame {
     /// Runs translated code from `entry` on. Afterwards pc and step count are set.
-    pub(super) fn run(
-        window: &mut Window<'_, '_>,
-        points: &[Point],
-        enter: u64,
-        entry: u64,
-        limit: u64,
-    ) -> Left {
+    pub(super) fn run(window: &mut Window<'_, '_>, enter: u64, entry: u64, limit: u64) -> Left {
         let pc = window.pc();
         let budget = (limit - window.icount()).min(i64::MAX as u64) as i64;
         let limit = window.icount() + budget as u64;
@@ -87,12 +81,11 @@ impl Frame {
             budget,
             interpret,
             window: (&raw mut *window).cast(),
-            points: points.as_ptr(),
-            points_len: points.len(),
             limit,
             host_mxcsr: 0,
             guest_mxcsr: 0,
             fetch,
+            codes: window.codes(),
         };
         // SAFETY: `enter` is the address of the code that `common` has made, which is
         // executable and follows this signature; `entry` that of a translation in the
@@ -133,19 +126,18 @@ impl Frame {
 /// page. False: leave.
 extern "sysv64" fn interpret(frame: *mut Frame, point: u32, budget: i64, page: u64) -> bool {
     // SAFETY: translated code hands on what `Frame::run` gave it, which waits for it and
-    // touches neither frame nor window meanwhile; points are not added while code runs.
-    let (window, point, limit, mxcsr) = unsafe {
+    // touches neither frame nor window meanwhile.
+    let (window, limit, mxcsr) = unsafe {
         let frame = &mut *frame;
-        let points = std::slice::from_raw_parts(frame.points, frame.points_len);
         let window = &mut *frame.window.cast::<Window<'_, '_>>();
         let mxcsr = std::mem::take(&mut frame.guest_mxcsr);
-        (window, points[point as usize], frame.limit, mxcsr)
+        (window, frame.limit, mxcsr)
     };
     window.raise_flags(float_state::flags(mxcsr));
     let icount = limit
         .wrapping_sub(budget as u64)
-        .wrapping_sub(u64::from(point.left));
-    window.interpret(point.op, page + u64::from(point.at), icount)
+        .wrapping_sub(u64::from(point >> POINT_LEFT));
+    window.interpret(page + u64::from(point & ((1 << POINT_LEFT) - 1)), icount)
 }
 
 /// The code that all blocks use.
@@ -167,6 +159,8 @@ pub(super) fn common() -> (Vec<u8>, Common) {
     float_state::note_not_loaded(&mut asm);
     asm.mov(Size::Q, RAX, Rm::Mem(RDI, offset_of!(Frame, fetch) as i32));
     asm.store(Size::Q, Rm::Mem(RSP, FETCH), RAX);
+    asm.mov(Size::Q, RAX, Rm::Mem(RDI, offset_of!(Frame, codes) as i32));
+    asm.store(Size::Q, Rm::Mem(RSP, CODES), RAX);
     asm.mov(Size::Q, STATE, RDX);
     asm.mov(Size::Q, DATA, RCX);
     asm.mov(Size::Q, BUDGET, R8);

@@ -30,17 +30,8 @@ const PAGE_VA: i32 = 0;
 const FLOAT: i32 = 16;
 /// Where the address of the translations of fetches lies, from RSP.
 const FETCH: i32 = 24;
-
-/// A place where translated code calls the interpreter.
-#[derive(Debug, Clone, Copy)]
-struct Point {
-    /// For [`Window::interpret`].
-    op: u32,
-    /// Offset of the instruction in its page.
-    at: u16,
-    /// Steps of the block that are left, this one among them.
-    left: u16,
-}
+/// Where the address of the table of code lies, from RSP.
+const CODES: i32 = 32;
 
 /// A direct jump.
 #[derive(Debug, Clone, Copy)]
@@ -86,7 +77,6 @@ pub(crate) struct Translator {
     buffer: CodeBuffer,
     common: Common,
     features: Features,
-    points: Vec<Point>,
     jumps: Vec<Jump>,
     /// Jumps from other pages to a block, by where the block's code starts.
     incoming: BTreeMap<usize, Vec<u32>>,
@@ -105,7 +95,6 @@ impl Translator {
                 sse41: is_x86_feature_detected!("sse4.1"),
                 fma: is_x86_feature_detected!("fma"),
             },
-            points: Vec::new(),
             jumps: Vec::new(),
             incoming: BTreeMap::new(),
             listener: None,
@@ -178,7 +167,6 @@ impl Tier for Translator {
             code,
             base,
             &mut Sink {
-                points: &mut self.points,
                 jumps: &mut self.jumps,
                 common: &self.common,
                 features: self.features,
@@ -198,7 +186,7 @@ impl Tier for Translator {
 
     fn run(&mut self, window: &mut Window<'_, '_>, entry: u64, limit: u64) -> TierExit {
         let enter = self.buffer.address(self.common.enter);
-        match Frame::run(window, &self.points, enter, entry, limit) {
+        match Frame::run(window, enter, entry, limit) {
             Left::Tail => TierExit::Tail,
             Left::Cold => TierExit::Lookup,
             Left::Jump(id) => TierExit::Link(id),
@@ -236,7 +224,6 @@ impl Tier for Translator {
     fn flush(&mut self) {
         self.buffer.truncate(self.common.end);
         self.common.first_jump = self.common.first_jump.wrapping_add(self.jumps.len() as u32);
-        self.points.clear();
         self.jumps.clear();
         self.incoming.clear();
     }
@@ -251,8 +238,7 @@ impl Tier for Translator {
     }
 
     fn memory(&self) -> TierMemory {
-        let tables =
-            self.points.capacity() * size_of::<Point>() + self.jumps.capacity() * size_of::<Jump>();
+        let tables = self.jumps.capacity() * size_of::<Jump>();
         TierMemory {
             code_bytes: self.buffer.used() as u64,
             peak_code_bytes: self.buffer.peak() as u64,

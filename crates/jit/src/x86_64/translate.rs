@@ -3,14 +3,16 @@
 use super::asm::{Alu, Asm, Cond, Hole, RAX, RCX, RDX, Reg, Rm, Shift, Size};
 use super::registers::{BUDGET, Place, home, place};
 use super::sse::{Float, Xmm};
-use super::{Common, Features, Jump, Point};
+use super::{Common, Features, Jump};
 use Size::{D, Q};
 use twinvm_cpu::tier::{Code, DecodedOp as Op, Kind};
 use twinvm_mem::PAGE_BYTES;
 
+/// Bits of a point below the steps that are left.
+pub(super) const POINT_LEFT: u32 = 16;
+
 /// What is translated goes here.
 pub(super) struct Sink<'a> {
-    pub(super) points: &'a mut Vec<Point>,
     pub(super) jumps: &'a mut Vec<Jump>,
     pub(super) common: &'a Common,
     pub(super) features: Features,
@@ -57,8 +59,6 @@ pub(super) struct Translation<'a, 'b> {
     pub(super) sink: &'a mut Sink<'b>,
     /// Offset of the block in its page.
     pub(super) start: i32,
-    /// Index of the first op for the interpreter.
-    first: u32,
     /// Steps of the block.
     pub(super) steps: usize,
     pub(super) later: Vec<Later>,
@@ -79,7 +79,6 @@ pub(super) fn translate(code: &Code<'_>, base: usize, sink: &mut Sink<'_>) -> Ve
         },
         sink,
         start,
-        first: code.first,
         steps,
         later: Vec::new(),
         float: false,
@@ -211,13 +210,11 @@ impl Translation<'_, '_> {
         self.later.push(Later::Unjoined { jump });
     }
 
-    pub(super) fn point(&mut self, k: usize, op: &Op) -> u32 {
-        self.sink.points.push(Point {
-            op: self.first + k as u32,
-            at: (self.start as u16).wrapping_add(op.off),
-            left: (self.steps - k) as u16,
-        });
-        (self.sink.points.len() - 1) as u32
+    /// A place where the code calls the interpreter: offset of the instruction in its
+    /// page, and above it the steps of the block that are left, this one among them.
+    pub(super) fn point(&self, k: usize, op: &Op) -> u32 {
+        let at = (self.start as u16).wrapping_add(op.off);
+        u32::from(at) | ((self.steps - k) as u32) << POINT_LEFT
     }
 
     /// `float`: the guest's floating-point state is loaded.
