@@ -7,7 +7,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, LineWriter, Write};
 use std::path::PathBuf;
 
-use twinvm_machine::{CodePiece, CodeRole, EngineKind, Machine};
+use twinvm_machine::tier::{CodePiece, CodeRole};
+use twinvm_machine::{EngineKind, Machine};
 
 /// The map can't be written.
 #[derive(Debug, thiserror::Error)]

@@ -109,6 +109,19 @@ impl Engine {
         self.blocks.most_ops = 1;
     }
 
+    /// Puts another tier around the second engine, until that is another. All derived state
+    /// goes. Does nothing without a second engine.
+    pub fn wrap_tier(
+        &mut self,
+        mem: &mut Memory,
+        wrap: impl FnOnce(Box<dyn Tier>) -> Box<dyn Tier>,
+    ) {
+        self.flush(mem);
+        self.tier = self.tier.take().map(wrap);
+        let cold = self.tier.as_ref().map_or(0, |tier| tier.cold());
+        self.blocks.set_cold(cold);
+    }
+
     /// Tells of all translated code, until the second engine is another. All derived state
     /// goes. Does nothing without a second engine.
     pub fn listen(&mut self, mem: &mut Memory, listener: CodeListener) {

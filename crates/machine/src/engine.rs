@@ -3,7 +3,7 @@
 
 use crate::machine::Machine;
 use twinvm_cpu::Engine;
-use twinvm_cpu::tier::CodeListener;
+use twinvm_cpu::tier::{CodeListener, Tier};
 use twinvm_mem::Memory;
 
 /// What executes the guest.
@@ -81,6 +81,13 @@ impl Machine {
     /// profilers. Does nothing where there is no translation.
     pub fn listen_to_translation(&mut self, listener: CodeListener) {
         self.engine.listen(&mut self.mem, listener);
+    }
+
+    /// Puts another tier around the one that translates, until the engine is chosen anew: so a
+    /// test can make a translation wrong, to see that it is found. Does nothing where there
+    /// is no translation.
+    pub fn wrap_translation(&mut self, wrap: impl FnOnce(Box<dyn Tier>) -> Box<dyn Tier>) {
+        self.engine.wrap_tier(&mut self.mem, wrap);
     }
 
     /// From now on each instruction is translated by itself, at once, so that single steps

@@ -33,7 +33,7 @@ pub use instruction::Upcoming;
 pub use machine::{Exit, Machine, MachineError};
 pub use output::{Halt, Output, OutputItem};
 pub use snapshot::{Restore, SnapshotError, SnapshotStream};
-pub use twinvm_cpu::tier::{CodeListener, CodePiece, CodeRole};
+pub use twinvm_cpu::tier;
 pub use twinvm_cpu::{Clock, EngineCounters, TICKS_PER_SECOND, disassemble};
 pub use twinvm_devices::SlotConfig;
 pub use twinvm_devices::map::VIRTIO_SLOTS;

@@ -4,5 +4,6 @@
 mod explain;
 #[path = "../support/guest.rs"]
 mod guest;
+mod mistranslated;
 mod perturb;
 mod worker;
