@@ -1,6 +1,6 @@
 //! `twinvm bench`: what twinvm costs, with QEMU beside it as the yardstick.
 //!
-//! Everything is measured from outside, on processes as a user would start them: processor time
+//! All but `devices` is measured from outside, on processes as a user would start them: processor time
 //! from /proc, the guest's readiness by a PONG that came through the network. The host may be
 //! busy, so what is compared is measured in turns within one run, and every number has its
 //! spread. All samples go into a JSON file, from which the tables can be made again.
@@ -10,6 +10,7 @@ mod clock;
 mod compare;
 mod cpu;
 mod debian;
+mod devices;
 mod guests;
 mod idle;
 mod iperf;
@@ -62,7 +63,7 @@ const QEMU: &str = "qemu-system-riscv64";
 ///
 /// Runs the same guest image under both, in turns. `cpu`, `boot` and `net` compare the processor
 /// time of the same work, ours while it records; the others measure single properties: an idle
-/// guest, round trips and bytes through the network, memory, what recording costs. Needs
+/// guest, round trips and bytes through the network, memory, devices, what recording costs. Needs
 /// qemu-system-riscv64. What goes through TAP is measured in a network namespace of its own, for
 /// which root, or `unshare -Urn`, is needed; without either that part alone is left out.
 #[derive(Debug, Args)]
@@ -171,6 +172,8 @@ enum What {
     Record,
     /// What a process has in RAM, beside what its guest has touched
     Memory,
+    /// What an access to a device takes, and how long input waits for a busy guest
+    Devices,
     /// The second part of `boot` alone; needs --debian
     Debian,
     /// How far the guest's clock goes off, idle and busy
@@ -331,7 +334,7 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
     say(&format!("machine    {}", report.machine));
     // What is complete is kept when what comes after fails.
     type Measure = fn(&Bench, &mut Vec<Section>) -> Result<(), DemoError>;
-    let all: [(What, Measure); 11] = [
+    let all: [(What, Measure); 12] = [
         (What::Cpu, cpu::measure),
         (What::Boot, |bench, done| {
             done.push(boot::measure(bench)?);
@@ -350,6 +353,9 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
         }),
         (What::Memory, |bench, done| {
             add(done, [memory::measure(bench)?])
+        }),
+        (What::Devices, |bench, done| {
+            add(done, [devices::measure(bench)?])
         }),
         (What::Clock, |bench, done| {
             add(done, [clock::measure(bench)?])
