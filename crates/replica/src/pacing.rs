@@ -45,6 +45,8 @@ pub(crate) struct Pacing {
     offset_ns: i128,
     /// Steps per second while the guest runs, running mean.
     speed: u64,
+    /// The same of the last measurement alone.
+    last_speed: u64,
     last_anchor_ns: u64,
     last_ns: u64,
     last_icount: u64,
@@ -56,6 +58,7 @@ impl Pacing {
         Self {
             offset_ns: i128::from(now.mono_ns) - i128::from(mtime) * i128::from(TICK_NS),
             speed: 150_000_000,
+            last_speed: 150_000_000,
             last_anchor_ns: now.mono_ns,
             last_ns: now.mono_ns,
             last_icount: icount,
@@ -85,6 +88,7 @@ impl Pacing {
         self.last_ns = now.mono_ns;
         self.last_icount = icount;
         let speed = u128::from(steps) * 1_000_000_000 / u128::from(ns);
+        self.last_speed = u64::try_from(speed).unwrap_or(u64::MAX);
         // A slice in which the host did something else says nothing of the guest's
         // speed: one measurement counts for at most a factor of two.
         let speed = u64::try_from(speed)
@@ -105,9 +109,12 @@ impl Pacing {
         self.last_icount = icount;
     }
 
-    /// Steps of the next slice.
+    /// Steps of the next slice. Code that runs for the first time takes a hundred times as long, and
+    /// input would wait while the mean comes down; a slice that is too short costs next to nothing.
+    /// So a measurement that is much below the mean is believed at once.
     pub(crate) fn slice_steps(&self) -> u64 {
-        let steps = u128::from(self.speed) * u128::from(SLICE_NS) / 1_000_000_000;
+        let speed = self.speed.min(self.last_speed.saturating_mul(2));
+        let steps = u128::from(speed) * u128::from(SLICE_NS) / 1_000_000_000;
         u64::try_from(steps)
             .unwrap_or(u64::MAX)
             .clamp(*SLICE_STEPS.start(), *SLICE_STEPS.end())

@@ -134,3 +134,36 @@ fn time_that_is_ahead_waits_and_does_not_go_back() {
     let last = offs.last().copied().unwrap_or(0);
     assert!(last.unsigned_abs() <= DRIFT_TICKS, "still off by {last}");
 }
+
+#[test]
+fn only_one_slice_is_long_when_the_guest_becomes_slow() {
+    let mut host = Host::new(5);
+    host.speed = 5_000_000_000;
+    for _ in 0..2_000 {
+        host.slice(0);
+    }
+    host.speed /= 100;
+    host.slice(0);
+    for n in 0..1_000 {
+        let before = host.now.mono_ns;
+        host.slice(0);
+        let slice_ns = host.now.mono_ns - before;
+        assert!(slice_ns <= 2 * SLICE_NS, "slice {n} takes {slice_ns} ns");
+    }
+}
+
+#[test]
+fn a_host_that_was_away_makes_slices_short_for_a_moment() {
+    let mut host = Host::new(6);
+    host.speed = 5_000_000_000;
+    for _ in 0..2_000 {
+        host.slice(0);
+    }
+    let usual = host.pacing.slice_steps();
+    host.slice(20_000_000);
+    let again = (0..100).position(|_| {
+        host.slice(0);
+        host.pacing.slice_steps() > usual / 2
+    });
+    assert!(again.is_some(), "slices stay short");
+}
