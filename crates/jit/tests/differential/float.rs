@@ -3,16 +3,15 @@
 
 use crate::asm::*;
 use crate::float_forms::Kind::{self, Integer};
-use crate::float_forms::{Form, Format, floats, format, forms};
+use crate::float_forms::{Form, Format, floats, format, forms, hard_floats, hard_integers};
 use crate::layout::*;
 use crate::program::Program;
 
 /// The five modes, and the one in frm.
 const ROUNDED: &[u32] = &[0, 1, 2, 3, 4, 7];
 
-/// Both signs of zero, subnormals, the ends of the normal range, values around
-/// one, ties, infinities and NaNs; singles also in a register that boxes none.
-fn operands(kind: Kind, few: bool) -> Vec<u64> {
+/// Some hard operands, for instructions that take three.
+fn few_floats(kind: Kind) -> Vec<u64> {
     let Format {
         mantissa,
         bias,
@@ -20,50 +19,16 @@ fn operands(kind: Kind, few: bool) -> Vec<u64> {
         all,
         half,
     } = format(kind);
-    let pairs: &[(u64, &[u64])] = if few {
-        &[
-            (0, &[0, 1, all]),
-            (1, &[0]),
-            (bias - 1, &[all]),
-            (bias, &[0, 1, half | 1]),
-            (bias + mantissa, &[1]),
-            (top - 1, &[all]),
-            (top, &[0, 1, half]),
-        ]
-    } else {
-        &[
-            (0, &[0, 1, half, all]),
-            (1, &[0, 1, all]),
-            (bias - mantissa - 1, &[0, 1]),
-            (bias / 2, &[half + 1]),
-            (bias - 1, &[0, all]),
-            (bias, &[0, 1, half, all - 1]),
-            (bias + 1, &[half + half / 2]),
-            (bias + 31, &[0]),
-            (bias + mantissa, &[all]),
-            (bias + 63, &[0, all]),
-            (bias + bias / 2, &[1]),
-            (top - 1, &[0, all]),
-            (top, &[0, 1, half, all]),
-        ]
-    };
-    floats(kind, pairs)
-}
-
-fn integers() -> Vec<u64> {
-    let mut out = vec![0];
-    for bit in [0, 1, 22, 23, 24, 30, 31, 32, 51, 52, 53, 54, 61, 62, 63] {
-        let power = 1u64 << bit;
-        for near in [
-            power.wrapping_sub(1),
-            power,
-            power + 1,
-            power | power >> 24 | power >> 25,
-        ] {
-            out.extend([near, near.wrapping_neg()]);
-        }
-    }
-    out
+    let pairs: [(u64, &[u64]); 7] = [
+        (0, &[0, 1, all]),
+        (1, &[0]),
+        (bias - 1, &[all]),
+        (bias, &[0, 1, half | 1]),
+        (bias + mantissa, &[1]),
+        (top - 1, &[all]),
+        (top, &[0, 1, half]),
+    ];
+    floats(kind, &pairs)
 }
 
 /// One program per instruction, and how many combinations of operands and
@@ -74,8 +39,9 @@ pub(crate) fn programs() -> Vec<(Program, u64)> {
 
 fn program(form: &Form) -> (Program, u64) {
     let values = match form.from {
-        Integer => integers(),
-        kind => operands(kind, form.operands == 3),
+        Integer => hard_integers(),
+        kind if form.operands == 3 => few_floats(kind),
+        kind => hard_floats(kind),
     };
     let mut ram = vec![0; RAM_BYTES as usize];
     for (n, value) in values.iter().enumerate() {

@@ -4,8 +4,8 @@
 //! the rounding mode changing under them.
 
 use crate::asm::*;
-use crate::float_forms::Kind::{self, Double, Integer, Single};
-use crate::float_forms::{Form, Format, floats, format, forms};
+use crate::float_forms::Kind::{self, Integer, Single};
+use crate::float_forms::{Form, Format, floats, format, forms, hard_floats, hard_integers};
 use crate::rng::Rng;
 use crate::world::*;
 
@@ -31,10 +31,8 @@ const REGISTERS: [(u32, [u32; 3]); 12] = [
 
 const RESULTS: u64 = DATA + 0x8000;
 
-/// Both signs of zero, subnormals, the ends of the normal range, values around one,
-/// ties, the ends of integers, infinities and NaNs; as singles also in a register that
-/// boxes none.
-fn operands(kind: Kind, few: bool) -> Vec<u64> {
+/// A few hard operands, for instructions that take three.
+fn few_floats(kind: Kind) -> Vec<u64> {
     let Format {
         mantissa,
         bias,
@@ -42,66 +40,15 @@ fn operands(kind: Kind, few: bool) -> Vec<u64> {
         all,
         half,
     } = format(kind);
-    let pairs: &[(u64, &[u64])] = if few {
-        &[
-            (0, &[0, 1]),
-            (1, &[0]),
-            (bias, &[0, half | 1]),
-            (bias + mantissa, &[1]),
-            (top - 1, &[all]),
-            (top, &[0, 1, half]),
-        ]
-    } else {
-        &[
-            (0, &[0, 1, half, all]),
-            (1, &[0, 1, all]),
-            (bias - mantissa - 1, &[0, 1]),
-            (bias / 2, &[half + 1]),
-            (bias - 1, &[0, all]),
-            (bias, &[0, 1, half, all - 1]),
-            (bias + 1, &[half + half / 2]),
-            (bias + 30, &[all, all - half / 2]),
-            (bias + 31, &[0, half, all, all - 1]),
-            (bias + 32, &[0]),
-            (bias + mantissa, &[all]),
-            (bias + 62, &[all]),
-            (bias + 63, &[0, all]),
-            (bias + 64, &[0]),
-            (bias + bias / 2, &[1]),
-            (top - 1, &[0, all]),
-            (top, &[0, 1, half, all]),
-        ]
-    };
-    let mut out = floats(kind, pairs);
-    if kind == Double {
-        // Around the ends of 32 bits, with fractions.
-        for n in [2_147_483_647.0f64, 2_147_483_648.0, 4_294_967_295.0] {
-            for near in [n - 0.75, n - 0.5, n, n + 0.25, n + 0.5, n + 0.75] {
-                out.extend([near.to_bits(), (-near).to_bits()]);
-            }
-        }
-    }
-    if few {
-        out.truncate(16 + 2);
-    }
-    out
-}
-
-fn integers() -> Vec<u64> {
-    let mut out = vec![0];
-    for bit in [0, 1, 23, 24, 30, 31, 32, 52, 53, 54, 61, 62, 63] {
-        let power = 1u64 << bit;
-        for near in [
-            power.wrapping_sub(1),
-            power,
-            power + 1,
-            power | power >> 24 | power >> 25,
-            power | power >> 53 | power >> 54,
-        ] {
-            out.extend([near, near.wrapping_neg()]);
-        }
-    }
-    out
+    let pairs: [(u64, &[u64]); 6] = [
+        (0, &[0, 1]),
+        (1, &[0]),
+        (bias, &[0, half | 1]),
+        (bias + mantissa, &[1]),
+        (top - 1, &[all]),
+        (top, &[0, 1]),
+    ];
+    floats(kind, &pairs)
 }
 
 /// The registers of an integer where the form has one.
@@ -250,8 +197,9 @@ fn every_instruction_in_every_mode() {
                 (false, _) => &[0],
             };
             let values = match form.from {
-                Integer => integers(),
-                kind => operands(kind, form.operands == 3),
+                Integer => hard_integers(),
+                kind if form.operands == 3 => few_floats(kind),
+                kind => hard_floats(kind),
             };
             for frm in frm {
                 cases += all_cases(&form, &values, *f3, *frm);

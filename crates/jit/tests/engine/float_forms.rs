@@ -113,3 +113,63 @@ pub(crate) fn floats(kind: Kind, pairs: &[(u64, &[u64])]) -> Vec<u64> {
     }
     out
 }
+
+/// Both signs of zero, subnormals, the ends of the normal range, values around one,
+/// ties, the ends of integers, infinities and NaNs; as singles also in a register that
+/// boxes none.
+pub(crate) fn hard_floats(kind: Kind) -> Vec<u64> {
+    let Format {
+        mantissa,
+        bias,
+        top,
+        all,
+        half,
+    } = format(kind);
+    let pairs: [(u64, &[u64]); 17] = [
+        (0, &[0, 1, half, all]),
+        (1, &[0, 1, all]),
+        (bias - mantissa - 1, &[0, 1]),
+        (bias / 2, &[half + 1]),
+        (bias - 1, &[0, all]),
+        (bias, &[0, 1, half, all - 1]),
+        (bias + 1, &[half + half / 2]),
+        (bias + 30, &[all, all - half / 2]),
+        (bias + 31, &[0, half, all, all - 1]),
+        (bias + 32, &[0]),
+        (bias + mantissa, &[all]),
+        (bias + 62, &[all]),
+        (bias + 63, &[0, all]),
+        (bias + 64, &[0]),
+        (bias + bias / 2, &[1]),
+        (top - 1, &[0, all]),
+        (top, &[0, 1, half, all]),
+    ];
+    let mut out = floats(kind, &pairs);
+    if kind == Double {
+        // Around the ends of 32 bits, with fractions.
+        for n in [2_147_483_647.0f64, 2_147_483_648.0, 4_294_967_295.0] {
+            for near in [n - 0.75, n - 0.5, n, n + 0.25, n + 0.5, n + 0.75] {
+                out.extend([near.to_bits(), (-near).to_bits()]);
+            }
+        }
+    }
+    out
+}
+
+/// Integers around powers of two, with ties and what is near them, and their negatives.
+pub(crate) fn hard_integers() -> Vec<u64> {
+    let mut out = vec![0];
+    for bit in [0, 1, 22, 23, 24, 30, 31, 32, 51, 52, 53, 54, 61, 62, 63] {
+        let power = 1u64 << bit;
+        for near in [
+            power.wrapping_sub(1),
+            power,
+            power + 1,
+            power | power >> 24 | power >> 25,
+            power | power >> 53 | power >> 54,
+        ] {
+            out.extend([near, near.wrapping_neg()]);
+        }
+    }
+    out
+}
