@@ -8,6 +8,8 @@ use std::cell::Cell;
 
 /// Blocks that are known at once: 2^n of them.
 pub(crate) const CODES: usize = 1 << 16;
+/// Entries that are cleared together.
+const CHUNK: usize = 64;
 /// Equals no place: those are even.
 const NOWHERE: u64 = 1;
 /// An entry that is found by its place is at `(place ^ place >> FOLD) >> 1`, modulo [`CODES`].
@@ -44,8 +46,9 @@ impl Entry {
 /// See the module's documentation.
 pub(crate) struct Codes {
     entries: Vec<Entry>,
-    /// True if all entries are empty.
-    empty: bool,
+    /// A bit for each [`CHUNK`] entries: some of them may not be empty. Clearing the whole table
+    /// takes as long as many thousand instructions.
+    used: [u64; CODES / CHUNK / 64],
 }
 
 #[inline(always)]
@@ -57,7 +60,7 @@ impl Codes {
     pub(crate) fn new() -> Self {
         Self {
             entries: vec![Entry::none(); CODES],
-            empty: true,
+            used: [0; _],
         }
     }
 
@@ -78,7 +81,9 @@ impl Codes {
         code: u64,
         heat: u8,
     ) -> Option<(Block, u8)> {
-        let entry = &mut self.entries[index(place)];
+        let index = index(place);
+        self.used[index / CHUNK / 64] |= 1 << (index / CHUNK % 64);
+        let entry = &mut self.entries[index];
         let gone = (entry.place != NOWHERE).then(|| (entry.block, entry.heat.get()));
         *entry = Entry {
             place,
@@ -86,7 +91,6 @@ impl Codes {
             block,
             heat: Cell::new(heat),
         };
-        self.empty = false;
         gone
     }
 
@@ -110,10 +114,12 @@ impl Codes {
 
     /// Forgets all blocks.
     pub(crate) fn clear(&mut self) {
-        if !self.empty {
-            self.entries.fill(Entry::none());
-            self.empty = true;
+        for (chunk, entries) in self.entries.chunks_mut(CHUNK).enumerate() {
+            if self.used[chunk / 64] >> (chunk % 64) & 1 != 0 {
+                entries.fill(Entry::none());
+            }
         }
+        self.used.fill(0);
     }
 
     /// For machine code.

@@ -364,6 +364,7 @@ pub(crate) struct Run {
     builtin_sbi: bool,
     events: std::vec::IntoIter<(u64, Event)>,
     rng: Rng,
+    restores: u32,
     trace: BTreeMap<u64, HartState>,
     exits: Vec<(u64, Exit)>,
 }
@@ -388,6 +389,7 @@ impl Run {
                 Cut::Random(seed) => seed,
                 _ => 0,
             }),
+            restores: 0,
             trace: BTreeMap::new(),
             exits: Vec::new(),
         }
@@ -481,8 +483,9 @@ impl Run {
         ControlFlow::Continue(())
     }
 
-    /// Goes on from a snapshot, in a new engine. As in a machine's, pages that nobody
-    /// has stored to are left out.
+    /// Goes on from a snapshot. As in a machine's, pages that nobody has stored to are
+    /// left out. The engine is a new one each time at first, then now and then, for to make
+    /// one takes as long as thousands of steps; else it forgets all it knows.
     fn restore(&mut self) {
         let mut fresh = Memory::new(RAM_BYTES).expect("a RAM size");
         for page in 0..self.memory.pages() {
@@ -492,8 +495,12 @@ impl Run {
             let bytes = self.memory.page(page).expect("the page is RAM");
             assert!(fresh.restore_page(page as u32, bytes));
         }
+        self.engine.flush(&mut self.memory);
         self.memory = fresh;
-        self.engine = self.way.2.engine(&mut self.memory);
+        if self.restores < 16 || self.restores.is_multiple_of(16) {
+            self.engine = self.way.2.engine(&mut self.memory);
+        }
+        self.restores += 1;
         self.hart = Hart::restore(&self.hart.save()).expect("a saved state");
     }
 
