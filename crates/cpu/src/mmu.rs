@@ -188,6 +188,8 @@ impl Mmu {
             }
             self.drop_range(&table, table.base, 512 << shift);
             mem.clear_table(page);
+            // Stores to it are fast from now on: nobody may go on with what it said.
+            self.fetch_dropped = true;
         }
     }
 
@@ -301,7 +303,8 @@ impl Mmu {
         if whole.is_some() && mem.contains(page_of(pa), PAGE_BYTES as u64) {
             let page = ((pa - RAM_BASE) >> PAGE_SHIFT) as usize;
             let load = translation.load && allowed & perm::R != 0;
-            let store = translation.store && allowed & perm::W != 0 && mem.claim_write_tag(page);
+            let writable = load && translation.store && allowed & perm::W != 0;
+            let store = writable && mem.claim_write_tag(page);
             let offset = (page as u64) << PAGE_SHIFT;
             *self.data.tlb_mut().data_mut(va) =
                 DataEntry::new(va, offset, mem.host_address(), load, store);
@@ -329,8 +332,7 @@ impl Mmu {
             return;
         }
         let page = ((pa - RAM_BASE) >> PAGE_SHIFT) as usize;
-        let known = (entry.load == page_of(va) || entry.store == page_of(va))
-            && entry.offset == (page as u64) << PAGE_SHIFT;
+        let known = entry.load == page_of(va) && entry.offset == (page as u64) << PAGE_SHIFT;
         if known && mem.claim_write_tag(page) {
             entry.store = page_of(va);
         }

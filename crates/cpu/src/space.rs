@@ -21,7 +21,7 @@ const NO_TAG: u64 = 1 << 11;
 pub(crate) struct DataEntry {
     /// Virtual page address if loads are allowed.
     pub(crate) load: u64,
-    /// Virtual page address if fast stores are allowed.
+    /// Virtual page address if fast stores are allowed; then loads are, too.
     pub(crate) store: u64,
     /// Offset of the page from the start of RAM.
     pub(crate) offset: u64,

@@ -185,7 +185,8 @@ impl Window<'_, '_> {
     }
 
     /// Interprets one instruction of a translated block, which is at `pc`, after step
-    /// `icount`. True if that was all; false if the tier must stop with
+    /// `icount`. True if that was all: what data entries said before still holds, even
+    /// if other entries are in their place now. False if the tier must stop with
     /// [`TierExit::Look`]: pc and step count are set then.
     pub fn interpret(&mut self, pc: u64, icount: u64) -> bool {
         self.set_position(pc, icount);

@@ -307,6 +307,17 @@ impl Asm {
         self.op(0, size == Size::Q, &[0xf7], Reg(number), rm);
     }
 
+    /// Rotates 32 bits to the right (BMI2); flags stay.
+    pub(crate) fn rorx32(&mut self, to: Reg, from: Reg, count: u8) {
+        // A VEX prefix with the inverted high bits of the two registers, map 0F3A, F2.
+        self.byte(0xc4);
+        self.byte((!to.0 >> 3 & 1) << 7 | 1 << 6 | (!from.0 >> 3 & 1) << 5 | 3);
+        self.byte(0x7b);
+        self.byte(0xf0);
+        self.byte(0xc0 | (to.0 & 7) << 3 | from.0 & 7);
+        self.byte(count);
+    }
+
     /// Sign-extends RAX into RDX.
     pub(crate) fn sign_rdx(&mut self, size: Size) {
         if size == Size::Q {

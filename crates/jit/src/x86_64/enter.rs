@@ -4,8 +4,9 @@
 
 use super::asm::*;
 use super::registers::{BIAS, BUDGET, DATA, MAPPED, STATE, home};
+use super::groups::SLOTS;
 use super::translate::POINT_LEFT;
-use super::{CODES, Common, FETCH, PAGE_VA, float_state};
+use super::{CODES, Common, FETCH, GROUPS, PAGE_VA, float_state};
 use std::ffi::c_void;
 use std::mem::offset_of;
 use twinvm_cpu::tier::Window;
@@ -15,7 +16,8 @@ use twinvm_mem::PAGE_BYTES;
 const FRAME: i32 = 8;
 /// Bytes below the saved registers: with them and the return address the stack is
 /// aligned to 16 bytes.
-const LOCALS: i32 = 40;
+const LOCALS: i32 = GROUPS + 8 * SLOTS as i32;
+const _: () = assert!((LOCALS + 8 * (SAVED.len() as i32 + 1)) % 16 == 0);
 /// Registers that a function must keep (System V ABI for x86-64, section 3.2.1).
 const SAVED: [Reg; 6] = [RBP, RBX, R12, R13, R14, R15];
 

@@ -16,7 +16,7 @@ use super::sse::{Float, Fused, Logic, Scalar, Xmm};
 use super::translate::{Later, Translation};
 use Float::{Double, Single};
 use Size::{D, Q};
-use twinvm_cpu::tier::{DecodedOp as Op, Kind, layout};
+use twinvm_cpu::tier::{DecodedOp as Op, Kind};
 
 const NAN_SINGLE: u64 = 0xffff_ffff_7fc0_0000;
 const NAN_DOUBLE: u64 = 0x7ff8_0000_0000_0000;
@@ -324,35 +324,32 @@ impl Translation<'_, '_> {
     // ---- memory -----------------------------------------------------------
 
     fn load_float(&mut self, k: usize, op: &Op, float: Float) {
-        let point = self.point(k, op);
-        let from = Rm::Mem(RAX, 0);
         match float {
             Single => {
-                let slow = self.translate_address(op, 4, layout::DATA_LOAD);
+                let (from, slow) = self.address(k, op, 4, false);
                 self.asm.load_float(Single, X1, from);
                 self.box_single(op.rd, X1);
-                self.slow(slow, point);
+                self.slow_all(k, op, slow);
             }
             Double => {
-                let slow = self.translate_address(op, 8, layout::DATA_LOAD);
+                let (from, slow) = self.address(k, op, 8, false);
                 let to = self.float_result(op.rd, X0);
                 self.asm.load_float(Double, to, from);
                 self.put_float(op.rd, to, Double);
-                self.slow(slow, point);
+                self.slow_all(k, op, slow);
             }
         }
     }
 
     fn store_float(&mut self, k: usize, op: &Op, float: Float) {
-        let point = self.point(k, op);
         let size = match float {
             Single => 4,
             Double => 8,
         };
-        let slow = self.translate_address(op, size, layout::DATA_STORE);
+        let (to, slow) = self.address(k, op, size, true);
         let from = self.get_float(op.rs2, X0);
-        self.asm.store_float(float, Rm::Mem(RAX, 0), from);
-        self.slow(slow, point);
+        self.asm.store_float(float, to, from);
+        self.slow_all(k, op, slow);
     }
 
     // ---- arithmetic -------------------------------------------------------

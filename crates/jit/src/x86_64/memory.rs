@@ -1,45 +1,111 @@
 //! Templates of loads and stores.
 
-use super::asm::{Alu, Cond, Hole, RAX, RCX, RDX, Rm, Shift, Size};
+use super::asm::{Alu, Cond, Hole, RAX, RCX, RDX, RSP, Rm, Shift, Size};
+use super::groups::Role;
 use super::registers::{DATA, Place, place};
+use super::GROUPS;
 use super::translate::{Later, Translation};
 use Size::{D, Q};
 use twinvm_cpu::tier::{DecodedOp as Op, Kind, layout};
 use twinvm_mem::PAGE_BYTES;
 
+/// What is to be added to an address of the page whose data entry is at RCX.
+const ADDEND: Rm = Rm::Sib(DATA, RCX, 0, layout::DATA_ADDEND as i32);
+
+/// Where a group's number to add lies.
+fn slot_at(slot: u8) -> Rm {
+    Rm::Mem(RSP, GROUPS + 8 * i32::from(slot))
+}
+
 impl Translation<'_, '_> {
-    /// Leaves the place in this process of `size` bytes at rs1 + imm in RAX; what the
-    /// data entry doesn't allow goes to the hole. An access that crosses into another
-    /// page meets an entry that isn't its last byte's.
-    pub(super) fn translate_address(&mut self, op: &Op, size: i32, tag: usize) -> Hole {
-        const SHIFT: u8 = 12 - layout::DATA_STRIDE.trailing_zeros() as u8;
-        const MASK: i32 = ((layout::DATA_ENTRIES - 1) * layout::DATA_STRIDE) as i32;
-        const { assert!(layout::DATA_STRIDE.is_power_of_two()) };
-        match place(op.rs1) {
-            Place::Host(base) if op.imm == 0 => self.asm.mov(Q, RAX, base),
-            Place::Host(base) => self.asm.lea(Q, RAX, Rm::Mem(base, op.imm)),
+    /// Where the bytes of an access are in this process. What the data entry doesn't
+    /// allow goes to the hole; there is none where another access has checked it.
+    /// Uses RAX, RCX and RDX.
+    pub(super) fn address(
+        &mut self,
+        k: usize,
+        op: &Op,
+        size: i32,
+        store: bool,
+    ) -> (Rm, Option<Hole>) {
+        match self.role(k) {
+            Role::Alone => {
+                self.effective(op.rs1, op.imm);
+                let slow = self.check(size, store);
+                self.asm.alu(Q, Alu::Add, RAX, ADDEND);
+                (Rm::Mem(RAX, 0), Some(slow))
+            }
+            Role::Leader {
+                low,
+                high,
+                store,
+                slot,
+            } => {
+                self.effective(op.rs1, low);
+                let refused = self.check(high - low, store);
+                self.refuses(refused, k);
+                self.asm.mov(Q, RDX, ADDEND);
+                if let Some(slot) = slot {
+                    self.asm.store(Q, slot_at(slot), RDX);
+                }
+                let at = match place(op.rs1) {
+                    Place::Host(base) => Rm::Sib(RDX, base, 0, op.imm),
+                    _ => Rm::Sib(RDX, RAX, 0, op.imm - low),
+                };
+                (at, None)
+            }
+            Role::Member { from } => {
+                if let Some(slot) = from {
+                    self.asm.mov(Q, RDX, slot_at(slot));
+                }
+                let base = self.get(op.rs1, RAX);
+                (Rm::Sib(RDX, base, 0, op.imm), None)
+            }
+        }
+    }
+
+    /// RAX = a register and a displacement.
+    fn effective(&mut self, base: u8, displacement: i32) {
+        match place(base) {
+            Place::Host(base) if displacement == 0 => self.asm.mov(Q, RAX, base),
+            Place::Host(base) => self.asm.lea(Q, RAX, Rm::Mem(base, displacement)),
             _ => {
-                self.load(RAX, op.rs1);
-                if op.imm != 0 {
-                    self.asm.alu_imm(Q, Alu::Add, RAX, op.imm);
+                self.load(RAX, base);
+                if displacement != 0 {
+                    self.asm.alu_imm(Q, Alu::Add, RAX, displacement);
                 }
             }
         }
-        self.asm.mov(D, RCX, RAX);
-        self.asm.shift_imm(D, Shift::Shr, RCX, SHIFT);
+    }
+
+    /// Goes to the hole unless `bytes` bytes from RAX on are in one page whose data
+    /// entry allows the access; RCX is the entry's place afterwards. Bytes in two
+    /// pages meet an entry that isn't the last byte's. Uses RDX.
+    fn check(&mut self, bytes: i32, store: bool) -> Hole {
+        const SHIFT: u8 = 12 - layout::DATA_STRIDE.trailing_zeros() as u8;
+        const MASK: i32 = ((layout::DATA_ENTRIES - 1) * layout::DATA_STRIDE) as i32;
+        const { assert!(layout::DATA_STRIDE.is_power_of_two()) };
+        if self.sink.features.bmi2 {
+            self.asm.rorx32(RCX, RAX, SHIFT);
+        } else {
+            self.asm.mov(D, RCX, RAX);
+            self.asm.shift_imm(D, Shift::Shr, RCX, SHIFT);
+        }
         self.asm.alu_imm(D, Alu::And, RCX, MASK);
-        if size == 1 {
+        if bytes == 1 {
             self.asm.mov(Q, RDX, RAX);
         } else {
-            self.asm.lea(Q, RDX, Rm::Mem(RAX, size - 1));
+            self.asm.lea(Q, RDX, Rm::Mem(RAX, bytes - 1));
         }
         self.asm.alu_imm(Q, Alu::And, RDX, -(PAGE_BYTES as i32));
+        let tag = if store {
+            layout::DATA_STORE
+        } else {
+            layout::DATA_LOAD
+        };
         self.asm
             .alu(Q, Alu::Cmp, RDX, Rm::Sib(DATA, RCX, 0, tag as i32));
-        let slow = self.asm.jcc(Cond::NE);
-        let addend = Rm::Sib(DATA, RCX, 0, layout::DATA_ADDEND as i32);
-        self.asm.alu(Q, Alu::Add, RAX, addend);
-        slow
+        self.asm.jcc(Cond::NE)
     }
 
     pub(super) fn read(&mut self, k: usize, op: &Op) {
@@ -50,9 +116,7 @@ impl Translation<'_, '_> {
             Lw | Lwu => 4,
             _ => 8,
         };
-        let point = self.point(k, op);
-        let slow = self.translate_address(op, size, layout::DATA_LOAD);
-        let from = Rm::Mem(RAX, 0);
+        let (from, slow) = self.address(k, op, size, false);
         let to = self.result(op.rd, RAX);
         match op.kind {
             Lb => self.asm.movsx8(to, from),
@@ -64,7 +128,7 @@ impl Translation<'_, '_> {
             _ => self.asm.mov(Q, to, from),
         }
         self.put(op.rd, to);
-        self.slow(slow, point);
+        self.slow_all(k, op, slow);
     }
 
     pub(super) fn write(&mut self, k: usize, op: &Op) {
@@ -75,9 +139,7 @@ impl Translation<'_, '_> {
             Sw => 4,
             _ => 8,
         };
-        let point = self.point(k, op);
-        let slow = self.translate_address(op, size, layout::DATA_STORE);
-        let to = Rm::Mem(RAX, 0);
+        let (to, slow) = self.address(k, op, size, true);
         let from = self.get(op.rs2, RCX);
         match op.kind {
             Sb => self.asm.store8(to, from),
@@ -85,7 +147,7 @@ impl Translation<'_, '_> {
             Sw => self.asm.store(D, to, from),
             _ => self.asm.store(Q, to, from),
         }
-        self.slow(slow, point);
+        self.slow_all(k, op, slow);
     }
 
     pub(super) fn slow(&mut self, from: Hole, point: u32) {

@@ -6,6 +6,7 @@ mod enter;
 mod float;
 mod float_convert;
 mod float_state;
+mod groups;
 mod integer;
 mod memory;
 mod registers;
@@ -32,6 +33,8 @@ const FLOAT: i32 = 16;
 const FETCH: i32 = 24;
 /// Where the address of the table of code lies, from RSP.
 const CODES: i32 = 32;
+/// Where what [`groups`] keep lies, from RSP: 8 bytes for each slot.
+const GROUPS: i32 = 40;
 
 /// A direct jump.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +70,7 @@ struct Common {
 struct Features {
     lzcnt: bool,
     bmi1: bool,
+    bmi2: bool,
     popcnt: bool,
     sse41: bool,
     fma: bool,
@@ -91,6 +95,7 @@ impl Translator {
             features: Features {
                 lzcnt: is_x86_feature_detected!("lzcnt"),
                 bmi1: is_x86_feature_detected!("bmi1"),
+                bmi2: is_x86_feature_detected!("bmi2"),
                 popcnt: is_x86_feature_detected!("popcnt"),
                 sse41: is_x86_feature_detected!("sse4.1"),
                 fma: is_x86_feature_detected!("fma"),

@@ -1,5 +1,6 @@
 //! One block: a template per instruction.
 
+use super::groups::{self, Plan, Role, Span};
 use super::asm::{Alu, Asm, Cond, Hole, RAX, RCX, RDX, Reg, Rm, Shift, Size};
 use super::registers::{BUDGET, Place, home, place};
 use super::sse::{Float, Xmm};
@@ -66,6 +67,9 @@ pub(super) struct Translation<'a, 'b> {
     pub(super) float: bool,
     /// Floating-point registers that are known to hold a single.
     pub(super) boxed: u32,
+    plan: Plan,
+    /// Where leaders go that refuse, by their op.
+    refused: Vec<(Hole, usize)>,
 }
 
 /// Translates a block to code for offset `base` of the buffer.
@@ -83,6 +87,8 @@ pub(super) fn translate(code: &Code<'_>, base: usize, sink: &mut Sink<'_>) -> Ve
         later: Vec::new(),
         float: false,
         boxed: 0,
+        plan: groups::plan(&code.ops[..steps]),
+        refused: Vec::new(),
     };
     block.all(&code.ops[..steps]);
     block.asm.code
@@ -106,8 +112,17 @@ impl Translation<'_, '_> {
         self.asm.alu_imm(Q, Alu::Sub, BUDGET, steps);
         let tail = self.asm.jcc(Cond::S);
         let mut open = true;
+        let mut spans = Vec::with_capacity(self.plan.spans.len());
         for (k, op) in ops.iter().enumerate() {
+            if self.plan.span_from(k) {
+                spans.push((self.float, self.boxed, 0));
+            }
             open = self.one(k, op);
+            if self.plan.span_until(k)
+                && let Some((.., after)) = spans.last_mut()
+            {
+                *after = self.asm.here();
+            }
         }
         if open {
             let end = ops.last().map_or(0, Op::next_off) as i32;
@@ -117,9 +132,37 @@ impl Translation<'_, '_> {
         self.asm.fill_here(tail);
         self.asm.alu_imm(Q, Alu::Add, BUDGET, steps);
         self.leave_before(self.start);
+        let plan = std::mem::take(&mut self.plan);
+        for (span, (float, boxed, after)) in plan.spans.iter().zip(spans) {
+            (self.float, self.boxed) = (float, boxed);
+            self.each_alone(*span, ops, after);
+        }
         while let Some(later) = self.later.pop() {
             self.out_of_line(later);
         }
+    }
+
+    /// The ops of a span again, for when a leader refuses: each access is checked on
+    /// its own. Then it goes on at `after`.
+    fn each_alone(&mut self, span: Span, ops: &[Op], after: usize) {
+        for (k, op) in ops.iter().enumerate().take(span.last + 1).skip(span.first) {
+            let here = self.asm.here();
+            for (hole, _) in self.refused.iter().filter(|(_, at)| *at == k) {
+                self.asm.fill(*hole, here);
+            }
+            self.one(k, op);
+        }
+        let hole = self.asm.jmp();
+        self.asm.fill(hole, after);
+    }
+
+    pub(super) fn role(&self, k: usize) -> Role {
+        self.plan.role(k)
+    }
+
+    /// The leader at op `k` refuses where `hole` is.
+    pub(super) fn refuses(&mut self, hole: Hole, k: usize) {
+        self.refused.push((hole, k));
     }
 
     pub(super) fn out_of_line(&mut self, later: Later) {
