@@ -18,17 +18,21 @@ impl Translation<'_, '_> {
             Bltu => Cond::B,
             _ => Cond::AE,
         };
-        let first = self.get(op.rs1, RAX);
+        let refund = self.steps - k - 1;
+        if refund == 0 {
+            self.extend_all_words();
+        }
+        let size = self.size;
+        let first = self.get_sized(size, op.rs1, RAX);
         if op.rs2 == 0 {
             // Against zero: the flags are those of a comparison with it.
-            self.asm.test(Q, first, first);
+            self.asm.test(size, first, first);
         } else {
             let second = self.operand(op.rs2);
-            self.asm.alu(Q, Alu::Cmp, first, second);
+            self.asm.alu(size, Alu::Cmp, first, second);
         }
         let taken = self.asm.jcc(cond);
         let target = self.start + op.imm;
-        let refund = self.steps - k - 1;
         if refund == 0 {
             self.joined_later(taken, target);
         } else {
@@ -36,6 +40,7 @@ impl Translation<'_, '_> {
                 from: taken,
                 refund,
                 target,
+                pending: self.words.pending,
             });
         }
     }

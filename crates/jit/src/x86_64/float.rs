@@ -171,6 +171,7 @@ impl Translation<'_, '_> {
             back: self.asm.here(),
             left: self.steps - k,
             at: self.start + i32::from(op.off),
+            pending: self.words_before.pending,
         });
         self.float = true;
     }
@@ -181,6 +182,7 @@ impl Translation<'_, '_> {
             from,
             left: self.steps - k,
             at: self.start + i32::from(op.off),
+            pending: self.words_before.pending,
         });
     }
 

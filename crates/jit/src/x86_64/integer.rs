@@ -30,15 +30,14 @@ impl Translation<'_, '_> {
     pub(super) fn addi(&mut self, op: &Op) {
         match (place(op.rd), place(op.rs1)) {
             (Place::Nowhere, _) => {}
+            // A move.
+            _ if op.imm == 0 => self.copy(op.rd, op.rs1),
             (Place::Memory, _) if op.rd == op.rs1 => {
                 self.asm.alu_imm(Q, Alu::Add, home(op.rd), op.imm);
             }
             (Place::Host(to), Place::Host(from)) if to == from => {
-                if op.imm != 0 {
-                    self.asm.alu_imm(Q, Alu::Add, to, op.imm);
-                }
+                self.asm.alu_imm(Q, Alu::Add, to, op.imm);
             }
-            (_, Place::Host(from)) if op.imm == 0 => self.put(op.rd, from),
             (_, Place::Host(from)) => {
                 let to = self.result(op.rd, RAX);
                 self.asm.lea(Q, to, Rm::Mem(from, op.imm));
@@ -47,12 +46,17 @@ impl Translation<'_, '_> {
             _ => {
                 let to = self.result(op.rd, RAX);
                 self.load(to, op.rs1);
-                if op.imm != 0 {
-                    self.asm.alu_imm(Q, Alu::Add, to, op.imm);
-                }
+                self.asm.alu_imm(Q, Alu::Add, to, op.imm);
                 self.put(op.rd, to);
             }
         }
+    }
+
+    /// rd = another register, with as many bits as it has.
+    fn copy(&mut self, rd: u8, from: u8) {
+        let scratch = self.result(rd, RAX);
+        let from = self.get_sized(self.size, from, scratch);
+        self.put_sized(rd, from, self.size);
     }
 
     pub(super) fn addiw(&mut self, op: &Op) {
@@ -60,29 +64,42 @@ impl Translation<'_, '_> {
             return;
         }
         let to = self.result(op.rd, RAX);
-        if op.imm == 0 {
-            let from = self.operand(op.rs1);
-            self.asm.movsx32(to, from);
+        let from = self.get_sized(D, op.rs1, to);
+        let sum = if op.imm == 0 {
+            from
         } else {
-            let from = self.get(op.rs1, RAX);
-            self.asm.lea(D, RAX, Rm::Mem(from, op.imm));
-            self.asm.movsx32(to, RAX);
-        }
-        self.put(op.rd, to);
+            self.asm.lea(D, to, Rm::Mem(from, op.imm));
+            to
+        };
+        self.put_sized(op.rd, sum, D);
     }
 
     pub(super) fn alu_imm(&mut self, op: &Op, alu: Alu) {
         if self.nowhere(op) {
             return;
         }
-        if op.rd == op.rs1 && matches!(place(op.rd), Place::Memory) {
+        let size = self.size;
+        if op.rd == op.rs1 && size == Q && matches!(place(op.rd), Place::Memory) {
             return self.asm.alu_imm(Q, alu, home(op.rd), op.imm);
         }
         let to = self.result(op.rd, RAX);
         if place(op.rs1) != Place::Host(to) {
-            self.load(to, op.rs1);
+            self.load_sized(size, to, op.rs1);
         }
-        self.asm.alu_imm(Q, alu, to, op.imm);
+        self.asm.alu_imm(size, alu, to, op.imm);
+        self.put_sized(op.rd, to, size);
+    }
+
+    /// Of the result no more than 31 bits can be set.
+    pub(super) fn and_positive(&mut self, op: &Op) {
+        if self.nowhere(op) {
+            return;
+        }
+        let to = self.result(op.rd, RAX);
+        if place(op.rs1) != Place::Host(to) {
+            self.load_sized(D, to, op.rs1);
+        }
+        self.asm.alu_imm(D, Alu::And, to, op.imm);
         self.put(op.rd, to);
     }
 
@@ -90,10 +107,7 @@ impl Translation<'_, '_> {
         match (place(op.rd), place(op.rs1), place(op.rs2)) {
             (Place::Nowhere, ..) => {}
             // A move.
-            _ if op.rs1 == 0 => {
-                let from = self.get(op.rs2, RAX);
-                self.put(op.rd, from);
-            }
+            _ if op.rs1 == 0 => self.copy(op.rd, op.rs2),
             (Place::Host(to), Place::Host(a), Place::Host(b)) if to != a && to != b => {
                 self.asm.lea(Q, to, Rm::Sib(a, b, 0, 0));
             }
@@ -115,22 +129,31 @@ impl Translation<'_, '_> {
             to
         } else {
             let compute = if second == Rm::Reg(to) { RAX } else { to };
-            self.load(compute, op.rs1);
+            self.load_sized(size, compute, op.rs1);
             self.asm.alu(size, alu, compute, second);
             compute
         };
         self.put_sized(op.rd, compute, size);
     }
 
-    /// The result of an operation of this size, sign-extended if that is 32 bits.
+    /// The result of an operation of this size, sign-extended if that is 32 bits, or
+    /// to be so later.
     pub(super) fn put_sized(&mut self, rd: u8, from: Reg, size: Size) {
-        if size == D {
+        if size == Q {
+            return self.put(rd, from);
+        }
+        if !self.lazy {
             let to = self.result(rd, RAX);
             self.asm.movsx32(to, from);
-            self.put(rd, to);
-        } else {
-            self.put(rd, from);
+            return self.put(rd, to);
         }
+        match place(rd) {
+            Place::Host(reg) if reg == from => {}
+            Place::Host(reg) => self.asm.mov(D, reg, from),
+            Place::Memory => self.asm.store(D, home(rd), from),
+            Place::Nowhere => return,
+        }
+        self.left_pending = true;
     }
 
     pub(super) fn unary(&mut self, op: &Op, size: Size, change: impl Fn(&mut Asm, Reg)) {
@@ -139,7 +162,7 @@ impl Translation<'_, '_> {
         }
         let to = self.result(op.rd, RAX);
         if place(op.rs1) != Place::Host(to) {
-            self.load(to, op.rs1);
+            self.load_sized(size, to, op.rs1);
         }
         change(&mut self.asm, to);
         self.put_sized(op.rd, to, size);
@@ -150,7 +173,7 @@ impl Translation<'_, '_> {
             return;
         }
         let to = self.result(op.rd, RAX);
-        let from = self.get(op.rs1, RAX);
+        let from = self.get_sized(D, op.rs1, RAX);
         how(&mut self.asm, to, from.into());
         self.put(op.rd, to);
     }
@@ -162,9 +185,14 @@ impl Translation<'_, '_> {
         let most = if size == Q { 63 } else { 31 };
         let to = self.result(op.rd, RAX);
         if place(op.rs1) != Place::Host(to) {
-            self.load(to, op.rs1);
+            self.load_sized(size, to, op.rs1);
         }
-        self.asm.shift_imm(size, shift, to, op.imm as u8 & most);
+        let count = op.imm as u8 & most;
+        self.asm.shift_imm(size, shift, to, count);
+        if shift == Shift::Shr && count != 0 {
+            // Positive: sign-extended already.
+            return self.put(op.rd, to);
+        }
         self.put_sized(op.rd, to, size);
     }
 
@@ -172,11 +200,11 @@ impl Translation<'_, '_> {
         if self.nowhere(op) {
             return;
         }
-        self.load(RCX, op.rs2);
+        self.load_sized(D, RCX, op.rs2);
         let to = self.result(op.rd, RAX);
         let compute = if op.rd == op.rs2 { RAX } else { to };
         if place(op.rs1) != Place::Host(compute) {
-            self.load(compute, op.rs1);
+            self.load_sized(size, compute, op.rs1);
         }
         // The host, too, takes the low bits of cl.
         self.asm.shift_cl(size, shift, compute);
@@ -195,8 +223,8 @@ impl Translation<'_, '_> {
         if self.nowhere(op) {
             return;
         }
-        let first = self.get(op.rs1, RAX);
-        self.asm.alu_imm(Q, Alu::Cmp, first, op.imm);
+        let first = self.get_sized(self.size, op.rs1, RAX);
+        self.asm.alu_imm(self.size, Alu::Cmp, first, op.imm);
         self.put_condition(op.rd, cond);
     }
 
@@ -204,9 +232,9 @@ impl Translation<'_, '_> {
         if self.nowhere(op) {
             return;
         }
-        let first = self.get(op.rs1, RAX);
+        let first = self.get_sized(self.size, op.rs1, RAX);
         let second = self.operand(op.rs2);
-        self.asm.alu(Q, Alu::Cmp, first, second);
+        self.asm.alu(self.size, Alu::Cmp, first, second);
         self.put_condition(op.rd, cond);
     }
 
@@ -218,7 +246,7 @@ impl Translation<'_, '_> {
         let to = self.result(op.rd, RAX);
         let compute = if second == Rm::Reg(to) { RAX } else { to };
         if place(op.rs1) != Place::Host(compute) {
-            self.load(compute, op.rs1);
+            self.load_sized(size, compute, op.rs1);
         }
         self.asm.imul(size, compute, second);
         self.put_sized(op.rd, compute, size);
@@ -238,8 +266,8 @@ impl Translation<'_, '_> {
         if self.nowhere(op) {
             return;
         }
-        self.load(RCX, op.rs2);
-        self.load(RAX, op.rs1);
+        self.load_sized(size, RCX, op.rs2);
+        self.load_sized(size, RAX, op.rs1);
         self.asm.test(size, RCX, RCX);
         let zero = self.asm.jcc(Cond::E);
         // The least number divided by -1 would trap here.
@@ -282,11 +310,12 @@ impl Translation<'_, '_> {
         if self.nowhere(op) {
             return;
         }
-        let mut first = self.get(op.rs1, RAX);
-        if word {
-            self.asm.mov(D, RAX, first);
-            first = RAX;
-        }
+        let first = if word {
+            self.load_sized(D, RAX, op.rs1);
+            RAX
+        } else {
+            self.get(op.rs1, RAX)
+        };
         let second = self.get(op.rs2, RCX);
         let to = self.result(op.rd, RAX);
         self.asm.lea(Q, to, Rm::Sib(second, first, shift, 0));
@@ -298,18 +327,20 @@ impl Translation<'_, '_> {
         if self.nowhere(op) {
             return;
         }
-        self.load(RAX, op.rs2);
-        self.asm.group3(Q, 2, RAX);
+        let size = self.size;
+        self.load_sized(size, RAX, op.rs2);
+        self.asm.group3(size, 2, RAX);
         let first = self.operand(op.rs1);
-        self.asm.alu(Q, alu, RAX, first);
-        self.put(op.rd, RAX);
+        self.asm.alu(size, alu, RAX, first);
+        self.put_sized(op.rd, RAX, size);
     }
 
     pub(super) fn count(&mut self, op: &Op, wide: bool, opcode: &[u8]) {
         if self.nowhere(op) {
             return;
         }
-        let from = self.get(op.rs1, RAX);
+        let size = if wide { Q } else { D };
+        let from = self.get_sized(size, op.rs1, RAX);
         let to = self.result(op.rd, RAX);
         self.asm.op(0xf3, wide, opcode, to, from);
         self.put(op.rd, to);
@@ -331,7 +362,7 @@ impl Translation<'_, '_> {
         if self.nowhere(op) {
             return;
         }
-        let number = self.get(op.rs2, RCX);
+        let number = self.get_sized(D, op.rs2, RCX);
         self.load(RAX, op.rs1);
         self.asm.op(0, true, &[0x0f, opcode], number, RAX);
         self.put(op.rd, RAX);

@@ -140,7 +140,8 @@ impl Translation<'_, '_> {
             _ => 8,
         };
         let (to, slow) = self.address(k, op, size, true);
-        let from = self.get(op.rs2, RCX);
+        let width = if size == 8 { Q } else { D };
+        let from = self.get_sized(width, op.rs2, RCX);
         match op.kind {
             Sb => self.asm.store8(to, from),
             Sh => self.asm.store16(to, from),
@@ -157,6 +158,7 @@ impl Translation<'_, '_> {
             point,
             back,
             float: self.float,
+            pending: self.words_before.pending,
         });
     }
 }

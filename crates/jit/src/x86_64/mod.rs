@@ -12,6 +12,7 @@ mod memory;
 mod registers;
 mod sse;
 mod translate;
+mod words;
 
 use crate::NoCodeMemory;
 use crate::buffer::CodeBuffer;

@@ -4,6 +4,7 @@ use super::groups::{self, Plan, Role, Span};
 use super::asm::{Alu, Asm, Cond, Hole, RAX, RCX, RDX, Reg, Rm, Shift, Size};
 use super::registers::{BUDGET, Place, home, place};
 use super::sse::{Float, Xmm};
+use super::words::{self, Words};
 use super::{Common, Features, Jump};
 use Size::{D, Q};
 use twinvm_cpu::tier::{Code, DecodedOp as Op, Kind};
@@ -27,6 +28,7 @@ pub(super) enum Later {
         point: u32,
         back: usize,
         float: bool,
+        pending: u32,
     },
     /// The first floating-point instruction of the block: load the guest's state; if
     /// it may not be used, leave before it.
@@ -35,9 +37,15 @@ pub(super) enum Later {
         back: usize,
         left: usize,
         at: i32,
+        pending: u32,
     },
     /// Leave before an instruction: the interpreter runs the rest of the block.
-    Leave { from: Hole, left: usize, at: i32 },
+    Leave {
+        from: Hole,
+        left: usize,
+        at: i32,
+        pending: u32,
+    },
     /// The result in a register is a NaN: make it the canonical one.
     Nan {
         from: Hole,
@@ -50,6 +58,7 @@ pub(super) enum Later {
         from: Hole,
         refund: usize,
         target: i32,
+        pending: u32,
     },
     /// A jump that isn't joined to its target yet.
     Unjoined { jump: u32 },
@@ -70,6 +79,17 @@ pub(super) struct Translation<'a, 'b> {
     plan: Plan,
     /// Where leaders go that refuse, by their op.
     refused: Vec<(Hole, usize)>,
+    /// Whether a later op writes the register that an op writes.
+    pub(super) again: Vec<bool>,
+    pub(super) words: Words,
+    /// What [`Self::words`] was before the template of the current op.
+    pub(super) words_before: Words,
+    /// The current op can be done with operands of this size.
+    pub(super) size: Size,
+    /// The sign extension of the current op's result can wait.
+    pub(super) lazy: bool,
+    /// And it does.
+    pub(super) left_pending: bool,
 }
 
 /// Translates a block to code for offset `base` of the buffer.
@@ -89,6 +109,12 @@ pub(super) fn translate(code: &Code<'_>, base: usize, sink: &mut Sink<'_>) -> Ve
         boxed: 0,
         plan: groups::plan(&code.ops[..steps]),
         refused: Vec::new(),
+        again: words::written_again(&code.ops[..steps]),
+        words: Words::default(),
+        words_before: Words::default(),
+        size: Q,
+        lazy: false,
+        left_pending: false,
     };
     block.all(&code.ops[..steps]);
     block.asm.code
@@ -115,7 +141,7 @@ impl Translation<'_, '_> {
         let mut spans = Vec::with_capacity(self.plan.spans.len());
         for (k, op) in ops.iter().enumerate() {
             if self.plan.span_from(k) {
-                spans.push((self.float, self.boxed, 0));
+                spans.push((self.float, self.boxed, self.words, 0));
             }
             open = self.one(k, op);
             if self.plan.span_until(k)
@@ -125,6 +151,7 @@ impl Translation<'_, '_> {
             }
         }
         if open {
+            self.extend_all_words();
             let end = ops.last().map_or(0, Op::next_off) as i32;
             let hole = self.asm.jmp();
             self.joined_later(hole, self.start + end);
@@ -133,8 +160,8 @@ impl Translation<'_, '_> {
         self.asm.alu_imm(Q, Alu::Add, BUDGET, steps);
         self.leave_before(self.start);
         let plan = std::mem::take(&mut self.plan);
-        for (span, (float, boxed, after)) in plan.spans.iter().zip(spans) {
-            (self.float, self.boxed) = (float, boxed);
+        for (span, (float, boxed, words, after)) in plan.spans.iter().zip(spans) {
+            (self.float, self.boxed, self.words) = (float, boxed, words);
             self.each_alone(*span, ops, after);
         }
         while let Some(later) = self.later.pop() {
@@ -172,8 +199,10 @@ impl Translation<'_, '_> {
                 point,
                 back,
                 float,
+                pending,
             } => {
                 self.asm.fill_here(from);
+                self.emit_extensions(pending);
                 self.call_interpreter(point, float);
                 let hole = self.asm.jmp();
                 self.asm.fill(hole, back);
@@ -183,17 +212,25 @@ impl Translation<'_, '_> {
                 back,
                 left,
                 at,
+                pending,
             } => {
                 self.asm.fill_here(from);
                 let call = self.asm.call();
                 self.asm.fill(call, self.sink.common.begin_float);
                 let ready = self.asm.jcc(Cond::NE);
                 self.asm.fill(ready, back);
+                self.emit_extensions(pending);
                 self.asm.alu_imm(Q, Alu::Add, BUDGET, left as i32);
                 self.leave_before(at);
             }
-            Later::Leave { from, left, at } => {
+            Later::Leave {
+                from,
+                left,
+                at,
+                pending,
+            } => {
                 self.asm.fill_here(from);
+                self.emit_extensions(pending);
                 self.asm.alu_imm(Q, Alu::Add, BUDGET, left as i32);
                 self.leave_before(at);
             }
@@ -212,8 +249,10 @@ impl Translation<'_, '_> {
                 from,
                 refund,
                 target,
+                pending,
             } => {
                 self.asm.fill_here(from);
+                self.emit_extensions(pending);
                 self.asm.alu_imm(Q, Alu::Add, BUDGET, refund as i32);
                 let hole = self.asm.jmp();
                 self.joined_later(hole, target);
@@ -274,6 +313,13 @@ impl Translation<'_, '_> {
 
     /// False if the code doesn't go on after it.
     pub(super) fn one(&mut self, k: usize, op: &Op) -> bool {
+        self.prepare_words(k, op);
+        let open = self.template(k, op);
+        self.note_words(op);
+        open
+    }
+
+    fn template(&mut self, k: usize, op: &Op) -> bool {
         use Kind::*;
         match op.kind {
             Nop | Fence => {}
@@ -282,9 +328,10 @@ impl Translation<'_, '_> {
             Addi => self.addi(op),
             Slti => self.compare_imm(op, Cond::L),
             Sltiu => self.compare_imm(op, Cond::B),
-            Xori if op.imm == -1 => self.unary(op, Q, |asm, d| asm.group3(Q, 2, d)),
+            Xori if op.imm == -1 => self.unary(op, self.size, |asm, d| asm.group3(Q, 2, d)),
             Xori => self.alu_imm(op, Alu::Xor),
             Ori => self.alu_imm(op, Alu::Or),
+            Andi if op.imm >= 0 => self.and_positive(op),
             Andi => self.alu_imm(op, Alu::And),
             Slli => self.shift_imm(op, Q, Shift::Shl),
             Srli => self.shift_imm(op, Q, Shift::Shr),
@@ -298,11 +345,11 @@ impl Translation<'_, '_> {
             Sll => self.shift(op, Q, Shift::Shl),
             Slt => self.compare(op, Cond::L),
             Sltu => self.compare(op, Cond::B),
-            Xor => self.alu(op, Q, Alu::Xor),
+            Xor => self.alu(op, self.size, Alu::Xor),
             Srl => self.shift(op, Q, Shift::Shr),
             Sra => self.shift(op, Q, Shift::Sar),
-            Or => self.alu(op, Q, Alu::Or),
-            And => self.alu(op, Q, Alu::And),
+            Or => self.alu(op, self.size, Alu::Or),
+            And => self.alu(op, self.size, Alu::And),
             Addw => self.alu(op, D, Alu::Add),
             Subw => self.alu(op, D, Alu::Sub),
             Sllw => self.shift(op, D, Shift::Shl),
@@ -329,8 +376,7 @@ impl Translation<'_, '_> {
             Sh3addUw => self.shifted_add(op, 3, true),
             SlliUw => {
                 let shift = op.imm as u8 & 63;
-                self.load(RAX, op.rs1);
-                self.asm.mov(D, RAX, RAX);
+                self.load_sized(D, RAX, op.rs1);
                 self.asm.shift_imm(Q, Shift::Shl, RAX, shift);
                 self.put(op.rd, RAX);
             }
@@ -365,7 +411,7 @@ impl Translation<'_, '_> {
             Bclri => self.bit_imm(op, 6),
             Binvi => self.bit_imm(op, 7),
             Bext => {
-                self.load(RCX, op.rs2);
+                self.load_sized(D, RCX, op.rs2);
                 self.load(RAX, op.rs1);
                 self.asm.shift_cl(Q, Shift::Shr, RAX);
                 self.asm.alu_imm(D, Alu::And, RAX, 1);
@@ -383,17 +429,20 @@ impl Translation<'_, '_> {
             Sb | Sh | Sw | Sd => self.write(k, op),
             Beq | Bne | Blt | Bge | Bltu | Bgeu => self.branch(k, op),
             Jal => {
+                self.extend_all_words();
                 self.link_register(op);
                 let hole = self.asm.jmp();
                 self.joined_later(hole, self.start + op.imm);
                 return false;
             }
             Jalr => {
+                self.extend_all_words();
                 self.jump_register(op);
                 return false;
             }
             _ if self.float_op(k, op) => {}
             _ => {
+                self.extend_all_words();
                 let point = self.point(k, op);
                 // Nothing follows the last.
                 let float = self.float && k + 1 < self.steps;
@@ -407,10 +456,15 @@ impl Translation<'_, '_> {
 
     /// The host register that holds the guest's, or `scratch` after loading it.
     pub(super) fn get(&mut self, guest: u8, scratch: Reg) -> Reg {
+        self.get_sized(Q, guest, scratch)
+    }
+
+    /// The same; of what is in memory only so much is read.
+    pub(super) fn get_sized(&mut self, size: Size, guest: u8, scratch: Reg) -> Reg {
         match place(guest) {
             Place::Host(reg) => reg,
             _ => {
-                self.load(scratch, guest);
+                self.load_sized(size, scratch, guest);
                 scratch
             }
         }
@@ -425,11 +479,17 @@ impl Translation<'_, '_> {
     }
 
     pub(super) fn load(&mut self, to: Reg, guest: u8) {
+        self.load_sized(Q, to, guest);
+    }
+
+    /// With 32 bits what is above is zero. A register in memory of which only 32 bits
+    /// are what they must be is read with 32 bits: they were written alone.
+    pub(super) fn load_sized(&mut self, size: Size, to: Reg, guest: u8) {
         if guest == 0 {
             self.asm.set(to, 0);
         } else {
             let from = self.operand(guest);
-            self.asm.mov(Q, to, from);
+            self.asm.mov(size, to, from);
         }
     }
 
