@@ -307,14 +307,19 @@ impl Asm {
         self.op(0, size == Size::Q, &[0xf7], Reg(number), rm);
     }
 
+    /// A VEX prefix for 32 bits with a map, the other source and the mandatory prefix,
+    /// an opcode, and two registers; the high bits of all are inverted.
+    fn vex(&mut self, reg: Reg, rm: Reg, [map, other, opcode]: [u8; 3]) {
+        self.byte(0xc4);
+        self.byte((!reg.0 >> 3 & 1) << 7 | 1 << 6 | (!rm.0 >> 3 & 1) << 5 | map);
+        self.byte(other);
+        self.byte(opcode);
+        self.byte(0xc0 | (reg.0 & 7) << 3 | rm.0 & 7);
+    }
+
     /// Rotates 32 bits to the right (BMI2); flags stay.
     pub(crate) fn rorx32(&mut self, to: Reg, from: Reg, count: u8) {
-        // A VEX prefix with the inverted high bits of the two registers, map 0F3A, F2.
-        self.byte(0xc4);
-        self.byte((!to.0 >> 3 & 1) << 7 | 1 << 6 | (!from.0 >> 3 & 1) << 5 | 3);
-        self.byte(0x7b);
-        self.byte(0xf0);
-        self.byte(0xc0 | (to.0 & 7) << 3 | from.0 & 7);
+        self.vex(to, from, [3, 0x7b, 0xf0]);
         self.byte(count);
     }
 

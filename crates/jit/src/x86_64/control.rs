@@ -49,6 +49,7 @@ impl Translation<'_, '_> {
         self.page_relative(op.rd, self.start + op.next_off() as i32);
     }
 
+    /// Goes to where the table of known blocks says: returns, too.
     pub(super) fn jump_register(&mut self, op: &Op) {
         let base = self.get(op.rs1, RAX);
         self.asm.lea(Q, RAX, Rm::Mem(base, op.imm));

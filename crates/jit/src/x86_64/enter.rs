@@ -3,8 +3,8 @@
 #![allow(unsafe_code)]
 
 use super::asm::*;
-use super::registers::{BIAS, BUDGET, DATA, MAPPED, STATE, home};
 use super::groups::SLOTS;
+use super::registers::{BIAS, BUDGET, DATA, MAPPED, STATE, home};
 use super::translate::POINT_LEFT;
 use super::{CODES, Common, FETCH, GROUPS, PAGE_VA, float_state};
 use std::ffi::c_void;

@@ -116,13 +116,71 @@ fn keeps_rdx(kind: Kind) -> bool {
     is_branch(kind)
         || matches!(
             kind,
-            Nop | Li | Auipc | Addi | Slti | Sltiu | Xori | Ori | Andi | Slli | Srli | Srai
-                | Addiw | Slliw | Srliw | Sraiw | Add | Sub | Sll | Slt | Sltu | Xor | Srl
-                | Sra | Or | And | Addw | Subw | Sllw | Srlw | Sraw | Mul | Mulw | AddUw
-                | Sh1add | Sh2add | Sh3add | Sh1addUw | Sh2addUw | Sh3addUw | SlliUw | Andn
-                | Orn | Xnor | Max | Maxu | Min | Minu | SextB | SextH | ZextH | Rol | Ror
-                | Rori | Rolw | Rorw | Roriw | Rev8 | Bclr | Bclri | Bext | Bexti | Binv
-                | Binvi | Bset | Bseti
+            Nop | Li
+                | Auipc
+                | Addi
+                | Slti
+                | Sltiu
+                | Xori
+                | Ori
+                | Andi
+                | Slli
+                | Srli
+                | Srai
+                | Addiw
+                | Slliw
+                | Srliw
+                | Sraiw
+                | Add
+                | Sub
+                | Sll
+                | Slt
+                | Sltu
+                | Xor
+                | Srl
+                | Sra
+                | Or
+                | And
+                | Addw
+                | Subw
+                | Sllw
+                | Srlw
+                | Sraw
+                | Mul
+                | Mulw
+                | AddUw
+                | Sh1add
+                | Sh2add
+                | Sh3add
+                | Sh1addUw
+                | Sh2addUw
+                | Sh3addUw
+                | SlliUw
+                | Andn
+                | Orn
+                | Xnor
+                | Max
+                | Maxu
+                | Min
+                | Minu
+                | SextB
+                | SextH
+                | ZextH
+                | Rol
+                | Ror
+                | Rori
+                | Rolw
+                | Rorw
+                | Roriw
+                | Rev8
+                | Bclr
+                | Bclri
+                | Bext
+                | Bexti
+                | Binv
+                | Binvi
+                | Bset
+                | Bseti
         )
 }
 
@@ -133,8 +191,24 @@ fn written(op: &Op) -> Option<u8> {
     let integer = kind <= Lwu as u8;
     let from_float = matches!(
         op.kind,
-        FcvtWS | FcvtWuS | FcvtLS | FcvtLuS | FmvXW | FeqS | FltS | FleS | FclassS | FcvtWD
-            | FcvtWuD | FcvtLD | FcvtLuD | FmvXD | FeqD | FltD | FleD | FclassD
+        FcvtWS
+            | FcvtWuS
+            | FcvtLS
+            | FcvtLuS
+            | FmvXW
+            | FeqS
+            | FltS
+            | FleS
+            | FclassS
+            | FcvtWD
+            | FcvtWuD
+            | FcvtLD
+            | FcvtLuD
+            | FmvXD
+            | FeqD
+            | FltD
+            | FleD
+            | FclassD
     );
     (integer || from_float).then_some(op.rd)
 }
@@ -270,7 +344,9 @@ fn assign(ops: &[Op], mut groups: Vec<Group>, of: &[Option<usize>]) -> Plan {
         if group.leader == k {
             let mut rest = k + 1..=group.last;
             if rest.any(|k| of[k] == Some(at) && from_stack[k]) {
-                let free = taken.iter().position(|last| last.is_none_or(|last| last < k));
+                let free = taken
+                    .iter()
+                    .position(|last| last.is_none_or(|last| last < k));
                 let Some(slot) = free else {
                     // Each for itself.
                     group.members = 0;

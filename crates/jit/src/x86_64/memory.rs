@@ -1,9 +1,9 @@
 //! Templates of loads and stores.
 
+use super::GROUPS;
 use super::asm::{Alu, Cond, Hole, RAX, RCX, RDX, RSP, Rm, Shift, Size};
 use super::groups::Role;
 use super::registers::{DATA, Place, place};
-use super::GROUPS;
 use super::translate::{Later, Translation};
 use Size::{D, Q};
 use twinvm_cpu::tier::{DecodedOp as Op, Kind, layout};

@@ -46,6 +46,8 @@ struct Jump {
     /// The target's offset from the start of the jump's page.
     target: i32,
     id: u32,
+    /// The check of a jump to another page, and the code and the page it is for.
+    checked: Option<(u32, u32, u32)>,
 }
 
 /// Code that all blocks use, by its offset.
@@ -208,11 +210,23 @@ impl Tier for Translator {
         let to = if (0..PAGE_BYTES as i32).contains(&jump.target) {
             entry
         } else {
-            let Some(to) = self.checked_jump(&jump, entry, page) else {
-                return;
-            };
-            self.incoming.entry(entry).or_default().push(jump.id);
-            to
+            match jump.checked {
+                // It said no because the page wasn't known.
+                Some((to, for_entry, for_page))
+                    if (for_entry as usize, for_page) == (entry, page) =>
+                {
+                    to as usize
+                }
+                _ => {
+                    let Some(to) = self.checked_jump(&jump, entry, page) else {
+                        return;
+                    };
+                    self.incoming.entry(entry).or_default().push(jump.id);
+                    let index = jump.id.wrapping_sub(self.common.first_jump);
+                    self.jumps[index as usize].checked = Some((to as u32, entry as u32, page));
+                    to
+                }
+            }
         };
         self.buffer.patch(jump.hole.0, displacement(jump.hole, to));
     }

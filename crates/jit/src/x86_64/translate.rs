@@ -1,7 +1,7 @@
 //! One block: a template per instruction.
 
-use super::groups::{self, Plan, Role, Span};
 use super::asm::{Alu, Asm, Cond, Hole, RAX, RCX, RDX, Reg, Rm, Shift, Size};
+use super::groups::{self, Plan, Role, Span};
 use super::registers::{BUDGET, Place, home, place};
 use super::sse::{Float, Xmm};
 use super::words::{self, Words};
@@ -84,6 +84,8 @@ pub(super) struct Translation<'a, 'b> {
     pub(super) words: Words,
     /// What [`Self::words`] was before the template of the current op.
     pub(super) words_before: Words,
+    /// The last auipc: its op, register, and value from this page's start.
+    upper: Option<(usize, u8, i32)>,
     /// The current op can be done with operands of this size.
     pub(super) size: Size,
     /// The sign extension of the current op's result can wait.
@@ -112,6 +114,7 @@ pub(super) fn translate(code: &Code<'_>, base: usize, sink: &mut Sink<'_>) -> Ve
         again: words::written_again(&code.ops[..steps]),
         words: Words::default(),
         words_before: Words::default(),
+        upper: None,
         size: Q,
         lazy: false,
         left_pending: false,
@@ -288,6 +291,7 @@ impl Translation<'_, '_> {
             stub: 0,
             target,
             id,
+            checked: None,
         });
         self.later.push(Later::Unjoined { jump });
     }
@@ -324,7 +328,10 @@ impl Translation<'_, '_> {
         match op.kind {
             Nop | Fence => {}
             Li => self.constant(op.rd, op.imm),
-            Auipc => self.page_relative(op.rd, self.start + op.imm),
+            Auipc => {
+                self.page_relative(op.rd, self.start + op.imm);
+                self.upper = Some((k, op.rd, self.start + op.imm));
+            }
             Addi => self.addi(op),
             Slti => self.compare_imm(op, Cond::L),
             Sltiu => self.compare_imm(op, Cond::B),
@@ -437,7 +444,14 @@ impl Translation<'_, '_> {
             }
             Jalr => {
                 self.extend_all_words();
-                self.jump_register(op);
+                match self.pair(k, op) {
+                    Some(target) => {
+                        self.link_register(op);
+                        let hole = self.asm.jmp();
+                        self.joined_later(hole, target);
+                    }
+                    None => self.jump_register(op),
+                }
                 return false;
             }
             _ if self.float_op(k, op) => {}
@@ -450,6 +464,15 @@ impl Translation<'_, '_> {
             }
         }
         true
+    }
+
+    /// Where a jalr leads, from this page's start, if an auipc comes right before it.
+    fn pair(&self, k: usize, op: &Op) -> Option<i32> {
+        let (at, rd, value) = self.upper?;
+        let together = at + 1 == k && rd == op.rs1;
+        together
+            .then(|| value.checked_add(op.imm))?
+            .map(|to| to & !1)
     }
 
     // ---- registers --------------------------------------------------------

@@ -83,8 +83,24 @@ pub(super) fn writes(op: &Op) -> bool {
         || (Csrrw as u8..=Csrrci as u8).contains(&kind)
         || matches!(
             op.kind,
-            FcvtWS | FcvtWuS | FcvtLS | FcvtLuS | FmvXW | FeqS | FltS | FleS | FclassS | FcvtWD
-                | FcvtWuD | FcvtLD | FcvtLuD | FmvXD | FeqD | FltD | FleD | FclassD
+            FcvtWS
+                | FcvtWuS
+                | FcvtLS
+                | FcvtLuS
+                | FmvXW
+                | FeqS
+                | FltS
+                | FleS
+                | FclassS
+                | FcvtWD
+                | FcvtWuD
+                | FcvtLD
+                | FcvtLuD
+                | FmvXD
+                | FeqD
+                | FltD
+                | FleD
+                | FclassD
         )
 }
 
@@ -117,7 +133,8 @@ impl Translation<'_, '_> {
             self.extend_words(whole & self.words.pending);
             Size::Q
         };
-        self.lazy = self.again.get(k).copied().unwrap_or(false) && (op.kind as u8) < Kind::Flw as u8;
+        self.lazy =
+            self.again.get(k).copied().unwrap_or(false) && (op.kind as u8) < Kind::Flw as u8;
         self.words_before = self.words;
         self.left_pending = false;
         if writes(op) {
