@@ -28,6 +28,7 @@ mod exec_system;
 mod extensions;
 mod hart;
 mod interrupts;
+mod leaf_tables;
 mod mmu;
 mod op;
 mod page_map;
@@ -39,6 +40,7 @@ mod state;
 pub mod tier;
 mod trap;
 mod walk;
+mod write_tags;
 
 pub use bus::{AccessFault, Bus, Lines};
 pub use clock::{Clock, TICKS_PER_SECOND};

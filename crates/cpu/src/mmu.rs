@@ -5,10 +5,12 @@
 //! address of its first entry; a store over a valid entry drops what was derived
 //! from it. Fences therefore have nothing to do.
 
+use crate::leaf_tables::LeafTables;
 use crate::page_map::PageMap;
 use crate::pmp::{Pmp, PmpMap, perm};
 use crate::space::{ALL_SPACES, DataEntry, DataTlb, FetchTlb, Spaces, Tlb, page_of};
 use crate::walk::{Access, MAX_LEVELS, Space, Translation, Visit, WalkFault, extend, walk};
+use crate::write_tags::WriteTags;
 use twinvm_mem::{Memory, PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
 
 /// PMP maps kept side by side, so that harts may differ in theirs.
@@ -50,6 +52,8 @@ pub(crate) struct Mmu {
     pmp_maps: Vec<PmpMap>,
     tables: PageMap<TablePage>,
     visited: Vec<Visit>,
+    /// Where write tags of a page are.
+    write_tags: WriteTags,
     /// Fetch translations were dropped: the next instruction may be another.
     pub(crate) fetch_dropped: bool,
     pub(crate) walks: u64,
@@ -63,6 +67,7 @@ impl Mmu {
             pmp_maps: vec![PmpMap::open()],
             tables: PageMap::new(),
             visited: Vec::with_capacity(MAX_LEVELS),
+            write_tags: WriteTags::default(),
             fetch_dropped: false,
             walks: 0,
         }
@@ -125,8 +130,17 @@ impl Mmu {
             return self.drop_write_tags();
         }
         for page in pages {
+            let offset = u64::from(*page) << PAGE_SHIFT;
+            let places = self.write_tags.take(*page);
             for tlb in self.data.tlbs(ALL_SPACES) {
-                tlb.withdraw_write_tags(Some(u64::from(*page) << PAGE_SHIFT));
+                match &places {
+                    Some(indices) => {
+                        for index in indices.clone() {
+                            tlb.withdraw_write_tag_at(offset, index);
+                        }
+                    }
+                    None => tlb.withdraw_write_tags(Some(offset)),
+                }
             }
         }
     }
@@ -193,6 +207,14 @@ impl Mmu {
         }
     }
 
+    /// Those of the space that decides the access.
+    fn leaf_tables(&mut self, access: Access) -> &mut LeafTables {
+        match access {
+            Access::Fetch => &mut self.fetch.tlb_mut().tables,
+            Access::Load | Access::Store => &mut self.data.tlb_mut().tables,
+        }
+    }
+
     fn walk(
         &mut self,
         mem: &mut Memory,
@@ -202,9 +224,16 @@ impl Mmu {
     ) -> Result<Translation, WalkFault> {
         self.walks += 1;
         let mut visited = std::mem::take(&mut self.visited);
+        let last = self.leaf_tables(access).get(va);
         let pmp = &self.pmp_maps[usize::from(space.pmp)];
-        let result = walk(mem, space, pmp, va, access, &mut visited);
+        let result = walk(mem, space, pmp, va, access, last, &mut visited);
         if result.is_ok() {
+            if last.is_none()
+                && let Some(visit) = visited.last().filter(|visit| visit.level == 0)
+            {
+                let table = RAM_BASE + (u64::from(visit.page) << PAGE_SHIFT);
+                self.leaf_tables(access).set(va, table);
+            }
             let (data, fetch) = match access {
                 Access::Fetch => (0, self.fetch.mask()),
                 Access::Load | Access::Store => (self.data.mask(), 0),
@@ -306,8 +335,11 @@ impl Mmu {
             let writable = load && translation.store && allowed & perm::W != 0;
             let store = writable && mem.claim_write_tag(page);
             let offset = (page as u64) << PAGE_SHIFT;
-            *self.data.tlb_mut().data_mut(va) =
-                DataEntry::new(va, offset, mem.host_address(), load, store);
+            if store {
+                self.write_tags.note(mem, page as u32, va);
+            }
+            let entry = DataEntry::new(va, offset, mem.host_address(), load, store);
+            self.data.tlb_mut().set(va, entry);
         }
         Ok(pa)
     }
@@ -327,14 +359,19 @@ impl Mmu {
     /// After a slow store: the page may take fast stores now. Only for the
     /// translation that [`Mmu::data`] has just made for `va`.
     pub(crate) fn upgrade_store(&mut self, mem: &mut Memory, va: u64, pa: u64) {
-        let entry = self.data.tlb_mut().data_mut(va);
+        let entry = self.data_tlb().data(va);
         if !mem.contains(pa, 1) {
             return;
         }
         let page = ((pa - RAM_BASE) >> PAGE_SHIFT) as usize;
         let known = entry.load == page_of(va) && entry.offset == (page as u64) << PAGE_SHIFT;
         if known && mem.claim_write_tag(page) {
-            entry.store = page_of(va);
+            self.write_tags.note(mem, page as u32, va);
+            let entry = DataEntry {
+                store: page_of(va),
+                ..entry
+            };
+            self.data.tlb_mut().set(va, entry);
         }
     }
 }

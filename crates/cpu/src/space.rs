@@ -4,11 +4,17 @@
 //!
 //! The layout is fixed: a [`crate::tier::Tier`] reads it with machine code.
 
+use crate::leaf_tables::LeafTables;
 use crate::walk::Space;
 use twinvm_mem::{PAGE_BYTES, PAGE_SHIFT};
 
-/// Data translations of a space, one per virtual page modulo their number.
-pub(crate) const DATA: usize = 1024;
+/// Data translations of a space: the index is that of the virtual page, of which these bits
+/// count. One of them stands apart: Linux maps libraries 128 MiB below the stack.
+const DATA_PAGES: usize = (LOW_PAGES - 1) | HIGH_PAGE;
+const LOW_PAGES: usize = 1 << 11;
+const HIGH_PAGE: usize = 1 << 15;
+/// One more than the highest index. Most of it is never used, and the host gives no memory.
+const DATA: usize = HIGH_PAGE + LOW_PAGES;
 /// Fetch translations of a space.
 pub(crate) const FETCH: usize = 1024;
 /// Equals no tag of an address: those keep the page and, for the interpreter, the
@@ -17,7 +23,6 @@ const NO_TAG: u64 = 1 << 11;
 
 /// A data translation of one virtual page.
 #[derive(Clone, Copy)]
-#[repr(C)]
 pub(crate) struct DataEntry {
     /// Virtual page address if loads are allowed.
     pub(crate) load: u64,
@@ -28,6 +33,9 @@ pub(crate) struct DataEntry {
     /// Added to a virtual address it gives the address in this process.
     pub(crate) addend: u64,
 }
+
+/// A [`DataEntry`], its fields in their order. All zero where no index leads.
+type Words = [u64; 4];
 
 impl DataEntry {
     const NONE: Self = Self {
@@ -46,6 +54,21 @@ impl DataEntry {
             offset,
             addend: ram.wrapping_add(offset).wrapping_sub(tag),
         }
+    }
+
+    #[inline(always)]
+    fn of(words: &Words) -> Self {
+        let [load, store, offset, addend] = *words;
+        Self {
+            load,
+            store,
+            offset,
+            addend,
+        }
+    }
+
+    fn words(self) -> Words {
+        [self.load, self.store, self.offset, self.addend]
     }
 }
 
@@ -150,33 +173,36 @@ impl<T: Tlb> Spaces<T> {
 pub(crate) const ALL_SPACES: u16 = u16::MAX;
 
 /// Translations of loads and stores.
-#[repr(C)]
 pub(crate) struct DataTlb {
-    data: [DataEntry; DATA],
+    data: Box<[Words; DATA]>,
+    pub(crate) tables: LeafTables,
 }
 
 /// Translations of fetches.
 #[repr(C)]
 pub(crate) struct FetchTlb {
     fetch: [FetchEntry; FETCH],
+    pub(crate) tables: LeafTables,
 }
 
 /// Offsets in a `DataTlb` and a `FetchTlb`, and in the table of code, for machine code.
 pub mod layout {
-    use super::{DataEntry, DataTlb, FetchEntry, FetchTlb};
+    use super::{FetchEntry, FetchTlb, Words};
     use crate::codes::Entry;
     use std::mem::{offset_of, size_of};
 
-    /// Number of data entries; the index is the virtual page modulo this.
-    pub const DATA_ENTRIES: usize = super::DATA;
+    /// Of the number of a virtual page, the bits that are the index of its data entry.
+    pub const DATA_PAGES: usize = super::DATA_PAGES;
     /// Bytes of a data entry.
-    pub const DATA_STRIDE: usize = size_of::<DataEntry>();
+    pub const DATA_STRIDE: usize = size_of::<Words>();
     /// The tag for loads in a data entry: the virtual page's address.
-    pub const DATA_LOAD: usize = offset_of!(DataTlb, data) + offset_of!(DataEntry, load);
+    pub const DATA_LOAD: usize = 0;
     /// The tag for stores in a data entry: the virtual page's address.
-    pub const DATA_STORE: usize = offset_of!(DataTlb, data) + offset_of!(DataEntry, store);
+    pub const DATA_STORE: usize = 8;
+    /// Where the page is from the start of RAM, in a data entry.
+    pub const DATA_OFFSET: usize = 16;
     /// What is added to a virtual address, in a data entry.
-    pub const DATA_ADDEND: usize = offset_of!(DataTlb, data) + offset_of!(DataEntry, addend);
+    pub const DATA_ADDEND: usize = 24;
     /// Number of fetch entries; the index is the virtual page modulo this.
     pub const FETCH_ENTRIES: usize = super::FETCH;
     /// Bytes of a fetch entry.
@@ -211,8 +237,8 @@ pub(crate) fn page_of(va: u64) -> u64 {
 }
 
 #[inline(always)]
-fn data_index(va: u64) -> usize {
-    (va >> PAGE_SHIFT) as usize & (DATA - 1)
+pub(crate) fn data_index(va: u64) -> usize {
+    (va >> PAGE_SHIFT) as usize & DATA_PAGES
 }
 
 #[inline(always)]
@@ -221,55 +247,102 @@ fn fetch_index(va: u64) -> usize {
 }
 
 impl Tlb for DataTlb {
-    // Made on the stack first: not where select() is inlined.
     #[cold]
     #[inline(never)]
     fn new() -> Box<Self> {
-        Box::new(Self {
-            data: [DataEntry::NONE; DATA],
-        })
+        // Zeroes, which the host gives without memory behind them.
+        let words: Box<[Words]> = vec![[0; 4]; DATA].into();
+        let Ok(data) = words.try_into() else {
+            unreachable!("it was made with this length");
+        };
+        let mut tlb = Box::new(Self {
+            data,
+            tables: LeafTables::NONE,
+        });
+        tlb.clear();
+        tlb
     }
 
     fn clear(&mut self) {
-        self.data.fill(DataEntry::NONE);
+        self.tables.clear();
+        for words in self.entries_mut() {
+            *words = DataEntry::NONE.words();
+        }
     }
 }
 
 impl DataTlb {
     #[inline(always)]
-    pub(crate) fn data(&self, va: u64) -> &DataEntry {
-        &self.data[data_index(va)]
+    pub(crate) fn data(&self, va: u64) -> DataEntry {
+        DataEntry::of(&self.data[data_index(va)])
     }
 
-    pub(crate) fn data_mut(&mut self, va: u64) -> &mut DataEntry {
-        &mut self.data[data_index(va)]
+    pub(crate) fn set(&mut self, va: u64, entry: DataEntry) {
+        self.data[data_index(va)] = entry.words();
     }
 
-    /// Withdraws the write tags of one page of RAM, or of all.
+    /// For machine code.
+    pub(crate) fn words(&self) -> *const u8 {
+        self.data.as_ptr().cast()
+    }
+
+    /// Those that an index leads to.
+    fn entries_mut(&mut self) -> impl Iterator<Item = &mut Words> {
+        let (low, high) = self.data.split_at_mut(HIGH_PAGE);
+        low[..LOW_PAGES].iter_mut().chain(high)
+    }
+
+    /// Withdraws all write tags, or those of one page of RAM.
     pub(crate) fn withdraw_write_tags(&mut self, offset: Option<u64>) {
-        for entry in &mut self.data {
-            if offset.is_none_or(|offset| offset == entry.offset) {
-                entry.store = NO_TAG;
-            }
+        for words in self.entries_mut() {
+            withdraw(words, offset);
         }
+    }
+
+    /// Withdraws the write tag of a page of RAM, if the entry has it.
+    pub(crate) fn withdraw_write_tag_at(&mut self, offset: u64, index: usize) {
+        withdraw(&mut self.data[index & DATA_PAGES], Some(offset));
     }
 
     /// Drops the translation of one virtual page.
     pub(crate) fn drop_page(&mut self, va: u64) {
-        let page = page_of(va);
-        let data = &mut self.data[data_index(va)];
-        if data.load == page || data.store == page {
-            *data = DataEntry::NONE;
-        }
+        drop_within(&mut self.data[data_index(va)], page_of(va), 1);
     }
 
     /// Drops the translations of `len` bytes from `va`.
     pub(crate) fn drop_range(&mut self, va: u64, len: u64) {
-        for data in &mut self.data {
-            if within(data.load, va, len) || within(data.store, va, len) {
-                *data = DataEntry::NONE;
+        const FEW: u64 = 512;
+        self.tables.drop_range(va, len);
+        if len >> PAGE_SHIFT <= FEW {
+            for page in 0..len >> PAGE_SHIFT {
+                let va = va.wrapping_add(page << PAGE_SHIFT);
+                drop_within(&mut self.data[data_index(va)], va, 1);
             }
+            return;
         }
+        for words in self.entries_mut() {
+            drop_within(words, va, len);
+        }
+    }
+}
+
+/// Withdraws the entry's write tag, if it is of this page of RAM, or in any case.
+fn withdraw(words: &mut Words, offset: Option<u64>) {
+    let entry = DataEntry::of(words);
+    if offset.is_none_or(|offset| offset == entry.offset) {
+        *words = DataEntry {
+            store: NO_TAG,
+            ..entry
+        }
+        .words();
+    }
+}
+
+/// Drops the entry, if it is of a page in `len` bytes from `va`.
+fn drop_within(words: &mut Words, va: u64, len: u64) {
+    let DataEntry { load, store, .. } = DataEntry::of(words);
+    if within(load, va, len) || within(store, va, len) {
+        *words = DataEntry::NONE.words();
     }
 }
 
@@ -279,10 +352,12 @@ impl Tlb for FetchTlb {
     fn new() -> Box<Self> {
         Box::new(Self {
             fetch: [FetchEntry::NONE; FETCH],
+            tables: LeafTables::NONE,
         })
     }
 
     fn clear(&mut self) {
+        self.tables.clear();
         self.fetch.fill(FetchEntry::NONE);
     }
 }
@@ -315,6 +390,7 @@ impl FetchTlb {
 
     /// Drops the translations of `len` bytes from `va`; true if there were some.
     pub(crate) fn drop_range(&mut self, va: u64, len: u64) -> bool {
+        self.tables.drop_range(va, len);
         let mut fetched = false;
         for entry in &mut self.fetch {
             if within(entry.tag, va, len) {

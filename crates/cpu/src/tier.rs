@@ -13,7 +13,7 @@ use crate::engine::Env;
 use crate::exec::{Core, Outcome};
 use crate::hart::{Hart, Registers, status};
 use crate::op::Op;
-use crate::space::{DataTlb, FetchTlb};
+use crate::space::FetchTlb;
 use std::mem::offset_of;
 
 pub use crate::op::{Kind, Op as DecodedOp};
@@ -147,8 +147,7 @@ impl Window<'_, '_> {
 
     /// Translations of loads and stores: see [`layout`]. The tier only reads them.
     pub fn data(&self) -> *const u8 {
-        let tlb: *const DataTlb = self.core.mmu.data_tlb();
-        tlb.cast()
+        self.core.mmu.data_tlb().words()
     }
 
     /// Translations of fetches: see [`layout`]. The tier only reads them.

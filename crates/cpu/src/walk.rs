@@ -147,7 +147,8 @@ pub(crate) struct Translation {
 }
 
 /// Walks the tables of `space` for `va`. On success accessed and dirty bits are
-/// set as the access needs; a walk that faults changes nothing. `visited` gets
+/// set as the access needs; a walk that faults changes nothing. `last` is the table that
+/// maps the 4 KiB page, if it is known that a walk leads there. `visited` gets
 /// each table read, also when the walk faults part-way.
 pub(crate) fn walk(
     mem: &mut Memory,
@@ -155,6 +156,7 @@ pub(crate) fn walk(
     pmp: &PmpMap,
     va: u64,
     access: Access,
+    last: Option<u64>,
     visited: &mut Vec<Visit>,
 ) -> Result<Translation, WalkFault> {
     visited.clear();
@@ -163,14 +165,17 @@ pub(crate) fn walk(
     if extend(va, bits) != va {
         return Err(WalkFault::Page);
     }
-    let mut table = (space.root & ((1 << 44) - 1)) << PAGE_SHIFT;
-    for level in (0..levels).rev() {
+    let root = (space.root & ((1 << 44) - 1)) << PAGE_SHIFT;
+    let (mut table, first) = last.map_or((root, levels), |table| (table, 1));
+    for level in (0..first).rev() {
         let shift = PAGE_SHIFT + 9 * level;
         let entry_pa = table + ((va >> shift) & 511) * 8;
         if pmp.allowed(entry_pa, 8) & perm::R == 0 {
             return Err(WalkFault::Access);
         }
-        let entry = mem.load_u64(entry_pa).map_err(|_| WalkFault::Access)?;
+        let place = entry_pa.wrapping_sub(RAM_BASE) as usize;
+        let bytes = mem.load_at(place).ok_or(WalkFault::Access)?;
+        let entry = u64::from_le_bytes(bytes);
         visited.push(Visit {
             page: ((table - RAM_BASE) >> PAGE_SHIFT) as u32,
             level: level as u8,

@@ -16,9 +16,9 @@ use std::ptr::{NonNull, null_mut};
 
 /// Bytes of code that are kept. Reserved only: the host gives pages as they are used.
 pub(crate) const BUFFER_BYTES: usize = 32 << 20;
-/// Written pages are unmapped from where they were written when they are so many bytes: the code
+/// Written pages are unmapped from where they were written when they are so many: the code
 /// is in memory once, and should count once.
-const WRITTEN_BYTES: usize = 1 << 20;
+const WRITTEN_PAGES: usize = 512;
 const PAGE_BYTES: usize = 4096;
 
 /// See the module's documentation.
@@ -27,8 +27,10 @@ pub(crate) struct CodeBuffer {
     executable: NonNull<u8>,
     used: usize,
     peak: usize,
-    /// At least the bytes of pages that were written since the last were unmapped.
-    written: usize,
+    /// A bit for each page: it was written since the last were unmapped.
+    written: [u64; BUFFER_BYTES / PAGE_BYTES / 64],
+    /// How many those are.
+    written_pages: usize,
 }
 
 // SAFETY: the addresses of two mappings that this value owns; bound to no thread.
@@ -54,7 +56,8 @@ impl CodeBuffer {
                 executable,
                 used: 0,
                 peak: 0,
-                written: 0,
+                written: [0; BUFFER_BYTES / PAGE_BYTES / 64],
+                written_pages: 0,
             }),
             Err(error) => {
                 unmap(writable);
@@ -95,19 +98,25 @@ impl CodeBuffer {
             let place = self.writable.as_ptr().add(self.used);
             place.copy_from_nonoverlapping(code.as_ptr(), code.len());
         }
+        let start = self.used;
         self.used += code.len();
         self.peak = self.peak.max(self.used);
-        self.wrote(code.len());
+        self.wrote(start, self.used);
         true
     }
 
     /// Notes a write; at times unmaps what was written.
-    fn wrote(&mut self, bytes: usize) {
-        self.written += bytes;
-        if self.written < WRITTEN_BYTES {
+    fn wrote(&mut self, start: usize, end: usize) {
+        for page in start / PAGE_BYTES..end.div_ceil(PAGE_BYTES) {
+            let (word, bit) = (&mut self.written[page / 64], 1 << (page % 64));
+            self.written_pages += usize::from(*word & bit == 0);
+            *word |= bit;
+        }
+        if self.written_pages < WRITTEN_PAGES {
             return;
         }
-        self.written = 0;
+        self.written.fill(0);
+        self.written_pages = 0;
         let from = self.writable.as_ptr().cast();
         // SAFETY: the mapping is shared, and the other one keeps the contents: the next access
         // to these addresses finds them as they are. No reference to them exists.
@@ -123,7 +132,7 @@ impl CodeBuffer {
             let place = self.writable.as_ptr().add(offset);
             place.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
         }
-        self.wrote(PAGE_BYTES);
+        self.wrote(offset, offset + bytes.len());
     }
 
     /// Forgets all code from an offset on.

@@ -83,7 +83,7 @@ impl Translation<'_, '_> {
     /// pages meet an entry that isn't the last byte's. Uses RDX.
     fn check(&mut self, bytes: i32, store: bool) -> Hole {
         const SHIFT: u8 = 12 - layout::DATA_STRIDE.trailing_zeros() as u8;
-        const MASK: i32 = ((layout::DATA_ENTRIES - 1) * layout::DATA_STRIDE) as i32;
+        const MASK: i32 = (layout::DATA_PAGES * layout::DATA_STRIDE) as i32;
         const { assert!(layout::DATA_STRIDE.is_power_of_two()) };
         if self.sink.features.bmi2 {
             self.asm.rorx32(RCX, RAX, SHIFT);
