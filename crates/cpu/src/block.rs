@@ -280,7 +280,7 @@ impl Blocks {
             let op = decode(raw, (at - offset) as u16);
             self.ops.push(op);
             at += len;
-            if op.kind.ends_block() {
+            if op.ends_block() {
                 break;
             }
         }

@@ -105,11 +105,14 @@ impl Core {
                 _ => source,
             };
             hart.write_csr(csr, value, &view);
-            // satp, mstatus, menvcfg and the PMP decide translations.
-            self.reselect = true;
-            self.pmp_changed |= addr::is_pmp(csr);
         }
         hart.x.0[usize::from(op.rd)] = old;
-        if write { Flow::Look } else { Flow::Next }
+        if !write || csr == addr::FFLAGS {
+            return Flow::Next;
+        }
+        // satp, mstatus, menvcfg and the PMP decide translations.
+        self.reselect = true;
+        self.pmp_changed |= addr::is_pmp(csr);
+        Flow::Look
     }
 }

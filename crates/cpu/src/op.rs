@@ -81,6 +81,22 @@ pub struct Op {
 }
 
 impl Op {
+    /// True if no instruction may follow in the same block.
+    pub(crate) fn ends_block(&self) -> bool {
+        self.kind.ends_block() && !self.is_fflags()
+    }
+
+    /// True if it reads or writes the floating-point flags by their CSR: libraries do
+    /// so around comparisons. It changes nothing else.
+    pub fn is_fflags(&self) -> bool {
+        use Kind::*;
+        self.aux == crate::csr::addr::FFLAGS
+            && matches!(
+                self.kind,
+                Csrrw | Csrrs | Csrrc | Csrrwi | Csrrsi | Csrrci
+            )
+    }
+
     /// Offset of the following instruction from the block's start, bytes.
     #[inline(always)]
     pub fn next_off(&self) -> u64 {

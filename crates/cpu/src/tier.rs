@@ -24,6 +24,8 @@ pub use crate::space::layout;
 pub const FLOAT_REGISTERS: isize = offset_of!(Hart, f) as isize - offset_of!(Hart, x) as isize;
 /// Offset of the rounding mode (frm, 8 bits) from the integer registers, bytes.
 pub const FLOAT_ROUNDING: isize = offset_of!(Hart, frm) as isize - offset_of!(Hart, x) as isize;
+/// Offset of the flags (fflags, 8 bits) from the integer registers, bytes.
+pub const FLOAT_FLAGS: isize = offset_of!(Hart, fflags) as isize - offset_of!(Hart, x) as isize;
 /// Offset of mstatus from the integer registers, bytes.
 pub const STATUS: isize = offset_of!(Hart, mstatus) as isize - offset_of!(Hart, x) as isize;
 /// The bits of mstatus that are all set while floating-point instructions may run and

@@ -53,6 +53,8 @@ pub(super) struct Frame {
     guest_mxcsr: u32,
     fetch: *const u8,
     codes: *const u8,
+    /// [`float_state::FLAGS`].
+    flags: *const u8,
 }
 
 const MXCSR_KEPT: float_state::Kept = float_state::Kept {
@@ -88,6 +90,7 @@ impl Frame {
             guest_mxcsr: 0,
             fetch,
             codes: window.codes(),
+            flags: float_state::FLAGS.as_ptr(),
         };
         // SAFETY: `enter` is the address of the code that `common` has made, which is
         // executable and follows this signature; `entry` that of a translation in the
@@ -174,6 +177,13 @@ pub(super) fn common() -> (Vec<u8>, Common) {
     interpret_one(&mut asm, false);
     common.interpret_float = asm.here();
     interpret_one(&mut asm, true);
+    common.read_flags = asm.here();
+    let table = offset_of!(Frame, flags) as i32;
+    float_state::read_flags(&mut asm, 8, FRAME, MXCSR_KEPT, table);
+    asm.ret();
+    common.write_flags = asm.here();
+    float_state::write_flags(&mut asm, 8, FRAME, MXCSR_KEPT);
+    asm.ret();
     common.begin_float = asm.here();
     float_state::begin(&mut asm, 8, FRAME, MXCSR_KEPT);
     asm.ret();

@@ -129,6 +129,7 @@ impl Translation<'_, '_> {
                 self.asm.general_to_float(Single, X1, from);
                 self.box_single(op.rd, X1);
             }
+            _ if op.is_fflags() => self.flags(op),
             FmvDX => {
                 let from = self.operand(op.rs1);
                 let to = self.float_result(op.rd, X0);
@@ -157,6 +158,8 @@ impl Translation<'_, '_> {
             FmaddS | FmsubS | FnmsubS | FnmaddS | FmaddD | FmsubD | FnmsubD | FnmaddD => {
                 rounds && self.sink.features.fma
             }
+            Csrrs => op.is_fflags() && op.rs1 == 0,
+            Csrrw | Csrrwi => op.is_fflags(),
             _ => false,
         }
     }
@@ -203,6 +206,23 @@ impl Translation<'_, '_> {
             let point = *point.get_or_insert_with(|| self.point(k, op));
             self.slow(hole, point);
         }
+    }
+
+    /// Reads the flags, or reads and writes them.
+    fn flags(&mut self, op: &Op) {
+        if !self.nowhere(op) {
+            let call = self.asm.call();
+            self.asm.fill(call, self.sink.common.read_flags);
+        }
+        // Before rd is written.
+        match op.kind {
+            Kind::Csrrw => self.load(RCX, op.rs1),
+            Kind::Csrrwi => self.asm.mov_imm32(RCX, u32::from(op.rs1)),
+            _ => return self.put(op.rd, RAX),
+        }
+        self.put(op.rd, RAX);
+        let call = self.asm.call();
+        self.asm.fill(call, self.sink.common.write_flags);
     }
 
     // ---- registers --------------------------------------------------------

@@ -12,13 +12,15 @@ use super::FLOAT;
 use super::asm::*;
 use super::registers::{BIAS, MAPPED_FLOAT, STATE, float_home};
 use super::sse::Float;
-use twinvm_cpu::tier::{FLOAT_ROUNDING, STATUS, STATUS_FLOAT};
+use twinvm_cpu::tier::{FLOAT_FLAGS, FLOAT_ROUNDING, STATUS, STATUS_FLOAT};
 
 /// What [`FLOAT`] holds while the guest's state isn't loaded; else one more than the
 /// rounding mode (frm).
 const NOT_LOADED: u8 = 0;
 /// MXCSR with all exceptions masked, no flags, to nearest.
 const MXCSR: u32 = 0x1f80;
+/// The flags in MXCSR.
+const MXCSR_FLAGS: i32 = 0x3f;
 /// MXCSR's rounding mode by frm, two bits each.
 const MODES: u32 = 0b10_01_11_00;
 /// The last rounding mode that the host has: RUP. RMM it hasn't.
@@ -44,11 +46,57 @@ pub(super) struct Kept {
 }
 
 /// The flags (fflags) that the guest's MXCSR has collected.
-pub(super) fn flags(mxcsr: u32) -> u8 {
-    let bit = |from: u32, to: u32| ((mxcsr >> from & 1) << to) as u8;
+pub(super) const fn flags(mxcsr: u32) -> u8 {
+    const fn bit(mxcsr: u32, from: u32, to: u32) -> u8 {
+        ((mxcsr >> from & 1) << to) as u8
+    }
     // Invalid, division by zero, overflow, underflow, inexact. That an operand was
     // subnormal is nothing to the guest.
-    bit(0, 4) | bit(2, 3) | bit(3, 2) | bit(4, 1) | bit(5, 0)
+    bit(mxcsr, 0, 4) | bit(mxcsr, 2, 3) | bit(mxcsr, 3, 2) | bit(mxcsr, 4, 1) | bit(mxcsr, 5, 0)
+}
+
+/// The flags by what MXCSR holds in its lowest bits.
+pub(super) static FLAGS: [u8; MXCSR_FLAGS as usize + 1] = {
+    let mut table = [0; MXCSR_FLAGS as usize + 1];
+    let mut mxcsr = 0;
+    while mxcsr < table.len() {
+        table[mxcsr] = flags(mxcsr as u32);
+        mxcsr += 1;
+    }
+    table
+};
+
+const FLAGS_AT: Rm = Rm::Mem(STATE, FLOAT_FLAGS as i32 - BIAS);
+
+/// RAX = all flags that are raised, while the guest's state is loaded. `table`: where
+/// in the frame the address of [`FLAGS`] is. Uses RCX and RDX.
+pub(super) fn read_flags(asm: &mut Asm, depth: i32, frame: i32, kept: Kept, table: i32) {
+    asm.mov(Size::Q, RDX, Rm::Mem(RSP, frame + depth));
+    asm.store_mxcsr(Rm::Mem(RDX, kept.guest));
+    asm.mov(Size::D, RAX, Rm::Mem(RDX, kept.guest));
+    asm.alu_imm(Size::D, Alu::And, RAX, MXCSR_FLAGS);
+    asm.mov(Size::Q, RCX, Rm::Mem(RDX, table));
+    asm.movzx8(RAX, Rm::Sib(RCX, RAX, 0, 0));
+    asm.movzx8(RCX, FLAGS_AT);
+    asm.alu(Size::D, Alu::Or, RAX, RCX);
+}
+
+/// The flags raised are those in RCX, while the guest's state is loaded. Uses RAX, RCX
+/// and RDX.
+pub(super) fn write_flags(asm: &mut Asm, depth: i32, frame: i32, kept: Kept) {
+    asm.alu_imm(Size::D, Alu::And, RCX, 0x1f);
+    asm.store8(FLAGS_AT, RCX);
+    asm.mov(Size::Q, RDX, Rm::Mem(RSP, frame + depth));
+    let mxcsr = Rm::Mem(RDX, kept.guest);
+    asm.store_mxcsr(mxcsr);
+    asm.mov(Size::D, RAX, mxcsr);
+    asm.mov(Size::D, RCX, RAX);
+    asm.alu_imm(Size::D, Alu::And, RAX, !MXCSR_FLAGS);
+    asm.alu(Size::D, Alu::Cmp, RAX, RCX);
+    let none = asm.jcc(Cond::E);
+    asm.store(Size::D, mxcsr, RAX);
+    asm.load_mxcsr(mxcsr);
+    asm.fill_here(none);
 }
 
 pub(super) fn note_not_loaded(asm: &mut Asm) {

@@ -60,6 +60,10 @@ struct Common {
     /// Loads the guest's floating-point state. Afterwards ZF is set if it may not be
     /// used.
     begin_float: usize,
+    /// RAX = the flags raised, while the guest's floating-point state is loaded.
+    read_flags: usize,
+    /// The flags raised are those in RCX.
+    write_flags: usize,
     tail: usize,
     link: usize,
     cold: usize,

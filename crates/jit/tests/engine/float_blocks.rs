@@ -55,7 +55,7 @@ fn float(rng: &mut Rng) -> u32 {
 
 fn other(rng: &mut Rng) -> u32 {
     let x = |rng: &mut Rng| rng.pick(&[14, 15, 16, 28, 29]);
-    match rng.below(8) {
+    match rng.below(9) {
         0 => ld(x(rng), 10, 8 * rng.below(32) as i32),
         1 => sd(x(rng), 11, 8 * rng.below(32) as i32),
         // Out of the block, forward.
@@ -65,6 +65,14 @@ fn other(rng: &mut Rng) -> u32 {
         // Flags, and the mode.
         4 if rng.chance(4) => csrr(x(rng), 3),
         4 if rng.chance(4) => csrrwi(0, 2, rng.below(5) as u32),
+        // Flags alone, which end no block.
+        8 if rng.chance(2) => csrr(x(rng), 1),
+        8 => {
+            // Of csrrw to csrrci, with a register or its number.
+            let f3 = rng.pick(&[1, 1, 2, 3, 5, 6, 7]);
+            let rd = if rng.chance(2) { 0 } else { x(rng) };
+            i(1, x(rng), f3, rd, 0x73)
+        }
         _ => add(x(rng), x(rng), x(rng)),
     }
 }
