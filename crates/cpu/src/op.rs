@@ -91,10 +91,7 @@ impl Op {
     pub fn is_fflags(&self) -> bool {
         use Kind::*;
         self.aux == crate::csr::addr::FFLAGS
-            && matches!(
-                self.kind,
-                Csrrw | Csrrs | Csrrc | Csrrwi | Csrrsi | Csrrci
-            )
+            && matches!(self.kind, Csrrw | Csrrs | Csrrc | Csrrwi | Csrrsi | Csrrci)
     }
 
     /// Offset of the following instruction from the block's start, bytes.
