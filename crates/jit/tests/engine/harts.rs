@@ -83,7 +83,7 @@ impl Crew {
             memory.store(*at, bytes).expect("the address is RAM");
         }
         let mut device = self.world.device.clone();
-        let mut engine = way.2.engine(&mut memory);
+        let (mut engine, mut restores) = (way.2.engine(&mut memory), 0);
         let mut harts: Vec<Hart> = self
             .harts
             .iter()
@@ -134,13 +134,7 @@ impl Crew {
                     for hart in &mut harts {
                         *hart = Hart::restore(&hart.save()).expect("a saved state");
                     }
-                    let mut fresh = Memory::new(RAM_BYTES).expect("a RAM size");
-                    for page in 0..memory.pages() {
-                        let bytes = memory.page(page).expect("the page is RAM");
-                        assert!(fresh.restore_page(page as u32, bytes));
-                    }
-                    memory = fresh;
-                    engine = way.2.engine(&mut memory);
+                    way.2.restore(&mut memory, &mut engine, &mut restores);
                 }
             }
         }

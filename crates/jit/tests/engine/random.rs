@@ -7,6 +7,8 @@ use crate::program::*;
 use crate::rng::Rng;
 use crate::tables::*;
 use crate::world::*;
+use std::num::NonZero;
+use std::thread;
 use twinvm_cpu::{Clock, Mode};
 use twinvm_mem::RAM_BASE;
 
@@ -210,9 +212,7 @@ fn case(seed: u64) -> (u64, u64) {
     let again = format!(
         "seed {seed}: TWINVM_SEED={seed} cargo test --release -p twinvm-jit --test engine random"
     );
-    for mode in MODES {
-        Run::new(&world, mode).go(STEPS).compare(&reference, &again);
-    }
+    world.compare(&MODES, STEPS, &reference, &again);
     (reference.icount, reference.hart.traps)
 }
 
@@ -224,13 +224,20 @@ fn random_programs_do_the_same_in_every_way() {
         (Some(seed), _) => seed..seed + 1,
         (None, cases) => 0..cases.unwrap_or(1000),
     };
-    let (mut steps, mut traps) = (0, 0);
     let cases = seeds.end - seeds.start;
-    for seed in seeds {
-        let (s, t) = case(seed);
-        steps += s;
-        traps += t;
-    }
+    // The longest of all tests: it has all processors.
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let sum = |results: Vec<(u64, u64)>| {
+        let add = |(steps, traps), (s, t)| (steps + s, traps + t);
+        results.into_iter().fold((0, 0), add)
+    };
+    let (steps, traps) = thread::scope(|scope| {
+        let share = |n| seeds.clone().skip(n).step_by(threads);
+        let run = |n| scope.spawn(move || sum(share(n).map(case).collect()));
+        let running: Vec<_> = (0..threads).map(run).collect();
+        let ended = running.into_iter().map(|thread| thread.join());
+        sum(ended.map(|end| end.expect("a case failed")).collect())
+    });
     // The programs must get somewhere: neither stop early nor only trap.
     println!("{cases} programs, {steps} steps, {traps} traps");
     if cases >= 100 {

@@ -222,10 +222,21 @@ impl World {
     pub(crate) fn check(&self, steps: u64, verify: impl FnOnce(&After)) {
         let until = self.icount + steps;
         let reference = Run::new(self, WAYS[0]).go(until);
-        for way in &WAYS[1..] {
-            Run::new(self, *way).go(until).compare(&reference, "");
-        }
+        self.compare(&WAYS[1..], until, &reference, "");
         verify(&reference);
+    }
+
+    /// Runs in these ways, too. An engine has one way after the other and forgets all
+    /// between, as long as it is of the same kind: it must be like a new one.
+    pub(crate) fn compare(&self, ways: &[Way], until: u64, reference: &After, case: &str) {
+        let mut used: Option<(Tier, Engine)> = None;
+        for way in ways {
+            let same = |(tier, _): &(Tier, Engine)| tier.translates() == way.2.translates();
+            let engine = used.take().filter(same).map(|(_, engine)| engine);
+            let after = Run::with(self, *way, engine).go(until);
+            after.compare(reference, case);
+            used = Some((way.2, after.engine));
+        }
     }
 }
 
@@ -265,6 +276,22 @@ pub(crate) enum Tier {
 use Tier::{Interpreter, Translated};
 
 impl Tier {
+    fn translates(self) -> bool {
+        matches!(self, Translated(_))
+    }
+
+    /// An engine that knows nothing of this memory: one of this kind, or a new one.
+    fn fresh(self, memory: &mut Memory, used: Option<Engine>) -> Engine {
+        let Some(mut engine) = used else {
+            return self.engine(memory);
+        };
+        engine.flush(memory);
+        if let Translated(hot_at) = self {
+            engine.set_hot_at(Some(hot_at));
+        }
+        engine
+    }
+
     pub(crate) fn engine(self, memory: &mut Memory) -> Engine {
         let mut engine = Engine::new();
         if let Translated(hot_at) = self {
@@ -272,6 +299,26 @@ impl Tier {
             engine.set_tier(memory, tier, hot_at);
         }
         engine
+    }
+
+    /// Goes on from a snapshot. As in a machine's, pages that nobody has stored to are
+    /// left out. The engine is a new one each time at first, then now and then, for to make
+    /// one takes as long as thousands of steps; else it forgets all it knows. `restores`
+    /// counts.
+    pub(crate) fn restore(self, memory: &mut Memory, engine: &mut Engine, restores: &mut u32) {
+        let mut fresh = Memory::new(RAM_BYTES).expect("a RAM size");
+        for page in 0..memory.pages() {
+            if memory.page_state(page) & state::FRESH == 0 {
+                let bytes = memory.page(page).expect("the page is RAM");
+                assert!(fresh.restore_page(page as u32, bytes));
+            }
+        }
+        engine.flush(memory);
+        *memory = fresh;
+        if *restores < 16 || restores.is_multiple_of(16) {
+            *engine = self.engine(memory);
+        }
+        *restores += 1;
     }
 }
 
@@ -305,8 +352,7 @@ pub(crate) struct After {
     pub(crate) icount: u64,
     pub(crate) exit: Exit,
     pub(crate) memory: Memory,
-    /// Of translations; `None` without a second engine.
-    pub(crate) code_bytes: Option<u64>,
+    pub(crate) engine: Engine,
     digest: MemoryDigest,
     /// The hart at each step where the run was cut.
     trace: BTreeMap<u64, HartState>,
@@ -371,6 +417,10 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn new(world: &World, way: Way) -> Self {
+        Self::with(world, way, None)
+    }
+
+    fn with(world: &World, way: Way, engine: Option<Engine>) -> Self {
         let mut memory = Memory::new(RAM_BYTES).expect("a RAM size");
         for (at, bytes) in &world.ram {
             memory.store(*at, bytes).expect("the address is RAM");
@@ -378,7 +428,7 @@ impl Run {
         Self {
             way,
             hart: Hart::restore(&world.hart).expect("a hart state"),
-            engine: way.2.engine(&mut memory),
+            engine: way.2.fresh(&mut memory, engine),
             memory,
             device: world.device.clone(),
             clock: world.clock,
@@ -433,12 +483,8 @@ impl Run {
             icount: self.icount,
             exit,
             digest: self.memory.digest(),
-            code_bytes: self
-                .engine
-                .counters()
-                .memory
-                .map(|memory| memory.code_bytes),
             memory: self.memory,
+            engine: self.engine,
             trace: self.trace,
             exits: self.exits,
         }
@@ -483,24 +529,9 @@ impl Run {
         ControlFlow::Continue(())
     }
 
-    /// Goes on from a snapshot. As in a machine's, pages that nobody has stored to are
-    /// left out. The engine is a new one each time at first, then now and then, for to make
-    /// one takes as long as thousands of steps; else it forgets all it knows.
     fn restore(&mut self) {
-        let mut fresh = Memory::new(RAM_BYTES).expect("a RAM size");
-        for page in 0..self.memory.pages() {
-            if self.memory.page_state(page) & state::FRESH != 0 {
-                continue;
-            }
-            let bytes = self.memory.page(page).expect("the page is RAM");
-            assert!(fresh.restore_page(page as u32, bytes));
-        }
-        self.engine.flush(&mut self.memory);
-        self.memory = fresh;
-        if self.restores < 16 || self.restores.is_multiple_of(16) {
-            self.engine = self.way.2.engine(&mut self.memory);
-        }
-        self.restores += 1;
+        let (memory, engine) = (&mut self.memory, &mut self.engine);
+        self.way.2.restore(memory, engine, &mut self.restores);
         self.hart = Hart::restore(&self.hart.save()).expect("a saved state");
     }
 
