@@ -140,6 +140,7 @@ impl Engine {
     /// Throws away all decoded and translated code.
     fn flush_code(&mut self, mem: &mut Memory) {
         self.blocks.flush(mem);
+        self.core.mmu.forget_returns();
         self.translation.flushes += 1;
         if let Some(tier) = &mut self.tier {
             tier.flush();
@@ -147,7 +148,11 @@ impl Engine {
     }
 
     fn drop_code_page(&mut self, page: u32) {
-        for code in self.blocks.drop_page(page) {
+        let codes = self.blocks.drop_page(page);
+        if !codes.is_empty() {
+            self.core.mmu.forget_returns();
+        }
+        for code in codes {
             self.translation.retired += 1;
             if let Some(tier) = &mut self.tier {
                 tier.retire(code);

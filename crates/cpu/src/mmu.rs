@@ -91,6 +91,11 @@ impl Mmu {
         self.fetch.tlb()
     }
 
+    /// What is known in the space that fetches use.
+    pub(crate) fn fetch_tlb_mut(&mut self) -> &mut FetchTlb {
+        self.fetch.tlb_mut()
+    }
+
     /// Numbers of what a hart's PMP allows in M-mode, and in S and U. A full table
     /// is emptied, with every translation.
     pub(crate) fn pmp_numbers(&mut self, mem: &mut Memory, pmp: &Pmp) -> [u8; 2] {
@@ -116,6 +121,13 @@ impl Mmu {
             mem.clear_table(page as usize);
         }
         self.fetch_dropped = true;
+    }
+
+    /// Translated code was thrown away.
+    pub(crate) fn forget_returns(&mut self) {
+        for tlb in self.fetch.tlbs(ALL_SPACES) {
+            tlb.forget_returns();
+        }
     }
 
     /// Withdraws all fast write tags.

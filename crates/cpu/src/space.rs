@@ -178,16 +178,34 @@ pub(crate) struct DataTlb {
     pub(crate) tables: LeafTables,
 }
 
+/// Places that calls will return to, and the translated code for them.
+const RETURNS: usize = 64;
+
+/// Where a call returns to.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Return {
+    pc: u64,
+    code: u64,
+}
+
+impl Return {
+    /// Equals no pc.
+    const NONE: Self = Self { pc: 1, code: 0 };
+}
+
 /// Translations of fetches.
 #[repr(C)]
 pub(crate) struct FetchTlb {
     fetch: [FetchEntry; FETCH],
+    /// The tier's: it notes calls here, and believes what it finds.
+    returns: [Return; RETURNS],
     pub(crate) tables: LeafTables,
 }
 
 /// Offsets in a `DataTlb` and a `FetchTlb`, and in the table of code, for machine code.
 pub mod layout {
-    use super::{FetchEntry, FetchTlb, Words};
+    use super::{FetchEntry, FetchTlb, Return, Words};
     use crate::codes::Entry;
     use std::mem::{offset_of, size_of};
 
@@ -214,6 +232,14 @@ pub mod layout {
     pub const FETCH_ADDEND: usize = offset_of!(FetchTlb, fetch) + offset_of!(FetchEntry, addend);
     /// The number of the page of RAM, in a fetch entry (32 bits).
     pub const FETCH_PAGE: usize = offset_of!(FetchTlb, fetch) + offset_of!(FetchEntry, page);
+    /// Number of places that calls return to; the index is pc / 2 modulo this.
+    pub const RETURNS: usize = super::RETURNS;
+    /// Bytes of an entry.
+    pub const RETURN_STRIDE: usize = size_of::<Return>();
+    /// The pc, in an entry.
+    pub const RETURN_PC: usize = offset_of!(FetchTlb, returns) + offset_of!(Return, pc);
+    /// Where the translated code for it starts, in an entry.
+    pub const RETURN_CODE: usize = offset_of!(FetchTlb, returns) + offset_of!(Return, code);
     /// Blocks that are known by their place from the start of RAM: the index is bits 1 to n
     /// of place ^ (place >> [`CODE_FOLD`]), where this is 2^n.
     pub const CODES: usize = crate::codes::CODES;
@@ -352,6 +378,7 @@ impl Tlb for FetchTlb {
     fn new() -> Box<Self> {
         Box::new(Self {
             fetch: [FetchEntry::NONE; FETCH],
+            returns: [Return::NONE; RETURNS],
             tables: LeafTables::NONE,
         })
     }
@@ -359,10 +386,16 @@ impl Tlb for FetchTlb {
     fn clear(&mut self) {
         self.tables.clear();
         self.fetch.fill(FetchEntry::NONE);
+        self.forget_returns();
     }
 }
 
 impl FetchTlb {
+    /// What code or translations of fetches were may be no more.
+    pub(crate) fn forget_returns(&mut self) {
+        self.returns.fill(Return::NONE);
+    }
+
     /// The page of RAM that `va` is fetched from, if known.
     pub(crate) fn fetch(&self, va: u64) -> Option<u32> {
         let entry = &self.fetch[fetch_index(va)];
@@ -380,6 +413,7 @@ impl FetchTlb {
 
     /// Drops the translation of one virtual page; true if there was one.
     pub(crate) fn drop_page(&mut self, va: u64) -> bool {
+        self.forget_returns();
         let entry = &mut self.fetch[fetch_index(va)];
         let fetched = entry.tag == page_of(va);
         if fetched {
@@ -391,6 +425,7 @@ impl FetchTlb {
     /// Drops the translations of `len` bytes from `va`; true if there were some.
     pub(crate) fn drop_range(&mut self, va: u64, len: u64) -> bool {
         self.tables.drop_range(va, len);
+        self.forget_returns();
         let mut fetched = false;
         for entry in &mut self.fetch {
             if within(entry.tag, va, len) {

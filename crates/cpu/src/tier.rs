@@ -152,9 +152,12 @@ impl Window<'_, '_> {
         self.core.mmu.data_tlb().words()
     }
 
-    /// Translations of fetches: see [`layout`]. The tier only reads them.
-    pub fn fetch(&self) -> *const u8 {
-        let tlb: *const FetchTlb = self.core.mmu.fetch_tlb();
+    /// Translations of fetches, and the places that calls return to: see [`layout`]. Of
+    /// the tier's are the returns alone: it notes there that the code at a pc, which is
+    /// a block's or leads to one, starts at an address. That is forgotten when a
+    /// translation that led there is dropped, or any translated code.
+    pub fn fetch(&mut self) -> *mut u8 {
+        let tlb: *mut FetchTlb = self.core.mmu.fetch_tlb_mut();
         tlb.cast()
     }
 

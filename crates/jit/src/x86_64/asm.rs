@@ -353,6 +353,15 @@ impl Asm {
         self.byte(0xc8 | reg.0 & 7);
     }
 
+    /// The address of code.
+    pub(crate) fn lea_code(&mut self, to: Reg) -> Hole {
+        // Relative to the next instruction.
+        self.byte(0x48 | (to.0 >> 3) << 2);
+        self.byte(0x8d);
+        self.byte((to.0 & 7) << 3 | 5);
+        self.hole()
+    }
+
     // ---- control flow -----------------------------------------------------
 
     pub(crate) fn jcc(&mut self, cond: Cond) -> Hole {

@@ -6,7 +6,7 @@ use super::asm::*;
 use super::groups::SLOTS;
 use super::registers::{BIAS, BUDGET, DATA, MAPPED, STATE, home};
 use super::translate::POINT_LEFT;
-use super::{CODES, Common, FETCH, GROUPS, PAGE_VA, float_state};
+use super::{CODES, Common, FETCH, GROUPS, PAGE_VA, control, float_state};
 use std::ffi::c_void;
 use std::mem::offset_of;
 use twinvm_cpu::tier::Window;
@@ -51,7 +51,7 @@ pub(super) struct Frame {
     host_mxcsr: u32,
     /// 0: nothing was collected since it was looked at.
     guest_mxcsr: u32,
-    fetch: *const u8,
+    fetch: *mut u8,
     codes: *const u8,
     /// [`float_state::FLAGS`].
     flags: *const u8,
@@ -215,6 +215,8 @@ pub(super) fn common() -> (Vec<u8>, Common) {
         BUDGET,
     );
     leave(&mut asm);
+    common.look_up = asm.here();
+    control::look_up(&mut asm, common.cold);
     common.end = asm.here();
     (asm.code, common)
 }

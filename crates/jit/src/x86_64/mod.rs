@@ -67,6 +67,8 @@ struct Common {
     tail: usize,
     link: usize,
     cold: usize,
+    /// Goes to the pc in RAX.
+    look_up: usize,
     end: usize,
     /// Number of the first jump; each flush begins above all numbers before it.
     first_jump: u32,

@@ -60,6 +60,8 @@ pub(super) enum Later {
         target: i32,
         pending: u32,
     },
+    /// Where a return lands that `from` notes.
+    Landing { from: Hole, target: i32 },
     /// A jump that isn't joined to its target yet.
     Unjoined { jump: u32 },
 }
@@ -260,6 +262,11 @@ impl Translation<'_, '_> {
                 let hole = self.asm.jmp();
                 self.joined_later(hole, target);
             }
+            Later::Landing { from, target } => {
+                self.asm.fill_here(from);
+                let hole = self.asm.jmp();
+                self.joined_later(hole, target);
+            }
             Later::Unjoined { jump } => {
                 let stub = self.asm.here();
                 let entry = &mut self.sink.jumps[jump as usize];
@@ -437,19 +444,13 @@ impl Translation<'_, '_> {
             Beq | Bne | Blt | Bge | Bltu | Bgeu => self.branch(k, op),
             Jal => {
                 self.extend_all_words();
-                self.link_register(op);
-                let hole = self.asm.jmp();
-                self.joined_later(hole, self.start + op.imm);
+                self.jump(op, self.start + op.imm);
                 return false;
             }
             Jalr => {
                 self.extend_all_words();
                 match self.pair(k, op) {
-                    Some(target) => {
-                        self.link_register(op);
-                        let hole = self.asm.jmp();
-                        self.joined_later(hole, target);
-                    }
+                    Some(target) => self.jump(op, target),
                     None => self.jump_register(op),
                 }
                 return false;
