@@ -364,6 +364,79 @@ fn code_found_through_an_evicted_translation_is_remapped() {
     });
 }
 
+/// Calls `x10` until `x21` is 0, which the function decrements; `step` is added to x5
+/// after each call.
+fn calls(step: i32) -> [u32; 4] {
+    [
+        jalr(1, 10, 0),
+        addi(5, 5, step),
+        branch(1, 21, 0, -8),
+        addi(7, 0, 1),
+    ]
+}
+
+/// The page of the function.
+const CALLED: u64 = 2;
+
+/// The function: stores x11 to where x12 points when x21 has become 0.
+fn called(store: u32) -> [u32; 4] {
+    [addi(21, 21, -1), branch(1, 21, 0, 8), store, jalr(0, 1, 0)]
+}
+
+#[test]
+fn the_page_that_a_call_returns_to_is_remapped() {
+    let calls_made = 40;
+    for (place, entry) in [
+        (slot(LEAF, 0), pte(data_page(1), CODE_PAGE)),
+        (slot(MID, 0), pte(LEAF2, V)),
+        (slot(ROOT, 1), pte(MID + 0x4000, V)),
+    ] {
+        let mut world = World::new(|_| {});
+        world.paged(Mode::Supervisor);
+        world.code(data_page(0), |a| {
+            a.ops(&calls(1));
+        });
+        world.code(data_page(1), |a| {
+            a.ops(&calls(1001));
+        });
+        world.code(data_page(CALLED), |a| {
+            a.ops(&called(sd(11, 12, 0)));
+        });
+        world.map(0, data_page(0), CODE_PAGE);
+        world.word(LEAF2, pte(data_page(1), CODE_PAGE));
+        world.word(MID + 0x4000, pte(LEAF2, V));
+        for leaf in [LEAF, LEAF2] {
+            world.word(slot(leaf, CALLED), pte(data_page(CALLED), CODE_PAGE));
+        }
+        world.hart.pc = page(0);
+        world.set_x(10, page(CALLED)).set_x(21, calls_made);
+        world.set_x(11, entry).set_x(12, place);
+        world.check(6 * calls_made + 2, |after| {
+            assert_eq!(after.x(5), calls_made + 1000);
+            assert_eq!(after.x(7), 1);
+        });
+    }
+}
+
+#[test]
+fn the_code_that_a_call_returns_to_is_rewritten() {
+    let calls_made = 40;
+    let mut world = World::new(|a| {
+        a.ops(&calls(1));
+    });
+    let function = CODE + 0x3000;
+    world.code(function, |a| {
+        a.ops(&called(sw(11, 12, 0)));
+    });
+    world.set_x(10, function).set_x(21, calls_made);
+    world.set_x(11, u64::from(addi(5, 5, 1001)));
+    world.set_x(12, CODE + 4);
+    world.check(6 * calls_made + 2, |after| {
+        assert_eq!(after.x(5), calls_made + 1000);
+        assert_eq!(after.x(7), 1);
+    });
+}
+
 #[test]
 fn the_walk_rewrites_the_instruction_that_it_fetches() {
     // The entry (x8 <- 2 as an instruction) maps the page it lies in. Fetching
