@@ -334,9 +334,9 @@ fn address_spaces_that_share_tables() {
 
 #[test]
 fn code_found_through_an_evicted_translation_is_remapped() {
-    // Calls 300 pages of one code page, more than the fetch translations kept,
+    // Calls 1100 pages of one code page, more than the fetch translations kept,
     // then remaps the first and calls it again.
-    let pages = 300u64;
+    let pages = 1100u64;
     let mut world = World::new(|a| {
         a.ops(&[
             jalr(1, 10, 0),
@@ -354,6 +354,8 @@ fn code_found_through_an_evicted_translation_is_remapped() {
         });
     }
     for n in 0..pages {
+        // The tables of the lowest level lie one after the other.
+        world.word(slot(MID, n / 512), pte(LEAF + ((n / 512) << 12), V));
         world.map(n, data_page(0), CODE_PAGE);
     }
     world.set_x(10, page(0)).set_x(23, page(0)).set_x(22, 4096);
