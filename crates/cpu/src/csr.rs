@@ -75,6 +75,27 @@ pub(crate) mod addr {
     pub(crate) const MHARTID: u16 = 0xf14;
     pub(crate) const MCONFIGPTR: u16 = 0xf15;
 
+    /// True if a write says nothing about translations, nor about which interrupts are
+    /// taken and when: the next instruction is what it would have been.
+    pub(crate) fn decides_nothing(csr: u16) -> bool {
+        matches!(
+            csr,
+            FFLAGS
+                | FRM
+                | FCSR
+                | STVEC
+                | SSCRATCH
+                | SEPC
+                | SCAUSE
+                | STVAL
+                | MTVEC
+                | MSCRATCH
+                | MEPC
+                | MCAUSE
+                | MTVAL
+        )
+    }
+
     pub(crate) fn is_pmp(csr: u16) -> bool {
         (PMPCFG0..=PMPADDR15).contains(&csr)
     }

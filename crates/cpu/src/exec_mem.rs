@@ -2,7 +2,7 @@
 
 use crate::engine::Env;
 use crate::exec::Core;
-use crate::hart::Hart;
+use crate::hart::{Hart, Reservation};
 use crate::op::{Kind, Op};
 use crate::trap::{Exception, cause};
 use crate::walk::{Access, WalkFault};
@@ -178,12 +178,13 @@ impl Core {
         let rd = usize::from(op.rd);
         let new = match op.kind {
             LrW | LrD => {
-                hart.reservation = Some((pa, size as u8));
+                hart.reservation = Reservation::at(pa, size as u8);
                 hart.x.0[rd] = old;
                 return Ok(());
             }
             ScW | ScD => {
-                let success = hart.reservation.take() == Some((pa, size as u8));
+                let success = hart.reservation == Reservation::at(pa, size as u8);
+                hart.end_reservation();
                 hart.x.0[rd] = u64::from(!success);
                 if !success {
                     return Ok(());

@@ -104,15 +104,26 @@ impl Core {
                 Kind::Csrrc | Kind::Csrrci => base & !source,
                 _ => source,
             };
+            let status = hart.mstatus;
             hart.write_csr(csr, value, &view);
+            let look = match csr {
+                _ if addr::decides_nothing(csr) => false,
+                // Nor does most of sstatus, while no interrupt waits for its being let in.
+                addr::SSTATUS => {
+                    let changed = status ^ hart.mstatus;
+                    changed & (status::SUM | status::MXR) != 0 || hart.interrupt(&view).is_some()
+                }
+                _ => true,
+            };
+            if look {
+                // satp, mstatus, menvcfg and the PMP decide translations.
+                self.reselect = true;
+                self.pmp_changed |= addr::is_pmp(csr);
+                hart.x.0[usize::from(op.rd)] = old;
+                return Flow::Look;
+            }
         }
         hart.x.0[usize::from(op.rd)] = old;
-        if !write || csr == addr::FFLAGS {
-            return Flow::Next;
-        }
-        // satp, mstatus, menvcfg and the PMP decide translations.
-        self.reselect = true;
-        self.pmp_changed |= addr::is_pmp(csr);
-        Flow::Look
+        Flow::Next
     }
 }

@@ -2,9 +2,11 @@
 
 use crate::pmp::Pmp;
 use serde::{Deserialize, Serialize};
+use twinvm_mem::RAM_BASE;
 
 /// Privilege mode; the numbers are those of mstatus.MPP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[repr(u8)]
 pub enum Mode {
     /// User.
     User = 0,
@@ -124,6 +126,33 @@ impl Counter {
     }
 }
 
+/// What LR has reserved for SC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Reservation {
+    /// From the start of RAM.
+    pub(crate) place: u64,
+    /// Bytes; 0: there is no reservation.
+    pub(crate) size: u64,
+}
+
+impl Reservation {
+    pub(crate) const NONE: Self = Self { place: 0, size: 0 };
+
+    /// Of `size` bytes at a physical address.
+    pub(crate) fn at(pa: u64, size: u8) -> Self {
+        Self {
+            place: pa.wrapping_sub(RAM_BASE),
+            size: u64::from(size),
+        }
+    }
+
+    /// Physical address and size.
+    pub(crate) fn get(self) -> Option<(u64, u8)> {
+        (self.size != 0).then_some((self.place.wrapping_add(RAM_BASE), self.size as u8))
+    }
+}
+
 /// One hart: everything the architecture names, and nothing derived from it.
 #[derive(Clone)]
 pub struct Hart {
@@ -133,8 +162,7 @@ pub struct Hart {
     pub(crate) mode: Mode,
     /// WFI has retired and no enabled interrupt is pending since.
     pub(crate) waiting: bool,
-    /// Physical address and size of the reservation set by LR.
-    pub(crate) reservation: Option<(u64, u8)>,
+    pub(crate) reservation: Reservation,
     pub(crate) id: u64,
     /// Steps of the machine that other harts took, up to the start of this
     /// hart's last turn.
@@ -182,7 +210,7 @@ impl Hart {
             pc,
             mode: Mode::Machine,
             waiting: false,
-            reservation: None,
+            reservation: Reservation::NONE,
             id,
             foreign_steps: 0,
             away_since: None,
@@ -348,7 +376,7 @@ impl Hart {
     /// has ended already. A new hart has the turn; end it at power-on for all
     /// harts but the first.
     pub fn end_turn(&mut self, icount: u64) {
-        self.reservation = None;
+        self.reservation = Reservation::NONE;
         self.away_since.get_or_insert(icount);
     }
 
@@ -370,7 +398,7 @@ impl Hart {
 
     /// Ends a reservation (DMA, hart switch).
     pub fn end_reservation(&mut self) {
-        self.reservation = None;
+        self.reservation = Reservation::NONE;
     }
 
     /// A cheap 16-bit tell-tale over pc and x1–x31.

@@ -1,7 +1,7 @@
 //! A hart's state as it is written into snapshots and digests.
 
 use crate::csr::legal;
-use crate::hart::{Counter, Hart, Mode};
+use crate::hart::{Counter, Hart, Mode, Reservation};
 use crate::pmp::{self, Pmp};
 use serde::{Deserialize, Serialize};
 
@@ -146,7 +146,7 @@ impl Hart {
             pc: self.pc,
             mode: self.mode,
             waiting: self.waiting,
-            reservation: self.reservation,
+            reservation: self.reservation.get(),
             id: self.id,
             foreign_steps: self.foreign_steps,
             away_since: self.away_since,
@@ -184,7 +184,9 @@ impl Hart {
         hart.f.0[..32].copy_from_slice(&state.f);
         hart.mode = state.mode;
         hart.waiting = state.waiting;
-        hart.reservation = state.reservation;
+        hart.reservation = state
+            .reservation
+            .map_or(Reservation::NONE, |(pa, size)| Reservation::at(pa, size));
         hart.foreign_steps = state.foreign_steps;
         hart.away_since = state.away_since;
         hart.traps = state.traps;

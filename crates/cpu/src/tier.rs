@@ -11,7 +11,7 @@
 use crate::block::Blocks;
 use crate::engine::Env;
 use crate::exec::{Core, Outcome};
-use crate::hart::{Hart, Registers, status};
+use crate::hart::{Hart, Mode, Registers, Reservation, envcfg, status};
 use crate::op::Op;
 use crate::space::FetchTlb;
 use std::mem::offset_of;
@@ -31,6 +31,22 @@ pub const STATUS: isize = offset_of!(Hart, mstatus) as isize - offset_of!(Hart, 
 /// The bits of mstatus that are all set while floating-point instructions may run and
 /// need not note it: FS is dirty.
 pub const STATUS_FLOAT: u32 = status::FS as u32;
+
+/// Offset of the reservation's place (64 bits) from the integer registers, bytes.
+pub const RESERVED_PLACE: isize = RESERVATION + offset_of!(Reservation, place) as isize;
+/// Offset of its size (64 bits) from the integer registers, bytes: 4, 8, or 0 if there is
+/// no reservation.
+pub const RESERVED_SIZE: isize = RESERVATION + offset_of!(Reservation, size) as isize;
+const RESERVATION: isize = offset_of!(Hart, reservation) as isize - offset_of!(Hart, x) as isize;
+/// Offset of the privilege mode (8 bits) from the integer registers, bytes.
+pub const MODE: isize = offset_of!(Hart, mode) as isize - offset_of!(Hart, x) as isize;
+/// S-mode's number.
+pub const MODE_SUPERVISOR: i32 = Mode::Supervisor as i32;
+/// Offset of what M-mode enables for S-mode (the low 8 bits of menvcfg) from the integer
+/// registers, bytes.
+pub const ENABLED: isize = offset_of!(Hart, menvcfg) as isize - offset_of!(Hart, x) as isize;
+/// cbo.zero is enabled.
+pub const ENABLED_ZERO: i32 = envcfg::CBZE as i32;
 
 /// A decoded block for a tier to translate.
 pub struct Code<'a> {

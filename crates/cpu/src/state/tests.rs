@@ -45,7 +45,7 @@ fn some_hart(random: &mut Random) -> Hart {
     hart.cycle.inhibit(base, hart.mcountinhibit & 1 != 0);
     hart.instret.inhibit(base, hart.mcountinhibit & 4 != 0);
     match random.below(3) {
-        0 => hart.reservation = Some((random.next() & !7, 8)),
+        0 => hart.reservation = Reservation::at(random.next() & !7, 8),
         1 => hart.end_turn(base),
         _ => {}
     }
@@ -100,7 +100,7 @@ fn hostile_states_are_refused_or_legal() {
         assert_eq!(pmp, hart.pmp);
         assert_eq!(hart.cycle.held.is_some(), hart.mcountinhibit & 1 != 0);
         assert_eq!(hart.instret.held.is_some(), hart.mcountinhibit & 4 != 0);
-        assert!(hart.reservation.is_none() || hart.has_turn());
+        assert!(hart.reservation.get().is_none() || hart.has_turn());
     }
     assert!(refused > 2000 && taken > 2000, "{refused} {taken}");
 }

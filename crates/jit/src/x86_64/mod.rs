@@ -1,6 +1,7 @@
 //! The backend for x86-64 hosts.
 
 mod asm;
+mod atomic;
 mod control;
 mod enter;
 mod float;

@@ -115,6 +115,11 @@ impl Asm {
         self.sse(0x66, 0x76, to, to);
     }
 
+    /// Each byte becomes 0xff if it is the same in both, else 0.
+    pub(crate) fn equal_bytes(&mut self, to: Xmm, from: Xmm) {
+        self.sse(0x66, 0x74, to, from);
+    }
+
     /// Shifts each 64 bits.
     pub(crate) fn shift_left(&mut self, to: Xmm, by: u8) {
         self.op(0x66, false, &[0x0f, 0x73], Reg(6), to);

@@ -333,7 +333,7 @@ impl Translation<'_, '_> {
     fn template(&mut self, k: usize, op: &Op) -> bool {
         use Kind::*;
         match op.kind {
-            Nop | Fence => {}
+            Nop | Fence | FenceI => {}
             Li => self.constant(op.rd, op.imm),
             Auipc => {
                 self.page_relative(op.rd, self.start + op.imm);
@@ -455,7 +455,7 @@ impl Translation<'_, '_> {
                 }
                 return false;
             }
-            _ if self.float_op(k, op) => {}
+            _ if self.float_op(k, op) || self.atomic_op(k, op) => {}
             _ => {
                 self.extend_all_words();
                 let point = self.point(k, op);
