@@ -78,6 +78,7 @@ impl Command {
 }
 
 fn main() -> ExitCode {
+    twinvm_host::allocator::settle();
     let command = Cli::parse().command;
     // A panic has said on standard error what it is about.
     let code = match catch_unwind(AssertUnwindSafe(|| command.run())) {

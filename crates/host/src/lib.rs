@@ -16,8 +16,10 @@
 //! - [`ctl_socket`]: a person's requests to a running node.
 //! - [`snapshot_file`]: a machine's snapshot as a durable file.
 //! - [`node`]: the loop that joins all of them with the replica.
-//! - [`console`], [`signals`], [`time`], [`random`]: terminal, signals, clocks, dice.
+//! - [`console`], [`signals`], [`time`], [`random`], [`allocator`]: terminal, signals, clocks, dice,
+//!   memory of the process.
 
+pub mod allocator;
 pub mod arbiter_file;
 pub mod arbiter_worker;
 pub mod channel;

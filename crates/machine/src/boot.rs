@@ -95,6 +95,8 @@ impl Boot {
         mem: &mut Memory,
         pages: &[Range<u32>],
     ) -> Result<(), MachineError> {
+        // One for all pieces: the host need not find memory for each.
+        let mut piece = Vec::new();
         for kind in [ImageKind::Firmware, ImageKind::Kernel, ImageKind::Initrd] {
             for (range, unpack) in config.images.ranges(kind) {
                 // What of this piece goes where.
@@ -110,7 +112,7 @@ impl Boot {
                 if parts.is_empty() {
                     continue;
                 }
-                let piece = unpack();
+                unpack(&mut piece);
                 for (pa, part) in parts {
                     self.store(mem, pa, &piece[part], pages)?;
                 }

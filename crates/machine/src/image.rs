@@ -75,17 +75,25 @@ impl Image {
         })
     }
 
-    fn piece(&self, n: usize) -> Option<Vec<u8>> {
-        let packed = self.pieces.get(n)?;
-        let len = PIECE_BYTES.min(self.len - n * PIECE_BYTES);
-        match lz4_flex::decompress(packed, len) {
-            Ok(piece) => Some(piece),
-            Err(error) => unreachable!("what was packed here unpacks: {error}"),
+    /// Puts piece number `n` in place of what `out` holds, which gets nothing if there is none.
+    fn unpack(&self, n: usize, out: &mut Vec<u8>) {
+        let Some(packed) = self.pieces.get(n) else {
+            out.clear();
+            return;
+        };
+        out.resize(PIECE_BYTES.min(self.len - n * PIECE_BYTES), 0);
+        match lz4_flex::block::decompress_into(packed, out) {
+            Ok(bytes) if bytes == out.len() => {}
+            result => unreachable!("what was packed here unpacks: {result:?}"),
         }
     }
 
     fn pieces(&self) -> impl Iterator<Item = Vec<u8>> {
-        (0..).map_while(|n| self.piece(n))
+        (0..self.pieces.len()).map(|n| {
+            let mut piece = Vec::new();
+            self.unpack(n, &mut piece);
+            piece
+        })
     }
 }
 
@@ -150,16 +158,17 @@ impl Images {
         Some(packed)
     }
 
-    /// The contents of a file in pieces: of each the range in the file, and what unpacks it.
+    /// The contents of a file in pieces: of each the range in the file, and what unpacks it in
+    /// place of what a buffer holds.
     pub(crate) fn ranges(
         &self,
         kind: ImageKind,
-    ) -> impl Iterator<Item = (Range<usize>, impl FnOnce() -> Vec<u8>)> {
+    ) -> impl Iterator<Item = (Range<usize>, impl FnOnce(&mut Vec<u8>))> {
         self.image(kind).into_iter().flat_map(|image| {
             let ranges = (0..image.len).step_by(PIECE_BYTES).enumerate();
             ranges.map(move |(n, at)| {
                 let range = at..image.len.min(at + PIECE_BYTES);
-                (range, move || image.piece(n).unwrap_or_default())
+                (range, move |out: &mut Vec<u8>| image.unpack(n, out))
             })
         })
     }
