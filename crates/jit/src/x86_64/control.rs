@@ -34,7 +34,9 @@ impl Translation<'_, '_> {
         }
         let taken = self.asm.jcc(cond);
         let target = self.start + op.imm;
-        if refund == 0 {
+        if let Some(head) = self.back(k) {
+            self.asm.fill(taken, head);
+        } else if refund == 0 {
             self.joined_later(taken, target);
         } else {
             self.later.push(Later::Side {

@@ -11,6 +11,7 @@
 //! It holds for the rest of the group, because what could take an entry back ends the
 //! block ([`twinvm_cpu::tier::Window::interpret`]), and what might is in no group.
 
+use super::words::{is_branch, written};
 use twinvm_cpu::tier::{DecodedOp as Op, Kind};
 
 /// Groups that can be under way at once, with a place on the stack each.
@@ -100,11 +101,6 @@ fn goes_on(kind: Kind) -> bool {
     registers || accesses || branches || floats
 }
 
-fn is_branch(kind: Kind) -> bool {
-    use Kind::*;
-    matches!(kind, Beq | Bne | Blt | Bge | Bltu | Bgeu)
-}
-
 fn is_float(kind: Kind) -> bool {
     use Kind::*;
     matches!(kind, Flw | Fld | Fsw | Fsd) || kind as u8 >= FaddS as u8
@@ -184,35 +180,6 @@ fn keeps_rdx(kind: Kind) -> bool {
         )
 }
 
-/// The integer register that an op writes.
-fn written(op: &Op) -> Option<u8> {
-    use Kind::*;
-    let kind = op.kind as u8;
-    let integer = kind <= Lwu as u8;
-    let from_float = matches!(
-        op.kind,
-        FcvtWS
-            | FcvtWuS
-            | FcvtLS
-            | FcvtLuS
-            | FmvXW
-            | FeqS
-            | FltS
-            | FleS
-            | FclassS
-            | FcvtWD
-            | FcvtWuD
-            | FcvtLD
-            | FcvtLuD
-            | FmvXD
-            | FeqD
-            | FltD
-            | FleD
-            | FclassD
-    );
-    (integer || from_float).then_some(op.rd)
-}
-
 /// A group in the making.
 #[derive(Debug, Clone, Copy)]
 struct Group {
@@ -263,7 +230,8 @@ fn gather(ops: &[Op]) -> (Vec<Group>, Vec<Option<usize>>) {
             }
             (*current, of[k]) = (Some(at), Some(at));
         }
-        if let Some(rd) = written(op)
+        let rd = op.rd;
+        if written(op) != 0
             && let Some(at) = open[usize::from(rd)]
         {
             let group: &mut Group = &mut groups[at];

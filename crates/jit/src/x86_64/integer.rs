@@ -2,14 +2,14 @@
 
 use super::PAGE_VA;
 use super::asm::{Alu, Asm, Cond, RAX, RCX, RDX, RSP, Reg, Rm, Shift, Size};
-use super::registers::{Place, home, place};
+use super::registers::{Place, home};
 use super::translate::Translation;
 use Size::{D, Q};
 use twinvm_cpu::tier::DecodedOp as Op;
 
 impl Translation<'_, '_> {
     pub(super) fn constant(&mut self, rd: u8, value: i32) {
-        match place(rd) {
+        match self.place_of(rd) {
             Place::Host(reg) => self.asm.set(reg, value),
             Place::Memory => self.asm.store_imm(home(rd), value),
             Place::Nowhere => {}
@@ -18,7 +18,7 @@ impl Translation<'_, '_> {
 
     /// rd = an address at an offset from this page's start. RAX stays as it is.
     pub(super) fn page_relative(&mut self, rd: u8, offset: i32) {
-        if matches!(place(rd), Place::Nowhere) {
+        if matches!(self.place_of(rd), Place::Nowhere) {
             return;
         }
         let to = self.result(rd, RCX);
@@ -28,7 +28,7 @@ impl Translation<'_, '_> {
     }
 
     pub(super) fn addi(&mut self, op: &Op) {
-        match (place(op.rd), place(op.rs1)) {
+        match (self.place_of(op.rd), self.place_of(op.rs1)) {
             (Place::Nowhere, _) => {}
             // A move.
             _ if op.imm == 0 => self.copy(op.rd, op.rs1),
@@ -79,11 +79,11 @@ impl Translation<'_, '_> {
             return;
         }
         let size = self.size;
-        if op.rd == op.rs1 && size == Q && matches!(place(op.rd), Place::Memory) {
+        if op.rd == op.rs1 && size == Q && matches!(self.place_of(op.rd), Place::Memory) {
             return self.asm.alu_imm(Q, alu, home(op.rd), op.imm);
         }
         let to = self.result(op.rd, RAX);
-        if place(op.rs1) != Place::Host(to) {
+        if self.place_of(op.rs1) != Place::Host(to) {
             self.load_sized(size, to, op.rs1);
         }
         self.asm.alu_imm(size, alu, to, op.imm);
@@ -96,7 +96,7 @@ impl Translation<'_, '_> {
             return;
         }
         let to = self.result(op.rd, RAX);
-        if place(op.rs1) != Place::Host(to) {
+        if self.place_of(op.rs1) != Place::Host(to) {
             self.load_sized(D, to, op.rs1);
         }
         self.asm.alu_imm(D, Alu::And, to, op.imm);
@@ -104,7 +104,11 @@ impl Translation<'_, '_> {
     }
 
     pub(super) fn add(&mut self, op: &Op) {
-        match (place(op.rd), place(op.rs1), place(op.rs2)) {
+        match (
+            self.place_of(op.rd),
+            self.place_of(op.rs1),
+            self.place_of(op.rs2),
+        ) {
             (Place::Nowhere, ..) => {}
             // A move.
             _ if op.rs1 == 0 => self.copy(op.rd, op.rs2),
@@ -147,7 +151,7 @@ impl Translation<'_, '_> {
             self.asm.movsx32(to, from);
             return self.put(rd, to);
         }
-        match place(rd) {
+        match self.place_of(rd) {
             Place::Host(reg) if reg == from => {}
             Place::Host(reg) => self.asm.mov(D, reg, from),
             Place::Memory => self.asm.store(D, home(rd), from),
@@ -161,7 +165,7 @@ impl Translation<'_, '_> {
             return;
         }
         let to = self.result(op.rd, RAX);
-        if place(op.rs1) != Place::Host(to) {
+        if self.place_of(op.rs1) != Place::Host(to) {
             self.load_sized(size, to, op.rs1);
         }
         change(&mut self.asm, to);
@@ -184,7 +188,7 @@ impl Translation<'_, '_> {
         }
         let most = if size == Q { 63 } else { 31 };
         let to = self.result(op.rd, RAX);
-        if place(op.rs1) != Place::Host(to) {
+        if self.place_of(op.rs1) != Place::Host(to) {
             self.load_sized(size, to, op.rs1);
         }
         let count = op.imm as u8 & most;
@@ -203,7 +207,7 @@ impl Translation<'_, '_> {
         self.load_sized(D, RCX, op.rs2);
         let to = self.result(op.rd, RAX);
         let compute = if op.rd == op.rs2 { RAX } else { to };
-        if place(op.rs1) != Place::Host(compute) {
+        if self.place_of(op.rs1) != Place::Host(compute) {
             self.load_sized(size, compute, op.rs1);
         }
         // The host, too, takes the low bits of cl.
@@ -245,7 +249,7 @@ impl Translation<'_, '_> {
         let second = self.operand(op.rs2);
         let to = self.result(op.rd, RAX);
         let compute = if second == Rm::Reg(to) { RAX } else { to };
-        if place(op.rs1) != Place::Host(compute) {
+        if self.place_of(op.rs1) != Place::Host(compute) {
             self.load_sized(size, compute, op.rs1);
         }
         self.asm.imul(size, compute, second);

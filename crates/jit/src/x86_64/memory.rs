@@ -3,7 +3,7 @@
 use super::GROUPS;
 use super::asm::{Alu, Cond, Hole, RAX, RCX, RDX, RSP, Rm, Shift, Size};
 use super::groups::Role;
-use super::registers::{DATA, Place, place};
+use super::registers::{DATA, Place};
 use super::translate::{Later, Translation};
 use Size::{D, Q};
 use twinvm_cpu::tier::{DecodedOp as Op, Kind, layout};
@@ -48,7 +48,7 @@ impl Translation<'_, '_> {
                 if let Some(slot) = slot {
                     self.asm.store(Q, slot_at(slot), RDX);
                 }
-                let at = match place(op.rs1) {
+                let at = match self.place_of(op.rs1) {
                     Place::Host(base) => Rm::Sib(RDX, base, 0, op.imm),
                     _ => Rm::Sib(RDX, RAX, 0, op.imm - low),
                 };
@@ -66,7 +66,7 @@ impl Translation<'_, '_> {
 
     /// RAX = a register and a displacement.
     fn effective(&mut self, base: u8, displacement: i32) {
-        match place(base) {
+        match self.place_of(base) {
             Place::Host(base) if displacement == 0 => self.asm.mov(Q, RAX, base),
             Place::Host(base) => self.asm.lea(Q, RAX, Rm::Mem(base, displacement)),
             _ => {

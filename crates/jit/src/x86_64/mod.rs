@@ -9,6 +9,7 @@ mod float_convert;
 mod float_state;
 mod groups;
 mod integer;
+mod loops;
 mod memory;
 mod registers;
 mod sse;

@@ -35,7 +35,8 @@ pub(super) enum Place {
     Nowhere,
 }
 
-const PLACES: [Place; 33] = {
+/// Integer registers, and what is beyond them: writes to x0.
+pub(super) const PLACES: [Place; 33] = {
     let mut places = [Place::Memory; 33];
     places[32] = Place::Nowhere;
     let mut n = 0;
@@ -45,10 +46,6 @@ const PLACES: [Place; 33] = {
     }
     places
 };
-
-pub(super) fn place(guest: u8) -> Place {
-    PLACES[usize::from(guest)]
-}
 
 /// The guest's integer register in memory.
 pub(super) fn home(guest: u8) -> Rm {

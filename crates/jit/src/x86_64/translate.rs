@@ -2,7 +2,8 @@
 
 use super::asm::{Alu, Asm, Cond, Hole, RAX, RCX, RDX, Reg, Rm, Shift, Size};
 use super::groups::{self, Plan, Role, Span};
-use super::registers::{BUDGET, Place, home, place};
+use super::loops::Loop;
+use super::registers::{BUDGET, PLACES, Place, home};
 use super::sse::{Float, Xmm};
 use super::words::{self, Words};
 use super::{Common, Features, Jump};
@@ -83,6 +84,10 @@ pub(super) struct Translation<'a, 'b> {
     refused: Vec<(Hole, usize)>,
     /// Whether a later op writes the register that an op writes.
     pub(super) again: Vec<bool>,
+    /// Where the guest's registers are.
+    pub(super) places: [Place; PLACES.len()],
+    /// If the block is a loop.
+    pub(super) looped: Option<Loop>,
     pub(super) words: Words,
     /// What [`Self::words`] was before the template of the current op.
     pub(super) words_before: Words,
@@ -113,6 +118,8 @@ pub(super) fn translate(code: &Code<'_>, base: usize, sink: &mut Sink<'_>) -> Ve
         boxed: 0,
         plan: groups::plan(&code.ops[..steps]),
         refused: Vec::new(),
+        places: PLACES,
+        looped: Loop::of(&code.ops[..steps]),
         again: words::written_again(&code.ops[..steps]),
         words: Words::default(),
         words_before: Words::default(),
@@ -128,18 +135,14 @@ pub(super) fn translate(code: &Code<'_>, base: usize, sink: &mut Sink<'_>) -> Ve
 /// How many ops to take: a branch back, the end of a loop, ends the block, so that
 /// the loop's path pays nothing for leaving early.
 fn steps(ops: &[Op]) -> usize {
-    let back = |op: &Op| is_branch(op.kind) && op.imm <= i32::from(op.off);
+    let back = |op: &Op| words::is_branch(op.kind) && op.imm <= i32::from(op.off);
     ops.iter().position(back).map_or(ops.len(), |at| at + 1)
-}
-
-fn is_branch(kind: Kind) -> bool {
-    use Kind::*;
-    matches!(kind, Beq | Bne | Blt | Bge | Bltu | Bgeu)
 }
 
 impl Translation<'_, '_> {
     pub(super) fn all(&mut self, ops: &[Op]) {
         let steps = self.steps as i32;
+        self.enter_loop();
         self.asm.alu_imm(Q, Alu::Sub, BUDGET, steps);
         let tail = self.asm.jcc(Cond::S);
         let mut open = true;
@@ -157,6 +160,7 @@ impl Translation<'_, '_> {
         }
         if open {
             self.extend_all_words();
+            self.leave_loop();
             let end = ops.last().map_or(0, Op::next_off) as i32;
             let hole = self.asm.jmp();
             self.joined_later(hole, self.start + end);
@@ -258,6 +262,7 @@ impl Translation<'_, '_> {
             } => {
                 self.asm.fill_here(from);
                 self.emit_extensions(pending);
+                self.leave_loop();
                 self.asm.alu_imm(Q, Alu::Add, BUDGET, refund as i32);
                 let hole = self.asm.jmp();
                 self.joined_later(hole, target);
@@ -284,6 +289,7 @@ impl Translation<'_, '_> {
     /// Leaves for the interpreter before the instruction at an offset from this page's
     /// start; its steps are not counted.
     fn leave_before(&mut self, at: i32) {
+        self.leave_loop();
         self.asm.set(RCX, at);
         let leave = self.asm.jmp();
         self.asm.fill(leave, self.sink.common.tail);
@@ -312,6 +318,7 @@ impl Translation<'_, '_> {
 
     /// `float`: the guest's floating-point state is loaded.
     pub(super) fn call_interpreter(&mut self, point: u32, float: bool) {
+        self.leave_loop();
         self.asm.mov_imm32(RCX, point);
         let call = self.asm.call();
         let interpret = if float {
@@ -320,6 +327,7 @@ impl Translation<'_, '_> {
             self.sink.common.interpret
         };
         self.asm.fill(call, interpret);
+        self.enter_registers();
     }
 
     /// False if the code doesn't go on after it.
@@ -478,6 +486,10 @@ impl Translation<'_, '_> {
 
     // ---- registers --------------------------------------------------------
 
+    pub(super) fn place_of(&self, guest: u8) -> Place {
+        self.places[usize::from(guest)]
+    }
+
     /// The host register that holds the guest's, or `scratch` after loading it.
     pub(super) fn get(&mut self, guest: u8, scratch: Reg) -> Reg {
         self.get_sized(Q, guest, scratch)
@@ -485,7 +497,7 @@ impl Translation<'_, '_> {
 
     /// The same; of what is in memory only so much is read.
     pub(super) fn get_sized(&mut self, size: Size, guest: u8, scratch: Reg) -> Reg {
-        match place(guest) {
+        match self.place_of(guest) {
             Place::Host(reg) => reg,
             _ => {
                 self.load_sized(size, scratch, guest);
@@ -496,7 +508,7 @@ impl Translation<'_, '_> {
 
     /// Where the guest's register is. x0 reads as zero in memory too.
     pub(super) fn operand(&self, guest: u8) -> Rm {
-        match place(guest) {
+        match self.place_of(guest) {
             Place::Host(reg) => reg.into(),
             _ => home(guest),
         }
@@ -519,7 +531,7 @@ impl Translation<'_, '_> {
 
     /// Where to compute a result for the guest's register.
     pub(super) fn result(&self, guest: u8, scratch: Reg) -> Reg {
-        match place(guest) {
+        match self.place_of(guest) {
             Place::Host(reg) => reg,
             _ => scratch,
         }
@@ -527,7 +539,7 @@ impl Translation<'_, '_> {
 
     /// The result for the guest's register is in `from`.
     pub(super) fn put(&mut self, guest: u8, from: Reg) {
-        match place(guest) {
+        match self.place_of(guest) {
             Place::Host(reg) if reg == from => {}
             Place::Host(reg) => self.asm.mov(Q, reg, from),
             Place::Memory => self.asm.store(Q, home(guest), from),
@@ -536,6 +548,6 @@ impl Translation<'_, '_> {
     }
 
     pub(super) fn nowhere(&self, op: &Op) -> bool {
-        matches!(place(op.rd), Place::Nowhere)
+        matches!(self.place_of(op.rd), Place::Nowhere)
     }
 }

@@ -8,7 +8,7 @@
 //! operations and comparisons are those of 32 bits.
 
 use super::asm::{RAX, Size};
-use super::registers::{Place, home, place};
+use super::registers::{Place, home};
 use super::translate::Translation;
 use twinvm_cpu::tier::{DecodedOp as Op, Kind};
 
@@ -23,6 +23,22 @@ pub(super) struct Words {
 
 fn bit(guest: u8) -> u32 {
     1u32.checked_shl(u32::from(guest)).unwrap_or(0)
+}
+
+/// The integer registers that an op reads.
+pub(super) fn read(op: &Op) -> u32 {
+    let (whole, low) = reads(op);
+    whole | low
+}
+
+/// The integer register that an op writes, if it does.
+pub(super) fn written(op: &Op) -> u32 {
+    if writes(op) { bit(op.rd) } else { 0 }
+}
+
+pub(super) fn is_branch(kind: Kind) -> bool {
+    use Kind::*;
+    matches!(kind, Beq | Bne | Blt | Bge | Bltu | Bgeu)
 }
 
 /// What an op looks at, as bits: of registers that it reads whole, and of those of
@@ -75,7 +91,7 @@ fn gives_word(op: &Op) -> bool {
 }
 
 /// True if the op writes an integer register.
-pub(super) fn writes(op: &Op) -> bool {
+fn writes(op: &Op) -> bool {
     use Kind::*;
     let kind = op.kind as u8;
     kind <= Lwu as u8
@@ -168,7 +184,7 @@ impl Translation<'_, '_> {
     /// The instructions alone: what is known stays as it is.
     pub(super) fn emit_extensions(&mut self, mask: u32) {
         for guest in (0..32).filter(|guest| mask >> guest & 1 != 0) {
-            match place(guest) {
+            match self.place_of(guest) {
                 Place::Host(reg) => self.asm.movsx32(reg, reg),
                 _ => {
                     self.asm.movsx32(RAX, home(guest));
