@@ -42,11 +42,19 @@ struct Known {
     code: u64,
 }
 
+/// Blocks of a page.
+#[derive(Default)]
+struct PageBlocks {
+    /// Where they start in the page, in order. By themselves: they are searched.
+    offsets: Vec<u16>,
+    blocks: Vec<Block>,
+}
+
 /// All decoded code. Derived from memory; may be dropped at any time.
 pub(crate) struct Blocks {
     ops: Vec<Op>,
-    /// Of each page with code: blocks sorted by offset.
-    pages: PageMap<Vec<(u16, Block)>>,
+    /// Of each page with code.
+    pages: PageMap<PageBlocks>,
     /// Those that are found at once.
     codes: Codes,
     known: Vec<Known>,
@@ -173,10 +181,10 @@ impl Blocks {
         let Some(blocks) = self.pages.get_mut(page) else {
             return Vec::new();
         };
-        let blocks = std::mem::take(blocks);
+        let PageBlocks { offsets, blocks } = std::mem::take(blocks);
         let start = u64::from(page) << PAGE_SHIFT;
         let mut codes = Vec::new();
-        for (offset, block) in blocks {
+        for (offset, block) in offsets.into_iter().zip(blocks) {
             self.codes.remove(start + u64::from(offset));
             codes.push(self.code(block));
             self.known[block.id as usize] = Known::default();
@@ -196,16 +204,20 @@ impl Blocks {
         self.ops.truncate(1);
         self.codes.forget_decoded(self.cold);
         let (known, unknown) = (&mut self.known, &mut self.unknown);
-        for blocks in self.pages.values() {
-            blocks.retain_mut(|(_, block)| {
-                *block = block.without_ops();
-                let keep = known[block.id as usize].code != 0;
-                if !keep {
+        for PageBlocks { offsets, blocks } in self.pages.values() {
+            let mut kept = 0;
+            for at in 0..blocks.len() {
+                let block = blocks[at].without_ops();
+                if known[block.id as usize].code != 0 {
+                    (offsets[kept], blocks[kept]) = (offsets[at], block);
+                    kept += 1;
+                } else {
                     known[block.id as usize] = Known::default();
                     unknown.push(block.id);
                 }
-                keep
-            });
+            }
+            offsets.truncate(kept);
+            blocks.truncate(kept);
         }
     }
 
@@ -228,9 +240,9 @@ impl Blocks {
         }
         let page = (place >> PAGE_SHIFT) as u32;
         let offset = (pa as usize & (PAGE_BYTES - 1)) as u16;
-        let blocks = self.pages.get_or_default(mem, page)?;
-        let at = blocks.binary_search_by_key(&offset, |(off, _)| *off);
-        let old = at.ok().map(|at| blocks[at].1);
+        let PageBlocks { offsets, blocks } = self.pages.get_or_default(mem, page)?;
+        let at = offsets.binary_search(&offset);
+        let old = at.ok().map(|at| blocks[at]);
         if let Some(block) = old
             && block.len != 0
         {
@@ -245,10 +257,13 @@ impl Blocks {
         let block = Block { start, len, id };
         let bytes = self.ops_of(block, u64::MAX).last().map_or(0, Op::next_off);
         mem.mark_code(pa, bytes as usize);
-        let blocks = self.pages.get_mut(page)?;
+        let PageBlocks { offsets, blocks } = self.pages.get_mut(page)?;
         match at {
-            Ok(at) => blocks[at].1 = block,
-            Err(at) => blocks.insert(at, (offset, block)),
+            Ok(at) => blocks[at] = block,
+            Err(at) => {
+                offsets.insert(at, offset);
+                blocks.insert(at, block);
+            }
         }
         self.set_at(place, block);
         Some(block)

@@ -18,7 +18,7 @@ use std::ptr::{NonNull, null_mut};
 pub(crate) const BUFFER_BYTES: usize = 32 << 20;
 /// Written pages are unmapped from where they were written when they are so many: the code
 /// is in memory once, and should count once.
-const WRITTEN_PAGES: usize = 512;
+const WRITTEN_PAGES: usize = 256;
 const PAGE_BYTES: usize = 4096;
 
 /// See the module's documentation.

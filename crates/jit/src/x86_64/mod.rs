@@ -42,14 +42,25 @@ const GROUPS: i32 = 40;
 /// A direct jump.
 #[derive(Debug, Clone, Copy)]
 struct Jump {
-    hole: Hole,
+    /// Offset of a [`Hole`].
+    hole: u32,
     /// Where it goes while it isn't joined to its target: out.
-    stub: usize,
+    stub: u32,
     /// The target's offset from the start of the jump's page.
     target: i32,
-    id: u32,
-    /// The check of a jump to another page, and the code and the page it is for.
-    checked: Option<(u32, u32, u32)>,
+    /// The check of a jump to another page, and the code and the page it is for; 0:
+    /// there is none.
+    checked: (u32, u32, u32),
+}
+
+impl Jump {
+    fn hole(&self) -> Hole {
+        Hole(self.hole as usize)
+    }
+
+    fn stub(&self) -> usize {
+        self.stub as usize
+    }
 }
 
 /// Code that all blocks use, by its offset.
@@ -159,11 +170,11 @@ impl Translator {
         let tag = Rm::Mem(RCX, layout::FETCH_TAG as i32);
         asm.alu(Size::Q, Alu::Cmp, RAX, tag);
         let moved = asm.jcc(Cond::NE);
-        asm.fill(moved, jump.stub);
+        asm.fill(moved, jump.stub());
         let number = Rm::Mem(RCX, layout::FETCH_PAGE as i32);
         asm.alu_imm(Size::D, Alu::Cmp, number, page as i32);
         let moved = asm.jcc(Cond::NE);
-        asm.fill(moved, jump.stub);
+        asm.fill(moved, jump.stub());
         asm.store(Size::Q, Rm::Mem(RSP, PAGE_VA), RAX);
         let go = asm.jmp();
         asm.fill(go, entry);
@@ -210,8 +221,8 @@ impl Tier for Translator {
         }
     }
 
-    fn link(&mut self, jump: u32, entry: u64, page: u32) {
-        let Some(jump) = self.jump(jump) else {
+    fn link(&mut self, id: u32, entry: u64, page: u32) {
+        let Some(jump) = self.jump(id) else {
             return;
         };
         let entry = self.buffer.offset(entry);
@@ -220,8 +231,8 @@ impl Tier for Translator {
         } else {
             match jump.checked {
                 // It said no because the page wasn't known.
-                Some((to, for_entry, for_page))
-                    if (for_entry as usize, for_page) == (entry, page) =>
+                (to, for_entry, for_page)
+                    if to != 0 && (for_entry as usize, for_page) == (entry, page) =>
                 {
                     to as usize
                 }
@@ -229,22 +240,23 @@ impl Tier for Translator {
                     let Some(to) = self.checked_jump(&jump, entry, page) else {
                         return;
                     };
-                    self.incoming.entry(entry).or_default().push(jump.id);
-                    let index = jump.id.wrapping_sub(self.common.first_jump);
-                    self.jumps[index as usize].checked = Some((to as u32, entry as u32, page));
+                    self.incoming.entry(entry).or_default().push(id);
+                    let index = id.wrapping_sub(self.common.first_jump);
+                    self.jumps[index as usize].checked = (to as u32, entry as u32, page);
                     to
                 }
             }
         };
-        self.buffer.patch(jump.hole.0, displacement(jump.hole, to));
+        let hole = jump.hole();
+        self.buffer.patch(hole.0, displacement(hole, to));
     }
 
     fn retire(&mut self, entry: u64) {
         let entry = self.buffer.offset(entry);
         for id in self.incoming.remove(&entry).unwrap_or_default() {
             if let Some(jump) = self.jump(id) {
-                self.buffer
-                    .patch(jump.hole.0, displacement(jump.hole, jump.stub));
+                let hole = jump.hole();
+                self.buffer.patch(hole.0, displacement(hole, jump.stub()));
             }
         }
     }

@@ -275,8 +275,9 @@ impl Translation<'_, '_> {
             Later::Unjoined { jump } => {
                 let stub = self.asm.here();
                 let entry = &mut self.sink.jumps[jump as usize];
-                entry.stub = stub;
-                let (hole, target, id) = (entry.hole, entry.target, entry.id);
+                entry.stub = stub as u32;
+                let (hole, target) = (entry.hole(), entry.target);
+                let id = self.sink.common.first_jump.wrapping_add(jump);
                 self.asm.fill(hole, stub);
                 self.asm.mov_imm32(RCX, target as u32);
                 self.asm.mov_imm32(RDX, id);
@@ -298,13 +299,11 @@ impl Translation<'_, '_> {
     /// The jump at `hole` leads to an offset from this page's start.
     pub(super) fn joined_later(&mut self, hole: Hole, target: i32) {
         let jump = self.sink.jumps.len() as u32;
-        let id = self.sink.common.first_jump.wrapping_add(jump);
         self.sink.jumps.push(Jump {
-            hole,
+            hole: hole.0 as u32,
             stub: 0,
             target,
-            id,
-            checked: None,
+            checked: (0, 0, 0),
         });
         self.later.push(Later::Unjoined { jump });
     }
