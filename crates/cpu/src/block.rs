@@ -1,7 +1,7 @@
 //! Decoded basic blocks, found by physical address.
 
 use crate::codes::Codes;
-use crate::decode::{decode, is_long};
+use crate::decode::{crossing, decode, is_long};
 use crate::op::Op;
 use crate::page_map::PageMap;
 use std::cell::Cell;
@@ -255,8 +255,9 @@ impl Blocks {
             None => self.new_id(),
         };
         let block = Block { start, len, id };
-        let bytes = self.ops_of(block, u64::MAX).last().map_or(0, Op::next_off);
-        mem.mark_code(pa, bytes as usize);
+        let bytes = self.ops_of(block, u64::MAX).last().map_or(0, Op::next_off) as usize;
+        // What is on the next page is fetched each time.
+        mem.mark_code(pa, bytes.min(PAGE_BYTES - usize::from(offset)));
         let PageBlocks { offsets, blocks } = self.pages.get_mut(page)?;
         match at {
             Ok(at) => blocks[at] = block,
@@ -290,6 +291,9 @@ impl Blocks {
                     4,
                 )
             } else {
+                if at > offset {
+                    self.ops.push(crossing(first, (at - offset) as u16));
+                }
                 break;
             };
             let op = decode(raw, (at - offset) as u16);

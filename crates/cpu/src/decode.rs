@@ -54,6 +54,15 @@ pub(crate) fn illegal() -> Op {
     op(Kind::Illegal, 0, 0, 0, 0)
 }
 
+/// An instruction at the end of a page of which only the first half is known.
+pub(crate) fn crossing(first: u16, off: u16) -> Op {
+    Op {
+        off,
+        raw: u32::from(first),
+        ..op(Kind::Crossing, 0, 0, 0, 0)
+    }
+}
+
 /// True if the first halfword starts a 32-bit instruction.
 pub(crate) fn is_long(first: u16) -> bool {
     first & 3 == 3

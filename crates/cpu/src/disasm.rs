@@ -209,7 +209,7 @@ fn text(kind: Kind) -> (&'static str, &'static str) {
         FmvDX => ("fmv.d.x", "D,s"), FcvtDS => ("fcvt.d.s", "D,Sm"),
         FmaddD => ("fmadd.d", "D,S,T,Rm"), FmsubD => ("fmsub.d", "D,S,T,Rm"),
         FnmsubD => ("fnmsub.d", "D,S,T,Rm"), FnmaddD => ("fnmadd.d", "D,S,T,Rm"),
-        Illegal => (".insn", ""),
+        Crossing | Illegal => (".insn", ""),
     }
 }
 

@@ -177,14 +177,16 @@ impl Core {
         }
     }
 
-    /// The instruction at `pc`, in a page whose fetch translation is known.
+    /// The instruction at `pc`, in a page whose fetch translation is known, or in two.
     pub(crate) fn op_at(&mut self, env: &Env, pc: u64) -> Option<Op> {
-        let place = self.mmu.fetch_tlb().place(pc)? as usize;
-        let parcel = |at| env.mem.load_at(at).map(u16::from_le_bytes);
-        let low = parcel(place)?;
+        let parcel = |pc| {
+            let place = self.mmu.fetch_tlb().place(pc)?;
+            env.mem.load_at(place as usize).map(u16::from_le_bytes)
+        };
+        let low = parcel(pc)?;
         let mut raw = u32::from(low);
         if is_long(low) {
-            raw |= u32::from(parcel(place + 2)?) << 16;
+            raw |= u32::from(parcel(pc.wrapping_add(2))?) << 16;
         }
         let last = &mut self.decoded[(raw.wrapping_mul(0x9e37_79b1) >> DECODED_SHIFT) as usize];
         if last.raw != raw {
@@ -464,6 +466,10 @@ impl Core {
                         let target = x!(rs1).wrapping_add(imm!()) & !1;
                         set!(pc.wrapping_add(op.next_off()));
                         break 'ops Ok((k + 1, target));
+                    }
+                    // The run loop fetches it.
+                    Kind::Crossing => {
+                        break 'ops Ok((k, pc.wrapping_add(u64::from(op.off))));
                     }
                     _ => match self.rare(hart, env, op, k, pc) {
                         Flow::Next => {}

@@ -26,6 +26,9 @@ pub enum Kind {
     CboInval, CboClean, CboFlush, CboZero,
     Fence, FenceI, Ecall, Ebreak, Sret, Mret, Wfi, SfenceVma,
     SinvalVma, SfenceWInval, SfenceInvalIr, Pause, WrsNto, WrsSto,
+    // At the end of a block: an instruction of 32 bits, the second half of which is on the next
+    // page. What it does is known when it is executed.
+    Crossing,
     Csrrw, Csrrs, Csrrc, Csrrwi, Csrrsi, Csrrci,
     FaddS, FsubS, FmulS, FdivS, FsqrtS, FsgnjS, FsgnjnS, FsgnjxS, FminS, FmaxS,
     FcvtWS, FcvtWuS, FcvtLS, FcvtLuS, FmvXW, FeqS, FltS, FleS, FclassS,
@@ -54,6 +57,7 @@ impl Kind {
                 | Pause
                 | WrsNto
                 | WrsSto
+                | Crossing
                 | Illegal
         ) || (self as u8 >= Csrrw as u8 && self as u8 <= Csrrci as u8)
     }

@@ -54,7 +54,8 @@ pub struct Code<'a> {
     pub pa: u64,
     /// Its virtual address now. Other address spaces may have it elsewhere.
     pub va: u64,
-    /// The instructions; none crosses a page.
+    /// The instructions. None crosses a page; one that does may come last, as
+    /// [`Kind::Crossing`], for [`Window::interpret`].
     pub ops: &'a [Op],
 }
 
@@ -211,12 +212,16 @@ impl Window<'_, '_> {
     pub fn interpret(&mut self, pc: u64, icount: u64) -> bool {
         self.set_position(pc, icount);
         let Some(op) = self.core.op_at(self.env, pc) else {
-            // Not a page that code runs in: the run loop finds out.
+            // The next page's translation isn't known: the run loop fetches.
             self.outcome = Outcome::Look;
             return false;
         };
         self.core.interpreted.count(op.kind);
         self.outcome = self.core.execute_one(self.hart, self.env, &op);
+        if self.hart.pc != pc.wrapping_add(op.next_off()) && matches!(self.outcome, Outcome::Done) {
+            // A jump that lies on two pages.
+            self.outcome = Outcome::Look;
+        }
         matches!(self.outcome, Outcome::Done)
     }
 }
