@@ -99,6 +99,64 @@ fn an_instruction_on_two_pages_is_rewritten_half_by_half() {
     }
 }
 
+/// A subroutine of which the third instruction, after four bytes and two, is on two pages.
+fn with_third_on_two_pages(calls: &[u32], third: u32, rest: &[u32]) -> World {
+    let border = CODE + 0x2000;
+    let mut world = World::new(|a| {
+        a.ops(calls);
+    });
+    world.code(border - 8, |a| {
+        a.op(addi(5, 5, 1)).c(0x0001).op(third).ops(rest);
+    });
+    world.set_x(7, border - 8).set_x(8, border);
+    world
+}
+
+#[test]
+fn the_end_of_a_block_on_two_pages_is_rewritten_half_by_half() {
+    let call = jalr(1, 7, 0);
+    for (offset, value, want) in [(0, 0x0504, (3 + 3 + 0x50, 0)), (-2, 0x8513, (6, 9))] {
+        // addi x9, x9, 3 becomes addi x9, x9, 0x50 or addi x10, x9, 3.
+        let calls = [call, call, store(1, 6, 8, offset), call];
+        let mut world = with_third_on_two_pages(&calls, addi(9, 9, 3), &[jalr(0, 1, 0)]);
+        world.set_x(6, value);
+        world.check(16, |after| {
+            assert_eq!((after.x(9), after.x(10)), want);
+            assert_eq!(after.x(5), 3);
+        });
+    }
+}
+
+#[test]
+fn jumps_on_two_pages_at_the_end_of_a_block() {
+    let call = jalr(1, 7, 0);
+    for (third, skips) in [
+        (jal(0, 8), true),
+        (branch(0, 0, 0, 8), true),
+        (branch(1, 0, 0, 8), false),
+    ] {
+        let rest = [addi(11, 11, 1), addi(12, 12, 1), jalr(0, 1, 0)];
+        let world = with_third_on_two_pages(&[call, call, call], third, &rest);
+        let steps = if skips { 18 } else { 21 };
+        world.check(steps, |after| {
+            assert_eq!(after.x(11), if skips { 0 } else { 3 });
+            assert_eq!(after.x(12), 3);
+        });
+    }
+}
+
+#[test]
+fn a_fault_on_two_pages_at_the_end_of_a_block() {
+    let call = jalr(1, 7, 0);
+    let world = with_third_on_two_pages(&[call], ld(6, 0, 64), &[jalr(0, 1, 0)]);
+    world.check(4, |after| {
+        assert_eq!(after.csr("mcause"), 5);
+        assert_eq!(after.csr("mtval"), 64);
+        assert_eq!(after.csr("mepc"), CODE + 0x2000 - 2);
+        assert_eq!(after.x(5), 1);
+    });
+}
+
 #[test]
 fn dma_into_code_between_steps() {
     for at in 1..12 {
