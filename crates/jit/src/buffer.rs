@@ -14,8 +14,8 @@ use std::ffi::c_void;
 use std::io;
 use std::ptr::{NonNull, null_mut};
 
-/// Bytes of code that are kept. Reserved only: the host gives pages as they are used.
-pub(crate) const BUFFER_BYTES: usize = 32 << 20;
+/// Most bytes of code. Reserved only: the host gives pages as they are used.
+const BUFFER_BYTES: usize = 32 << 20;
 /// Written pages are unmapped from where they were written when they are so many: the code
 /// is in memory once, and should count once.
 const WRITTEN_PAGES: usize = 256;
@@ -25,6 +25,8 @@ const PAGE_BYTES: usize = 4096;
 pub(crate) struct CodeBuffer {
     writable: NonNull<u8>,
     executable: NonNull<u8>,
+    /// Bytes of code that are kept.
+    limit: usize,
     used: usize,
     peak: usize,
     /// A bit for each page: it was written since the last were unmapped.
@@ -37,7 +39,8 @@ pub(crate) struct CodeBuffer {
 unsafe impl Send for CodeBuffer {}
 
 impl CodeBuffer {
-    pub(crate) fn new() -> io::Result<Self> {
+    /// For `limit` bytes at most.
+    pub(crate) fn new(limit: usize) -> io::Result<Self> {
         // SAFETY: a new mapping at a place of the kernel's choice touches nothing that
         // exists.
         let writable = unsafe {
@@ -54,6 +57,7 @@ impl CodeBuffer {
             Ok(executable) => Ok(Self {
                 writable,
                 executable,
+                limit: limit.min(BUFFER_BYTES),
                 used: 0,
                 peak: 0,
                 written: [0; BUFFER_BYTES / PAGE_BYTES / 64],
@@ -89,7 +93,7 @@ impl CodeBuffer {
     /// Appends code; false if there is no room for it.
     #[must_use]
     pub(crate) fn append(&mut self, code: &[u8]) -> bool {
-        if code.len() > BUFFER_BYTES - self.used {
+        if code.len() > self.limit - self.used {
             return false;
         }
         // SAFETY: the range lies in the writable mapping, which only this value writes;

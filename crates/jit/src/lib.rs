@@ -28,15 +28,32 @@ use twinvm_cpu::tier::Tier;
 /// Entries after which a block is translated.
 pub const HOT_AT: u8 = 16;
 
+/// Of the guest's RAM above so many bytes, translated code may take this part.
+const SMALL_RAM_BYTES: u64 = 128 << 20;
+/// See [`SMALL_RAM_BYTES`].
+const RAM_PER_CODE: u64 = 16;
+/// Least and most bytes of code that are kept, whatever the RAM.
+const CODE_BYTES: [u64; 2] = [4 << 20, 32 << 20];
+
 /// No memory for code.
 #[derive(Debug, thiserror::Error)]
 #[error("no memory for translated code: {0}; --engine interp does without")]
 pub struct NoCodeMemory(#[from] std::io::Error);
 
-/// The second engine for this host; `None` if there is no backend for its processor.
-pub fn tier() -> Result<Option<Box<dyn Tier>>, NoCodeMemory> {
+/// The second engine for this host and a guest with so much RAM, in bytes; `None` if
+/// there is no backend for its processor. The code that it keeps takes 4 to 32 MiB, by
+/// the RAM; when that is full it begins anew.
+pub fn tier(ram_bytes: u64) -> Result<Option<Box<dyn Tier>>, NoCodeMemory> {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    return Ok(Some(Box::new(x86_64::Translator::new()?)));
+    {
+        let [least, most] = CODE_BYTES;
+        let code_bytes =
+            (ram_bytes.saturating_sub(SMALL_RAM_BYTES) / RAM_PER_CODE).clamp(least, most) as usize;
+        Ok(Some(Box::new(x86_64::Translator::new(code_bytes)?)))
+    }
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-    Ok(None)
+    {
+        let _ = ram_bytes;
+        Ok(None)
+    }
 }

@@ -37,7 +37,7 @@ pub enum EngineError {
 /// Plugs translation in.
 #[cfg(feature = "jit")]
 fn add_translation(engine: &mut Engine, mem: &mut Memory) -> Result<(), EngineError> {
-    let tier = twinvm_jit::tier()?.ok_or(EngineError::NoBackend)?;
+    let tier = twinvm_jit::tier(mem.ram_bytes())?.ok_or(EngineError::NoBackend)?;
     engine.set_tier(mem, Some(tier), twinvm_jit::HOT_AT);
     Ok(())
 }

@@ -110,9 +110,10 @@ pub(crate) struct Translator {
 }
 
 impl Translator {
-    pub(crate) fn new() -> Result<Self, NoCodeMemory> {
+    /// Keeps so many bytes of code.
+    pub(crate) fn new(code_bytes: usize) -> Result<Self, NoCodeMemory> {
         let mut translator = Self {
-            buffer: CodeBuffer::new()?,
+            buffer: CodeBuffer::new(code_bytes)?,
             common: Common::default(),
             features: Features {
                 lzcnt: is_x86_feature_detected!("lzcnt"),

@@ -74,7 +74,7 @@ impl Ours {
             .map_err(|e| e.to_string())?;
         let mut engine = Engine::new();
         if let Some(hot_at) = hot_at {
-            let tier = twinvm_jit::tier().map_err(|e| e.to_string())?;
+            let tier = twinvm_jit::tier(RAM_BYTES).map_err(|e| e.to_string())?;
             engine.set_tier(&mut memory, tier, hot_at);
         }
         let hart = Hart::new(0, DRIVER);

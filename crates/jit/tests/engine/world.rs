@@ -295,7 +295,7 @@ impl Tier {
     pub(crate) fn engine(self, memory: &mut Memory) -> Engine {
         let mut engine = Engine::new();
         if let Translated(hot_at) = self {
-            let tier = twinvm_jit::tier().expect("memory for code");
+            let tier = twinvm_jit::tier(RAM_BYTES).expect("memory for code");
             engine.set_tier(memory, tier, hot_at);
         }
         engine
