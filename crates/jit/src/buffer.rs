@@ -15,7 +15,7 @@ use std::io;
 use std::ptr::{NonNull, null_mut};
 
 /// Most bytes of code. Reserved only: the host gives pages as they are used.
-const BUFFER_BYTES: usize = 32 << 20;
+const BUFFER_BYTES: usize = 64 << 20;
 /// Written pages are unmapped from where they were written when they are so many: the code
 /// is in memory once, and should count once.
 const WRITTEN_PAGES: usize = 256;

@@ -29,11 +29,11 @@ use twinvm_cpu::tier::Tier;
 pub const HOT_AT: u8 = 16;
 
 /// Of the guest's RAM above so many bytes, translated code may take this part.
-const SMALL_RAM_BYTES: u64 = 128 << 20;
+const SMALL_RAM_BYTES: u64 = 192 << 20;
 /// See [`SMALL_RAM_BYTES`].
-const RAM_PER_CODE: u64 = 16;
+const RAM_PER_CODE: u64 = 8;
 /// Least and most bytes of code that are kept, whatever the RAM.
-const CODE_BYTES: [u64; 2] = [4 << 20, 32 << 20];
+const CODE_BYTES: [u64; 2] = [4 << 20, 64 << 20];
 
 /// No memory for code.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +41,7 @@ const CODE_BYTES: [u64; 2] = [4 << 20, 32 << 20];
 pub struct NoCodeMemory(#[from] std::io::Error);
 
 /// The second engine for this host and a guest with so much RAM, in bytes; `None` if
-/// there is no backend for its processor. The code that it keeps takes 4 to 32 MiB, by
+/// there is no backend for its processor. The code that it keeps takes 4 to 64 MiB, by
 /// the RAM; when that is full it begins anew.
 pub fn tier(ram_bytes: u64) -> Result<Option<Box<dyn Tier>>, NoCodeMemory> {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
