@@ -7,7 +7,7 @@ use crate::block::Block;
 use std::cell::Cell;
 
 /// Blocks that are known at once: 2^n of them.
-pub(crate) const CODES: usize = 1 << 15;
+pub(crate) const CODES: usize = 1 << 16;
 /// Entries that are cleared together.
 const CHUNK: usize = 64;
 /// Equals no place: those are even.

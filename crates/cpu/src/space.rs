@@ -11,7 +11,7 @@ use twinvm_mem::{PAGE_BYTES, PAGE_SHIFT};
 /// Data translations of a space: the index is that of the virtual page, of which these bits
 /// count. One of them stands apart: Linux maps libraries 128 MiB below the stack.
 const DATA_PAGES: usize = (LOW_PAGES - 1) | HIGH_PAGE;
-const LOW_PAGES: usize = 1 << 10;
+const LOW_PAGES: usize = 1 << 11;
 const HIGH_PAGE: usize = 1 << 15;
 /// One more than the highest index. Most of it is never used, and the host gives no memory.
 const DATA: usize = HIGH_PAGE + LOW_PAGES;
