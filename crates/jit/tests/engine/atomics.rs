@@ -29,6 +29,14 @@ fn meaning(f5: u32, a: u64, b: u64, double: bool) -> u64 {
     }
 }
 
+/// What makes a page's translation known for stores before the atomics come, or not.
+const BEFORE: [&[u32]; 2] = [&[], &[0x0401_3023]];
+
+#[test]
+fn what_comes_before_is_a_store() {
+    assert_eq!(BEFORE[1], [sd(0, 2, 64)]);
+}
+
 #[test]
 fn read_modify_write() {
     let values = [
@@ -43,12 +51,16 @@ fn read_modify_write() {
     for f5 in OPS {
         for double in [false, true] {
             for x in values {
-                for y in values {
+                for (y, before) in values
+                    .into_iter()
+                    .flat_map(|y| BEFORE.map(|before| (y, before)))
+                {
                     let mut world = World::new(|a| {
+                        a.ops(before);
                         a.ops(&[amo(f5, double, 1, 2, 3), amo(f5, double, 3, 2, 3)]);
                     });
                     world.set_x(2, DATA).set_x(3, y).word(DATA, x);
-                    world.check(1, |after| {
+                    world.check(before.len() as u64 + 1, |after| {
                         let new = meaning(f5, x, y, double);
                         let (old, want) = if double {
                             (x, new)
@@ -95,6 +107,23 @@ fn misaligned_and_foreign_addresses_trap() {
 }
 
 #[test]
+fn misaligned_addresses_trap_in_a_page_that_was_stored_to() {
+    for f5 in OPS.into_iter().chain([2, 3]) {
+        for (double, offset) in [(false, 2), (true, 4), (true, 0xffc), (false, 1)] {
+            let mut world = World::new(|a| {
+                a.op(sd(0, 7, 64));
+                a.op(amo(f5, double, 1, 2, if f5 == 2 { 0 } else { 3 }));
+            });
+            world.set_x(2, DATA + offset).set_x(7, DATA);
+            world.check(2, |after| {
+                assert_eq!(after.csr("mcause"), if f5 == 2 { 4 } else { 6 });
+                assert_eq!(after.csr("mtval"), DATA + offset);
+            });
+        }
+    }
+}
+
+#[test]
 fn store_conditional_needs_its_reservation() {
     let lr = |double| amo(2, double, 1, 2, 0);
     let sc = |rd, double| amo(3, double, rd, 2, 3);
@@ -109,13 +138,17 @@ fn store_conditional_needs_its_reservation() {
         // The hart's own stores and traps leave it.
         (&[lr(true), sd(6, 2, 0), sc(4, true)], 0, 55),
     ];
-    for (n, (program, result, memory)) in cases.into_iter().enumerate() {
+    let cases = cases
+        .into_iter()
+        .flat_map(|case| BEFORE.map(|before| (before, case)));
+    for (n, (before, (program, result, memory))) in cases.enumerate() {
         let mut world = World::new(|a| {
-            a.ops(program);
+            a.ops(before).ops(program);
         });
         world.set_x(2, DATA).set_x(3, 55).set_x(4, 9).set_x(6, 0x66);
         world.word(DATA, 0x77);
-        world.check(program.len() as u64, |after| {
+        let steps = before.len() + program.len();
+        world.check(steps as u64, |after| {
             assert_eq!(after.x(4), result, "case {n}");
             assert_eq!(after.word(DATA), memory, "case {n}");
             assert_eq!(after.hart.reservation, None);
@@ -125,14 +158,17 @@ fn store_conditional_needs_its_reservation() {
 
 #[test]
 fn a_failed_store_conditional_at_another_address() {
-    let mut world = World::new(|a| {
-        a.ops(&[amo(2, true, 1, 2, 0), amo(3, true, 4, 5, 3)]);
-    });
-    world.set_x(2, DATA).set_x(5, DATA + 8).set_x(3, 55);
-    world.check(2, |after| {
-        assert_eq!(after.x(4), 1);
-        assert_eq!(after.word(DATA + 8), 0);
-    });
+    for before in BEFORE {
+        let mut world = World::new(|a| {
+            a.ops(before)
+                .ops(&[amo(2, true, 1, 2, 0), amo(3, true, 4, 5, 3)]);
+        });
+        world.set_x(2, DATA).set_x(5, DATA + 8).set_x(3, 55);
+        world.check(before.len() as u64 + 2, |after| {
+            assert_eq!(after.x(4), 1);
+            assert_eq!(after.word(DATA + 8), 0);
+        });
+    }
 }
 
 #[test]
