@@ -32,9 +32,14 @@ fn meaning(f5: u32, a: u64, b: u64, double: bool) -> u64 {
 /// What makes a page's translation known for stores before the atomics come, or not.
 const BEFORE: [&[u32]; 2] = [&[], &[0x0401_3023]];
 
+/// The end of a block, to the next instruction: only where as many steps are to be made as a block
+/// has does translated code run.
+const END: u32 = 0x0040_006f;
+
 #[test]
 fn what_comes_before_is_a_store() {
     assert_eq!(BEFORE[1], [sd(0, 2, 64)]);
+    assert_eq!(END, jal(0, 4));
 }
 
 #[test]
@@ -57,10 +62,10 @@ fn read_modify_write() {
                 {
                     let mut world = World::new(|a| {
                         a.ops(before);
-                        a.ops(&[amo(f5, double, 1, 2, 3), amo(f5, double, 3, 2, 3)]);
+                        a.ops(&[amo(f5, double, 1, 2, 3), END]);
                     });
                     world.set_x(2, DATA).set_x(3, y).word(DATA, x);
-                    world.check(before.len() as u64 + 1, |after| {
+                    world.check(before.len() as u64 + 2, |after| {
                         let new = meaning(f5, x, y, double);
                         let (old, want) = if double {
                             (x, new)
@@ -113,9 +118,10 @@ fn misaligned_addresses_trap_in_a_page_that_was_stored_to() {
             let mut world = World::new(|a| {
                 a.op(sd(0, 7, 64));
                 a.op(amo(f5, double, 1, 2, if f5 == 2 { 0 } else { 3 }));
+                a.op(END);
             });
             world.set_x(2, DATA + offset).set_x(7, DATA);
-            world.check(2, |after| {
+            world.check(3, |after| {
                 assert_eq!(after.csr("mcause"), if f5 == 2 { 4 } else { 6 });
                 assert_eq!(after.csr("mtval"), DATA + offset);
             });
@@ -143,11 +149,11 @@ fn store_conditional_needs_its_reservation() {
         .flat_map(|case| BEFORE.map(|before| (before, case)));
     for (n, (before, (program, result, memory))) in cases.enumerate() {
         let mut world = World::new(|a| {
-            a.ops(before).ops(program);
+            a.ops(before).ops(program).op(END);
         });
         world.set_x(2, DATA).set_x(3, 55).set_x(4, 9).set_x(6, 0x66);
         world.word(DATA, 0x77);
-        let steps = before.len() + program.len();
+        let steps = before.len() + program.len() + 1;
         world.check(steps as u64, |after| {
             assert_eq!(after.x(4), result, "case {n}");
             assert_eq!(after.word(DATA), memory, "case {n}");
@@ -161,10 +167,10 @@ fn a_failed_store_conditional_at_another_address() {
     for before in BEFORE {
         let mut world = World::new(|a| {
             a.ops(before)
-                .ops(&[amo(2, true, 1, 2, 0), amo(3, true, 4, 5, 3)]);
+                .ops(&[amo(2, true, 1, 2, 0), amo(3, true, 4, 5, 3), END]);
         });
         world.set_x(2, DATA).set_x(5, DATA + 8).set_x(3, 55);
-        world.check(before.len() as u64 + 2, |after| {
+        world.check(before.len() as u64 + 3, |after| {
             assert_eq!(after.x(4), 1);
             assert_eq!(after.word(DATA + 8), 0);
         });
