@@ -190,8 +190,12 @@ struct Return {
 }
 
 impl Return {
-    /// Equals no pc.
-    const NONE: Self = Self { pc: 1, code: 0 };
+    /// What is found at no index: the pcs are such that others have it, odd ones too.
+    const NONE: [Self; RETURNS] = {
+        let mut returns = [Self { pc: 0, code: 0 }; RETURNS];
+        returns[0].pc = 2;
+        returns
+    };
 }
 
 /// Translations of fetches.
@@ -378,7 +382,7 @@ impl Tlb for FetchTlb {
     fn new() -> Box<Self> {
         Box::new(Self {
             fetch: [FetchEntry::NONE; FETCH],
-            returns: [Return::NONE; RETURNS],
+            returns: Return::NONE,
             tables: LeafTables::NONE,
         })
     }
@@ -393,7 +397,7 @@ impl Tlb for FetchTlb {
 impl FetchTlb {
     /// What code or translations of fetches were may be no more.
     pub(crate) fn forget_returns(&mut self) {
-        self.returns.fill(Return::NONE);
+        self.returns = Return::NONE;
     }
 
     /// The page of RAM that `va` is fetched from, if known.

@@ -282,7 +282,8 @@ impl Translation<'_, '_> {
         self.put_float(rd, to, Single);
     }
 
-    /// Leaves if one of the registers boxes no single.
+    /// Leaves if one of the registers boxes no single. Afterwards it is known that they do,
+    /// so nothing may go around it: it comes before all that goes to the interpreter.
     pub(super) fn boxed(&mut self, k: usize, op: &Op, float: Float, sources: &[u8]) {
         if float == Double {
             return;
@@ -377,8 +378,8 @@ impl Translation<'_, '_> {
     // ---- arithmetic -------------------------------------------------------
 
     fn two(&mut self, k: usize, op: &Op, float: Float, scalar: Scalar) {
-        let slow = self.same_rounding(op);
         self.boxed(k, op, float, &[op.rs1, op.rs2]);
+        let slow = self.same_rounding(op);
         let either = matches!(scalar, Scalar::Add | Scalar::Mul);
         let (first, second) = if either && op.rd == op.rs2 {
             (op.rs2, op.rs1)
@@ -400,8 +401,8 @@ impl Translation<'_, '_> {
     }
 
     fn square_root(&mut self, k: usize, op: &Op, float: Float) {
-        let slow = self.same_rounding(op);
         self.boxed(k, op, float, &[op.rs1]);
+        let slow = self.same_rounding(op);
         let to = self.float_result(op.rd, X0);
         self.copy_float(to, op.rs1);
         self.asm.scalar(float, Scalar::Sqrt, to, to);
@@ -411,9 +412,9 @@ impl Translation<'_, '_> {
     }
 
     fn fused(&mut self, k: usize, op: &Op, float: Float, fused: Fused) {
-        let slow = self.same_rounding(op);
         let sources = [op.rs1, op.rs2, third(op)];
         self.boxed(k, op, float, &sources);
+        let slow = self.same_rounding(op);
         let to = self.float_result_apart(op.rd, &sources);
         let first = self.get_float(op.rs1, X1);
         let second = self.float_operand(op.rs2);

@@ -44,10 +44,10 @@ impl Translation<'_, '_> {
             && mode <= LAST_OF_HOST
             && mode != TRUNCATE
             && (to.wide || !to.signed || float == Single);
+        self.boxed(k, op, float, &[op.rs1]);
         if !apart && mode != TRUNCATE {
             slow.extend(self.same_rounding(op));
         }
-        self.boxed(k, op, float, &[op.rs1]);
         let mut from = self.get_float(op.rs1, X0);
         if !to.signed {
             slow.push(self.beyond_unsigned(float, to.wide, from));

@@ -101,9 +101,9 @@ fn goes_on(kind: Kind) -> bool {
     registers || accesses || branches || floats
 }
 
-fn is_float(kind: Kind) -> bool {
+fn is_float_access(kind: Kind) -> bool {
     use Kind::*;
-    matches!(kind, Flw | Fld | Fsw | Fsd) || kind as u8 >= FaddS as u8
+    matches!(kind, Flw | Fld | Fsw | Fsd)
 }
 
 /// True if RDX is after the op what it was before; an access says so itself.
@@ -288,8 +288,9 @@ fn assign(ops: &[Op], mut groups: Vec<Group>, of: &[Option<usize>]) -> Plan {
     let mut from_stack = vec![false; ops.len()];
     let mut float = false;
     for (k, op) in ops.iter().enumerate() {
-        // The first loads the guest's floating-point state, and uses RDX for it.
-        if !float && is_float(op.kind) {
+        // The first may have to load the guest's floating-point state, and uses RDX for it:
+        // of the instructions before, those that the interpreter does have not.
+        if !float && is_float_access(op.kind) {
             float = true;
             in_rdx = None;
         }

@@ -140,3 +140,19 @@ fn jumping_into_the_middle_of_an_instruction_decodes_from_there() {
         assert_eq!(after.x(2), 1);
     });
 }
+
+#[test]
+fn returns_to_odd_addresses_where_no_call_was_noted() {
+    // Bit 0 is dropped: whatever the places that calls return to hold while they are empty
+    // isn't it.
+    for target in (0..8).chain([128, 129, u64::MAX]) {
+        let mut world = World::new(|a| {
+            a.op(jalr(0, 1, 0));
+        });
+        world.set_x(1, target);
+        world.check(3, |after| {
+            assert_eq!(after.csr("mcause"), 1, "{target:#x}");
+            assert_eq!(after.csr("mepc"), target & !1);
+        });
+    }
+}

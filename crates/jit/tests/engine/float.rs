@@ -133,3 +133,55 @@ fn what_makes_the_state_dirty() {
         });
     }
 }
+
+#[test]
+fn operands_are_boxed_only_if_somebody_has_looked() {
+    // The first is rounded in another mode than the unit's, and the interpreter does it: it
+    // says nothing of what the operands are to the second.
+    let both = |f7| [(f7, 2), (f7 + 4, 2), (f7 + 8, 2), (f7 + 0xc, 2)];
+    let others = [(0x2c, 0), (0x60, 0), (0x60, 2)];
+    for (f7, second) in both(0).into_iter().chain(others) {
+        let mut world = World::new(|a| {
+            a.ops(&[
+                r(f7, second, 1, 1, 3, 0x53),
+                r(FADD_S, 2, 1, 0, 4, 0x53),
+                r(FADD_S, 2, 1, 7, 5, 0x53),
+            ]);
+        });
+        world.set_csr("mstatus", world.csr("mstatus") | 3 << 13);
+        world.hart.f[1] = 1.5f64.to_bits();
+        world.hart.f[2] = ONE;
+        // With the jump behind them they are a block, which runs as a whole.
+        world.check(4, |after| {
+            assert_eq!(after.hart.f[4], NAN, "{f7:#x}");
+            assert_eq!(after.hart.f[5], NAN, "{f7:#x}");
+        });
+    }
+}
+
+#[test]
+fn a_group_of_accesses_around_the_first_instruction_of_the_unit_that_is_translated() {
+    // The host has no such rounding mode, so the interpreter adds; the unit's state is
+    // loaded for the access after it.
+    for (load, width) in [(true, 2), (true, 3), (false, 2), (false, 3)] {
+        let mut world = World::new(|a| {
+            a.ops(&[r(FADD_S, 2, 1, 4, 3, 0x53), sd(11, 10, 0), ld(12, 10, 16)]);
+            a.op(match load {
+                true => i(24, 10, width, 4, 0x07),
+                false => s(24, 1, 10, width, 0x27),
+            });
+            a.op(ld(13, 10, 24));
+            // Again, when the page's entry is known.
+            a.op(branch(1, 12, 0, -20));
+        });
+        world.set_csr("mstatus", world.csr("mstatus") | 3 << 13);
+        world.hart.f[1] = ONE;
+        world.hart.f[2] = ONE;
+        world.set_x(10, DATA).set_x(11, 7);
+        world.word(DATA + 16, 0x1234).word(DATA + 24, 0x5678);
+        world.check(40, |after| {
+            assert_eq!(after.x(12), 0x1234);
+            assert_eq!(after.word(DATA), 7);
+        });
+    }
+}
