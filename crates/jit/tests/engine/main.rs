@@ -18,6 +18,7 @@ mod float_cases;
 mod float_forms;
 mod harts;
 mod integer;
+mod loops;
 mod memory;
 mod paging;
 mod pieces;
