@@ -1,8 +1,11 @@
 //! The second engine: translates hot blocks to code of the host's processor.
 //!
 //! One pass over a block's decoded instructions, no intermediate form: a template per
-//! instruction, nine guest registers fixed to host registers, the budget of steps in
-//! another, address translation inline. Whatever has no template is interpreted, one
+//! instruction, nine guest registers fixed to host registers (a block that is a loop
+//! chooses others while it lasts), the budget of steps in another, address translation
+//! inline. Three things are looked at ahead of the templates: which accesses lie so near
+//! to each other that one check does for all, which sign extensions nobody wants, and
+//! which registers a loop uses. Whatever has no template is interpreted, one
 //! instruction at a time ([`twinvm_cpu::tier::Window::interpret`]); so is every access
 //! that the inline translation refuses. Floating point is the host's wherever that is
 //! the same to the bit and to the flag, in registers of the host from a block's first
@@ -13,7 +16,8 @@
 //! page they run in is a variable. So processes that map the same file share them,
 //! wherever each has it. Jumps within a page go directly; a jump to another page is
 //! joined to its target by a piece of code that checks that the target's page is
-//! still where it was. Invalidation is the run loop's: a store to translated code is
+//! still where it was. A return goes to where its call was noted, other indirect jumps
+//! through a table of blocks by physical address. Invalidation is the run loop's: a store to translated code is
 //! interpreted (its page has no write tag), which leaves.
 //!
 //! On hosts without a backend [`tier`] gives nothing and the interpreter does it all.
