@@ -290,6 +290,13 @@ fn out_path(args: &BenchArgs) -> PathBuf {
 
 /// Runs what was asked for; what was measured, and what ended it early.
 fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoError> {
+    if args.what == What::Debian && args.debian.is_none() {
+        return Err(DemoError::Input(
+            "debian needs --debian DIR, the image that `make image-debian` makes (as root) in \
+             target/image/debian"
+                .to_owned(),
+        ));
+    }
     let qemu = find_program(QEMU).ok_or_else(|| {
         DemoError::Input(format!(
             "no {QEMU} in PATH, the yardstick of the benchmarks: `make bench` installs it (Debian's \

@@ -56,10 +56,11 @@ enum What {
     Stop,
     /// The digest of the guest's whole state, and its step count.
     Digest,
-    /// Write the machine's whole state to a file, for `twinvm run --from`. The guest goes on
-    /// meanwhile: it waits only for registers and devices, well below 5 ms. Any node that
-    /// has the machine can: the live one's snapshot is of this moment, a backup's of the step
-    /// that it has replayed. Ending this command gives the snapshot up.
+    /// Write the machine's whole state to a file, for `twinvm run --from`
+    ///
+    /// The guest goes on meanwhile: it waits only for registers and devices, well below 5 ms.
+    /// Any node that has the machine can: the live one's snapshot is of this moment, a backup's
+    /// of the step that it has replayed. Ending this command gives the snapshot up.
     Snapshot {
         /// The file: it appears when it is complete and durable [default: snapshot-STEP in
         /// the node's folder].

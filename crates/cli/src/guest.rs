@@ -2,7 +2,7 @@
 //! is to blame when they don't go together.
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use twinvm_config::{ConsoleKind, Disk, MAX_DEVICES, VmConfig};
@@ -13,6 +13,9 @@ use twinvm_machine::{DiskConfig, ImageKind, Images, MachineConfig, MachineError,
 /// A file that is longer, and longer than the guest's memory, is not read: a wrong name must
 /// not cost the host its own.
 const ANY_FILE_BYTES: u64 = 1 << 30;
+/// Said of a name that leads nowhere.
+const NO_FILE: &str =
+    "there is no such file: give another path (in a VM's file it is relative to that file)";
 
 /// Why there is no machine for a description.
 #[derive(Debug, thiserror::Error)]
@@ -206,7 +209,10 @@ fn read(
         path: path.to_owned(),
         why,
     };
-    let about = fs::metadata(path).map_err(|error| bad(error.to_string()))?;
+    let about = fs::metadata(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => bad(NO_FILE.to_owned()),
+        _ => bad(error.to_string()),
+    })?;
     if !about.is_file() {
         return Err(bad("not a regular file".to_owned()));
     }

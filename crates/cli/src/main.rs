@@ -13,12 +13,13 @@ mod demo;
 mod engine_arg;
 mod guest;
 mod perf_map;
+mod usage;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Something in what was given is wrong; nothing was done.
 const BAD_INPUT: u8 = 2;
@@ -79,7 +80,13 @@ impl Command {
 
 fn main() -> ExitCode {
     twinvm_host::allocator::settle();
-    let command = Cli::parse().command;
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => {
+            let first = std::env::args().nth(1);
+            return ExitCode::from(usage::tell(&error, &Cli::command(), first.as_deref()));
+        }
+    };
     // A panic has said on standard error what it is about.
     let code = match catch_unwind(AssertUnwindSafe(|| command.run())) {
         Ok((_, Ok(code))) => code,

@@ -30,7 +30,10 @@ fn kernels() {
     run_refuses(
         &folder,
         &["--kernel", &kernel],
-        &format!("kernel {kernel}: No such file or directory (os error 2)"),
+        &format!(
+            "kernel {kernel}: there is no such file: give another path (in a VM's file it is \
+             relative to that file)"
+        ),
     );
     run_refuses(
         &folder,
@@ -151,7 +154,10 @@ fn device_trees() {
     run_refuses(
         &folder,
         &["--kernel", &kernel, "--dtb", &absent],
-        &format!("device tree {absent}: No such file or directory (os error 2)"),
+        &format!(
+            "device tree {absent}: there is no such file: give another path (in a VM's file it is \
+             relative to that file)"
+        ),
     );
 }
 
@@ -178,7 +184,7 @@ fn vm_files() {
     run_refuses(
         &folder,
         &[&absent],
-        &format!("{absent}: cannot read the file: No such file or directory (os error 2)"),
+        &format!("{absent}: cannot read the file: there is none: give the path of a VM's file"),
     );
     let file = folder.file(
         "VM.toml",
@@ -188,6 +194,29 @@ fn vm_files() {
         &folder,
         &[&file],
         &format!("{file}:2: backend is missing in [[net]]"),
+    );
+}
+
+#[test]
+fn command_lines() {
+    refuses(
+        &["lan"],
+        "twinvm lan: the following required arguments were not provided: --listen <SOCK>; see \
+         twinvm lan --help",
+    );
+    refuses(
+        &["run", "--engine", "qemu"],
+        "twinvm run: invalid value 'qemu' for '--engine <NAME>' [possible values: interp, jit]; \
+         see twinvm run --help",
+    );
+    refuses(
+        &["walk"],
+        "twinvm: unrecognized subcommand 'walk'; see twinvm --help",
+    );
+    refuses(
+        &["bench", "debian"],
+        "twinvm bench: debian needs --debian DIR, the image that `make image-debian` makes (as \
+         root) in target/image/debian",
     );
 }
 
@@ -262,6 +291,10 @@ fn places_to_write_to() {
     );
     assert_eq!(std::fs::read(folder.path("rec/log")).unwrap(), before);
 
+    refuses(
+        &["run", "--kernel", &kernel, "--record", &kernel],
+        &format!("twinvm run: {kernel} is a file, and a recording is a folder: give another name"),
+    );
     let inside = format!("{kernel}/rec");
     refuses(
         &["run", "--kernel", &kernel, "--record", &inside],
@@ -282,5 +315,13 @@ fn images() {
     refuses(
         &["image", "build", "nonesuch", "--out", "unused"],
         "twinvm image: there is no image `nonesuch`; known: redis, debian",
+    );
+    let folder = Folder::new();
+    let file = folder.file("file", "");
+    refuses(
+        &["image", "build", "redis", "--out", &file],
+        &format!(
+            "twinvm image: {file}: a file, and an image goes into a folder: give another name"
+        ),
     );
 }

@@ -165,7 +165,7 @@ fn what_contradicts_the_snapshot_is_named() {
         &folder,
         &["--max-instructions", "100000"],
         "--max-instructions 100000: the snapshot is of step 100000 already, and steps are counted \
-         since power-on",
+         since power-on: give more than 100000",
     );
 }
 

@@ -10,6 +10,7 @@ mod table;
 mod values;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -165,7 +166,12 @@ impl VmConfig {
             problem: Problem::Unreadable(what),
         };
         let size = fs::metadata(path)
-            .map_err(|error| unreadable(error.to_string()))?
+            .map_err(|error| match error.kind() {
+                ErrorKind::NotFound => {
+                    unreadable("there is none: give the path of a VM's file".to_owned())
+                }
+                _ => unreadable(error.to_string()),
+            })?
             .len();
         if size > MAX_FILE_BYTES as u64 {
             return Err(unreadable(format!(
@@ -471,8 +477,10 @@ fn parse_protect(document: &Document<'_>, root: &Table<'_, '_>) -> Result<Protec
     if protect.suspect_ms < 2 * protect.heartbeat_ms {
         let problem = format!(
             "suspect_ms = {} is less than twice heartbeat_ms = {}: one late heartbeat would \
-             cause a takeover",
-            protect.suspect_ms, protect.heartbeat_ms
+             cause a takeover; set suspect_ms = {} or more",
+            protect.suspect_ms,
+            protect.heartbeat_ms,
+            2 * protect.heartbeat_ms
         );
         let line = table
             .line_of("suspect_ms")

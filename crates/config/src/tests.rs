@@ -366,7 +366,7 @@ fn values_that_do_not_go_together() {
     assert_eq!(
         named("[protect]\nsuspect_ms = 99"),
         "vms/VM.toml:3: suspect_ms = 99 is less than twice heartbeat_ms = 50: \
-         one late heartbeat would cause a takeover"
+         one late heartbeat would cause a takeover; set suspect_ms = 100 or more"
     );
 }
 

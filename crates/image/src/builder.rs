@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -174,6 +174,13 @@ pub(crate) fn build(
 
 /// Makes a folder and returns its absolute path.
 fn make_folder(path: &Path) -> Result<PathBuf, ImageError> {
+    if path.is_file() {
+        let why = "a file, and an image goes into a folder: give another name";
+        return Err(ImageError::io(path)(io::Error::new(
+            io::ErrorKind::NotADirectory,
+            why,
+        )));
+    }
     fs::create_dir_all(path)
         .and_then(|()| path.canonicalize())
         .map_err(ImageError::io(path))
@@ -515,7 +522,10 @@ fn ssh_key(recipe: &Recipe, options: &BuildOptions) -> Result<Option<String>, Im
     if recipe.disk.is_none() {
         return Err(bad("this image has no SSH server, so it takes no key"));
     }
-    let text = fs::read_to_string(path).map_err(ImageError::io(path))?;
+    let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => bad("there is no such file: give a public key (FILE.pub)"),
+        _ => ImageError::io(path)(error),
+    })?;
     if text.contains("PRIVATE KEY") {
         return Err(bad("is a private key: give the public one (FILE.pub)"));
     }

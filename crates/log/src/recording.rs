@@ -58,6 +58,9 @@ pub enum RecordingError {
         /// The file in the way.
         path: PathBuf,
     },
+    /// A file has the directory's name.
+    #[error("{} is a file, and a recording is a folder: give another name", .0.display())]
+    NotAFolder(PathBuf),
     /// A file or directory could not be made, written or read.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
@@ -202,6 +205,9 @@ impl RecordingWriter {
         config: &[u8],
         first_position: u64,
     ) -> Result<(Self, SnapshotWriter), RecordingError> {
+        if dir.is_file() {
+            return Err(RecordingError::NotAFolder(dir.to_path_buf()));
+        }
         let path = dir.join(LOG_FILE);
         // Looked at first, so that one file alone is refused before anything is written.
         for path in [&path, &dir.join(STATES_FILE)] {

@@ -57,7 +57,7 @@ pub(crate) enum FromError {
     /// It is over before it begins.
     #[error(
         "--max-instructions {limit}: the snapshot is of step {icount} already, and steps are \
-         counted since power-on"
+         counted since power-on: give more than {icount}"
     )]
     Limit {
         /// The limit.

@@ -221,7 +221,10 @@ fn a_busy_an_ending_and_an_ended_loop() {
     let path = s.path.clone();
     drop(s.server);
     assert!(!path.exists());
-    let text = format!("node a is not running (no socket {})", path.display());
+    let text = format!(
+        "node a is not running (no socket {}): start it with `twinvm node`",
+        path.display()
+    );
     assert_eq!(ask(&path), text);
     drop(s.dir);
     assert_eq!(ask(&path), text);

@@ -1,0 +1,73 @@
+//! What is wrong with a command line, in one line as every other message.
+
+use clap::error::ErrorKind;
+use clap::{Command, Error};
+
+use crate::BAD_INPUT;
+
+/// Prints what the parser says. Help goes out as it is; anything else becomes one line that names
+/// the command whose --help says what there is.
+pub(crate) fn tell(error: &Error, program: &Command, first: Option<&str>) -> u8 {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // Nobody need read it to its end.
+            let _ = error.print();
+            0
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            BAD_INPUT
+        }
+        _ => {
+            let command = match first.filter(|name| program.find_subcommand(name).is_some()) {
+                Some(name) => format!("twinvm {name}"),
+                None => "twinvm".to_owned(),
+            };
+            let text = error.render().to_string();
+            eprintln!("{command}: {}; see {command} --help", one_line(&text));
+            BAD_INPUT
+        }
+    }
+}
+
+/// The parser's text without its frame, tips behind semicolons.
+fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    let said = text
+        .lines()
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .map(str::trim)
+        .filter(|line| !line.is_empty());
+    for part in said {
+        let part = part.strip_prefix("error: ").unwrap_or(part);
+        match part.strip_prefix("tip: ") {
+            Some(tip) => line = format!("{line}; {tip}"),
+            None if line.is_empty() => line.push_str(part),
+            None => line = format!("{line} {part}"),
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn frames_are_left_out_and_tips_kept() {
+        assert_eq!(
+            one_line(
+                "error: unexpected argument '--frob' found\n\n  tip: a similar argument exists: \
+                 '--from'\n\nUsage: twinvm run\n\nFor more information, try '--help'.\n"
+            ),
+            "unexpected argument '--frob' found; a similar argument exists: '--from'"
+        );
+        assert_eq!(
+            one_line(
+                "error: invalid value 'x' for '--engine'\n  [possible values: a, b]\n\nFor more \
+                 information, try '--help'.\n"
+            ),
+            "invalid value 'x' for '--engine' [possible values: a, b]"
+        );
+    }
+}
