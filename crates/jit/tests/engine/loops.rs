@@ -20,6 +20,8 @@ struct Cast {
     /// Registers that hold addresses.
     bases: Vec<u32>,
     count: u32,
+    /// Floating-point registers.
+    floats: Vec<u32>,
 }
 
 impl Cast {
@@ -37,7 +39,13 @@ impl Cast {
         let count = take(rng, 1)[0];
         let many = 3 + rng.below(9);
         let pool = take(rng, many);
-        Self { pool, bases, count }
+        let floats = (0..2 + rng.below(6)).map(|_| rng.below(32) as u32);
+        Self {
+            pool,
+            bases,
+            count,
+            floats: floats.collect(),
+        }
     }
 
     fn to(&self, rng: &mut Rng) -> u32 {
@@ -128,12 +136,12 @@ fn access(rng: &mut Rng, cast: &Cast) -> u32 {
             at,
             base,
             2 + rng.below(2) as u32,
-            rng.below(32) as u32,
+            rng.pick(&cast.floats),
             0x07,
         ),
         18 => s(
             at,
-            rng.below(32) as u32,
+            rng.pick(&cast.floats),
             base,
             2 + rng.below(2) as u32,
             0x27,
@@ -144,7 +152,7 @@ fn access(rng: &mut Rng, cast: &Cast) -> u32 {
 }
 
 fn float(rng: &mut Rng, cast: &Cast) -> u32 {
-    let f = |rng: &mut Rng| rng.below(32) as u32;
+    let f = |rng: &mut Rng| rng.pick(&cast.floats);
     let rm = rng.pick(&[7, 7, 7, 0, 1, 4]);
     let format = rng.below(2) as u32;
     match rng.below(8) {
@@ -191,7 +199,7 @@ fn atomic(rng: &mut Rng, cast: &Cast) -> u32 {
 }
 
 fn body(a: &mut Asm, rng: &mut Rng, cast: &Cast) {
-    let (accesses, floats) = rng.pick(&[(20, 0), (50, 0), (40, 4), (30, 20), (70, 3)]);
+    let (accesses, floats) = rng.pick(&[(20, 0), (50, 0), (40, 4), (30, 20), (70, 3), (10, 70)]);
     let atomics = rng.pick(&[0, 0, 0, 4]);
     for _ in 0..2 + rng.below(38) {
         let what = rng.below(100);

@@ -20,6 +20,7 @@ mod harts;
 mod integer;
 mod loops;
 mod memory;
+mod pages;
 mod paging;
 mod pieces;
 mod pmp;
