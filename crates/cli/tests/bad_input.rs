@@ -254,6 +254,11 @@ fn sockets_and_ports_in_use() {
             "twinvm lan: {socket}: another switch is listening there: stop it, or choose another path"
         ),
     );
+    let nowhere = folder.text("absent/lan.sock");
+    refuses(
+        &["lan", "--listen", &nowhere],
+        &format!("twinvm lan: {nowhere}: its folder is not there: make it first"),
+    );
     let second = folder.text("second.sock");
     let address = bound.split('=').next().unwrap();
     refuses(

@@ -28,6 +28,9 @@ pub enum ListenError {
     /// Something that isn't a socket has that name.
     #[error("{}: exists and is no socket: remove it, or choose another path", .0.display())]
     NotASocket(PathBuf),
+    /// The folder for the socket is missing.
+    #[error("{}: its folder is not there: make it first", .0.display())]
+    NoFolder(PathBuf),
     /// Anything else the system said.
     #[error("{}: can't listen there: {source}", path.display())]
     Io {
@@ -77,6 +80,7 @@ impl PortListener {
         }
         let listener = UnixListener::bind(path).map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => ListenError::InUse(path.to_owned()),
+            io::ErrorKind::NotFound => ListenError::NoFolder(path.to_owned()),
             _ => io_error(error),
         })?;
         Ok(PortListener {

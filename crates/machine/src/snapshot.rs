@@ -261,7 +261,7 @@ impl Restore {
                     return Ok((Part::Head(len), 0));
                 };
                 let head: SnapshotHead =
-                    postcard::from_bytes(head).map_err(|e| content(e.to_string()))?;
+                    postcard::from_bytes(head).map_err(|e| content(format!("head ({e})")))?;
                 let ram_bytes = self.check_head(&head)?;
                 let mem = Memory::new(ram_bytes).map_err(MachineError::from)?;
                 if !is_in_order(&head.loaded, mem.pages()) {
