@@ -48,9 +48,6 @@ struct Jump {
     stub: u32,
     /// The target's offset from the start of the jump's page.
     target: i32,
-    /// The check of a jump to another page, and the code and the page it is for; 0:
-    /// there is none.
-    checked: (u32, u32, u32),
 }
 
 impl Jump {
@@ -104,8 +101,9 @@ pub(crate) struct Translator {
     common: Common,
     features: Features,
     jumps: Vec<Jump>,
-    /// Jumps from other pages to a block, by where the block's code starts.
-    incoming: BTreeMap<usize, Vec<u32>>,
+    /// Jumps from other pages, by where the code of the block starts that they lead to, and
+    /// their number: where the check is that they have for it.
+    incoming: BTreeMap<(usize, u32), u32>,
     listener: Option<CodeListener>,
 }
 
@@ -230,20 +228,15 @@ impl Tier for Translator {
         let to = if (0..PAGE_BYTES as i32).contains(&jump.target) {
             entry
         } else {
-            match jump.checked {
-                // It said no because the page wasn't known.
-                (to, for_entry, for_page)
-                    if to != 0 && (for_entry as usize, for_page) == (entry, page) =>
-                {
-                    to as usize
-                }
-                _ => {
+            match self.incoming.get(&(entry, id)) {
+                // It said no because the page wasn't known, or the jump has led elsewhere
+                // since.
+                Some(to) => *to as usize,
+                None => {
                     let Some(to) = self.checked_jump(&jump, entry, page) else {
                         return;
                     };
-                    self.incoming.entry(entry).or_default().push(id);
-                    let index = id.wrapping_sub(self.common.first_jump);
-                    self.jumps[index as usize].checked = (to as u32, entry as u32, page);
+                    self.incoming.insert((entry, id), to as u32);
                     to
                 }
             }
@@ -254,7 +247,10 @@ impl Tier for Translator {
 
     fn retire(&mut self, entry: u64) {
         let entry = self.buffer.offset(entry);
-        for id in self.incoming.remove(&entry).unwrap_or_default() {
+        let all = (entry, 0)..=(entry, u32::MAX);
+        let ids: Vec<u32> = self.incoming.range(all).map(|((_, id), _)| *id).collect();
+        for id in ids {
+            self.incoming.remove(&(entry, id));
             if let Some(jump) = self.jump(id) {
                 let hole = jump.hole();
                 self.buffer.patch(hole.0, displacement(hole, jump.stub()));

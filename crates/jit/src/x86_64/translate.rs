@@ -303,7 +303,6 @@ impl Translation<'_, '_> {
             hole: hole.0 as u32,
             stub: 0,
             target,
-            checked: (0, 0, 0),
         });
         self.later.push(Later::Unjoined { jump });
     }

@@ -4,7 +4,7 @@ use crate::asm::*;
 use crate::tables::*;
 use crate::world::*;
 use std::sync::{Arc, Mutex, PoisonError};
-use twinvm_cpu::Mode::User;
+use twinvm_cpu::Mode::{Supervisor, User};
 use twinvm_cpu::tier::{CodePiece, CodeRole};
 use twinvm_mem::{PAGE_BYTES, RAM_BASE};
 
@@ -58,4 +58,42 @@ fn pieces_of_code_have_names_and_lie_side_by_side() {
         [block(CODE), block(other), jump(CODE), jump(other)],
         "{told:?}"
     );
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[test]
+fn a_jump_that_leads_to_two_pages_in_turn_is_checked_by_two_pieces() {
+    let (here, one, other) = (DATA, DATA + 0x1000, DATA + 0x2000);
+    let entries = [one, other].map(|page| pte(page, CODE_PAGE));
+    let mut world = World::new(|_| {});
+    world.code(here, |a| {
+        a.ops(&[sd(21, 20, 0), jal(5, PAGE_BYTES as i32 - 4)]);
+        a.ops(&[r(0, 22, 21, 4, 21, 0x33), jal(0, -12)]);
+    });
+    world.code(one, |a| {
+        a.op(addi(1, 1, 1)).op(jalr(0, 5, 0));
+    });
+    world.code(other, |a| {
+        a.op(addi(2, 2, 1)).op(jalr(0, 5, 0));
+    });
+    world.paged(Supervisor);
+    world
+        .ram
+        .retain(|(at, bytes)| *at < DATA || *at >= DATA + 0x3000 || bytes.len() > 8);
+    world.map(16, here, CODE_PAGE).map(17, one, CODE_PAGE);
+    world.hart.pc = page(16);
+    world.set_x(20, slot(LEAF, 17));
+    world
+        .set_x(21, entries[0])
+        .set_x(22, entries[0] ^ entries[1]);
+    let told: Arc<Mutex<u32>> = Arc::default();
+    let mut run = Run::new(&world, WAY);
+    let tell = Arc::clone(&told);
+    run.listen(Box::new(move |piece| {
+        let jump = matches!(piece.role, CodeRole::Jump { .. });
+        *tell.lock().unwrap_or_else(PoisonError::into_inner) += u32::from(jump);
+    }));
+    let after = run.go(600);
+    assert_eq!((after.x(1), after.x(2)), (50, 50));
+    assert_eq!(*told.lock().unwrap_or_else(PoisonError::into_inner), 2);
 }
