@@ -17,8 +17,8 @@
 //! wherever each has it. Jumps within a page go directly; a jump to another page is
 //! joined to its target by a piece of code that checks that the target's page is
 //! still where it was. A return goes to where its call was noted, other indirect jumps
-//! through a table of blocks by physical address. Invalidation is the run loop's: a store to translated code is
-//! interpreted (its page has no write tag), which leaves.
+//! through a table of blocks by physical address. Invalidation is the run loop's: a
+//! store to translated code is interpreted (its page has no write tag), which leaves.
 //!
 //! On hosts without a backend [`tier`] gives nothing and the interpreter does it all.
 

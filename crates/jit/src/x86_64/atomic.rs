@@ -4,7 +4,8 @@
 //! the interpreter, they work on aligned values of pages that the data entry allows; whatever
 //! else there is the interpreter does.
 
-use super::asm::{Alu, Cond, Hole, RAX, RCX, RDX, Reg, Rm, Shift, Size};
+use super::asm::{Alu, Cond, Hole, RAX, RCX, RDX, Reg, Rm, Size};
+use super::memory::ADDEND;
 use super::registers::{BIAS, DATA, STATE, X0, X1};
 use super::sse::Float;
 use super::translate::Translation;
@@ -58,11 +59,7 @@ impl Translation<'_, '_> {
     /// Goes to the hole unless the data entry allows the access of `bytes` aligned bytes
     /// at the address in RAX. RCX is the entry's place afterwards. Uses RDX.
     fn aligned(&mut self, bytes: i32, tag: usize) -> Hole {
-        const SHIFT: u8 = 12 - layout::DATA_STRIDE.trailing_zeros() as u8;
-        const MASK: i32 = (layout::DATA_PAGES * layout::DATA_STRIDE) as i32;
-        self.asm.mov(D, RCX, RAX);
-        self.asm.shift_imm(D, Shift::Shr, RCX, SHIFT);
-        self.asm.alu_imm(D, Alu::And, RCX, MASK);
+        self.find_entry();
         self.asm.mov(Q, RDX, RAX);
         // No tag has the bits of a misaligned address.
         let page = -(PAGE_BYTES as i32);
@@ -74,8 +71,7 @@ impl Translation<'_, '_> {
 
     /// RAX = where the address is in this process; the data entry is at RCX.
     fn add_addend(&mut self) {
-        let addend = Rm::Sib(DATA, RCX, 0, layout::DATA_ADDEND as i32);
-        self.asm.alu(Q, Alu::Add, RAX, addend);
+        self.asm.alu(Q, Alu::Add, RAX, ADDEND);
     }
 
     /// RDX = how far the address in RAX is from the start of RAM; the data entry is at RCX.

@@ -117,16 +117,22 @@ fn is_link(register: u8) -> bool {
     matches!(register, 1 | 5)
 }
 
+/// RCX = the fetch entry for the address in RAX.
+pub(super) fn find_fetch_entry(asm: &mut Asm) {
+    const SHIFT: u8 = 12 - layout::FETCH_STRIDE.trailing_zeros() as u8;
+    const MASK: i32 = ((layout::FETCH_ENTRIES - 1) * layout::FETCH_STRIDE) as i32;
+    const { assert!(layout::FETCH_STRIDE.is_power_of_two()) };
+    asm.mov(D, RCX, RAX);
+    asm.shift_imm(D, Shift::Shr, RCX, SHIFT);
+    asm.alu_imm(D, Alu::And, RCX, MASK);
+    asm.alu(Q, Alu::Add, RCX, Rm::Mem(RSP, FETCH));
+}
+
 /// Goes to RAX, where the table of known blocks says; `cold` if it doesn't know.
 pub(super) fn look_up(asm: &mut Asm, cold: usize) {
     asm.alu_imm(Q, Alu::And, RAX, -2);
     // The target's page, and from it the place in RAM.
-    const PAGES: u8 = 12 - layout::FETCH_STRIDE.trailing_zeros() as u8;
-    const MASK: i32 = ((layout::FETCH_ENTRIES - 1) * layout::FETCH_STRIDE) as i32;
-    asm.mov(D, RCX, RAX);
-    asm.shift_imm(D, Shift::Shr, RCX, PAGES);
-    asm.alu_imm(D, Alu::And, RCX, MASK);
-    asm.alu(Q, Alu::Add, RCX, Rm::Mem(RSP, FETCH));
+    find_fetch_entry(asm);
     asm.mov(Q, RDX, RAX);
     asm.alu_imm(Q, Alu::And, RDX, -(PAGE_BYTES as i32));
     asm.alu(Q, Alu::Cmp, RDX, Rm::Mem(RCX, layout::FETCH_TAG as i32));

@@ -10,7 +10,7 @@ use twinvm_cpu::tier::{DecodedOp as Op, Kind, layout};
 use twinvm_mem::PAGE_BYTES;
 
 /// What is to be added to an address of the page whose data entry is at RCX.
-const ADDEND: Rm = Rm::Sib(DATA, RCX, 0, layout::DATA_ADDEND as i32);
+pub(super) const ADDEND: Rm = Rm::Sib(DATA, RCX, 0, layout::DATA_ADDEND as i32);
 
 /// Where a group's number to add lies.
 fn slot_at(slot: u8) -> Rm {
@@ -78,10 +78,8 @@ impl Translation<'_, '_> {
         }
     }
 
-    /// Goes to the hole unless `bytes` bytes from RAX on are in one page whose data
-    /// entry allows the access; RCX is the entry's place afterwards. Bytes in two
-    /// pages meet an entry that isn't the last byte's. Uses RDX.
-    fn check(&mut self, bytes: i32, store: bool) -> Hole {
+    /// RCX = place of the data entry for the address in RAX.
+    pub(super) fn find_entry(&mut self) {
         const SHIFT: u8 = 12 - layout::DATA_STRIDE.trailing_zeros() as u8;
         const MASK: i32 = (layout::DATA_PAGES * layout::DATA_STRIDE) as i32;
         const { assert!(layout::DATA_STRIDE.is_power_of_two()) };
@@ -92,6 +90,13 @@ impl Translation<'_, '_> {
             self.asm.shift_imm(D, Shift::Shr, RCX, SHIFT);
         }
         self.asm.alu_imm(D, Alu::And, RCX, MASK);
+    }
+
+    /// Goes to the hole unless `bytes` bytes from RAX on are in one page whose data
+    /// entry allows the access; RCX is the entry's place afterwards. Bytes in two
+    /// pages meet an entry that isn't the last byte's. Uses RDX.
+    fn check(&mut self, bytes: i32, store: bool) -> Hole {
+        self.find_entry();
         if bytes == 1 {
             self.asm.mov(Q, RDX, RAX);
         } else {

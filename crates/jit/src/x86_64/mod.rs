@@ -18,7 +18,7 @@ mod words;
 
 use crate::NoCodeMemory;
 use crate::buffer::CodeBuffer;
-use asm::{Alu, Asm, Cond, Hole, RAX, RCX, RSP, Rm, Shift, Size, displacement};
+use asm::{Alu, Asm, Cond, Hole, RAX, RCX, RSP, Rm, Size, displacement};
 use enter::{Frame, Left};
 use std::collections::BTreeMap;
 use translate::{Sink, translate};
@@ -151,9 +151,6 @@ impl Translator {
     /// Code that checks that the page the jump leads to is still page `page` of RAM,
     /// and goes to `entry`; else out, as the jump did before.
     fn checked_jump(&mut self, jump: &Jump, entry: usize, page: u32) -> Option<usize> {
-        const SHIFT: u8 = 12 - layout::FETCH_STRIDE.trailing_zeros() as u8;
-        const MASK: i32 = ((layout::FETCH_ENTRIES - 1) * layout::FETCH_STRIDE) as i32;
-        const { assert!(layout::FETCH_STRIDE.is_power_of_two()) };
         let base = self.buffer.used();
         let mut asm = Asm {
             code: Vec::with_capacity(64),
@@ -162,10 +159,7 @@ impl Translator {
         let page_offset = jump.target & -(PAGE_BYTES as i32);
         asm.mov(Size::Q, RAX, Rm::Mem(RSP, PAGE_VA));
         asm.alu_imm(Size::Q, Alu::Add, RAX, page_offset);
-        asm.mov(Size::D, RCX, RAX);
-        asm.shift_imm(Size::D, Shift::Shr, RCX, SHIFT);
-        asm.alu_imm(Size::D, Alu::And, RCX, MASK);
-        asm.alu(Size::Q, Alu::Add, RCX, Rm::Mem(RSP, FETCH));
+        control::find_fetch_entry(&mut asm);
         let tag = Rm::Mem(RCX, layout::FETCH_TAG as i32);
         asm.alu(Size::Q, Alu::Cmp, RAX, tag);
         let moved = asm.jcc(Cond::NE);
@@ -275,7 +269,8 @@ impl Tier for Translator {
     }
 
     fn memory(&self) -> TierMemory {
-        let tables = self.jumps.capacity() * size_of::<Jump>();
+        let tables = self.jumps.capacity() * size_of::<Jump>()
+            + self.incoming.len() * size_of::<((usize, u32), u32)>();
         TierMemory {
             code_bytes: self.buffer.used() as u64,
             peak_code_bytes: self.buffer.peak() as u64,

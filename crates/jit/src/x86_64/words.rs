@@ -59,6 +59,10 @@ fn reads(op: &Op) -> (u32, u32) {
         Sb | Sh | Sw => (first, second),
         kind if (kind as u8) < Add as u8 => (first, 0),
         Lb | Lh | Lw | Ld | Lbu | Lhu | Lwu | Flw | Fld | Fsw | Fsd => (first, 0),
+        FcvtSW | FcvtSWu | FcvtSL | FcvtSLu | FmvWX | FcvtDW | FcvtDWu | FcvtDL | FcvtDLu
+        | FmvDX => (first, 0),
+        // The numbers are those of floating-point registers.
+        kind if (FaddS as u8..=FnmaddD as u8).contains(&(kind as u8)) => (0, 0),
         _ => (first | second, 0),
     }
 }
