@@ -239,6 +239,7 @@ fn identity(options: &NodeOptions, store: &NodeStore) -> Result<Identity, NodeEr
     let identity = Identity {
         id: store.id(),
         name: options.name.clone(),
+        peer_name: options.peer_name.clone(),
         incarnation: Incarnation(incarnation),
         machine: fields.map(|(name, value)| Field { name, value }).collect(),
     };

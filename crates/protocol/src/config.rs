@@ -35,6 +35,8 @@ pub struct Identity {
     pub id: NodeId,
     /// A label for messages; decides nothing.
     pub name: String,
+    /// The other node's label, for what is said before it has said its own; decides nothing.
+    pub peer_name: String,
     /// Drawn at random when the process started.
     pub incarnation: Incarnation,
     /// The machine's version and configuration, compared field by field with the peer's.

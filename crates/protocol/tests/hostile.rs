@@ -35,6 +35,7 @@ impl Victim {
         let me = Identity {
             id: NodeId(1),
             name: "a".into(),
+            peer_name: "b".into(),
             incarnation: Incarnation(1),
             machine: vec![],
         };

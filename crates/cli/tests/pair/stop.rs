@@ -26,7 +26,7 @@ fn stop_ends_both_nodes_and_no_takeover_follows() {
 
     // The other one does not start what was live elsewhere; the one named live does.
     vm.start(B);
-    vm.await_note(B, "waiting to join node");
+    vm.await_note(B, "waiting to join node a (id ");
     thread::sleep(QUIET);
     assert_eq!(vm.role(B).as_deref(), Some("cold"));
     vm.start(A);

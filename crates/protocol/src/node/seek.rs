@@ -42,6 +42,11 @@ pub(crate) struct Welcomed {
     next_beat: Instant,
 }
 
+/// The other node as a person knows it, and as the record does.
+fn peer<T>(core: &Core<T>, id: NodeId) -> String {
+    format!("node {} (id {id})", core.me.peer_name)
+}
+
 /// The search.
 #[derive(Debug)]
 pub(crate) struct Seek {
@@ -206,7 +211,10 @@ impl Seek {
             Some(record) if record.live.id != core.me.id => {
                 core.note(
                     NoteLevel::Info,
-                    format!("waiting to join node {}, named live", record.live.id),
+                    format!(
+                        "waiting to join {}, which was live last: start it if it doesn't run",
+                        peer(core, record.live.id)
+                    ),
                 );
             }
             Some(record) => match record.backup {
@@ -238,8 +246,8 @@ impl Seek {
             Some(a) if a.holds == Some(backup.session) => core.note(
                 NoteLevel::Info,
                 format!(
-                    "waiting: backup {} holds the VM and will claim it",
-                    backup.id
+                    "waiting: {} holds the VM as backup and will claim it",
+                    peer(core, backup.id)
                 ),
             ),
             Some(_) => self.start(core, now, record.generation),
@@ -248,8 +256,8 @@ impl Seek {
                     core.note(
                         NoteLevel::Warn,
                         format!(
-                            "backup {} was unreachable for {delay} ms: starting from the disks",
-                            backup.id
+                            "{}, the backup, was unreachable for {delay} ms: starting from the disks",
+                            peer(core, backup.id)
                         ),
                     );
                     self.start(core, now, record.generation);
@@ -257,16 +265,17 @@ impl Seek {
                 Some(delay) => core.note(
                     NoteLevel::Warn,
                     format!(
-                        "waiting up to {delay} ms for backup {}, which may hold a newer state",
-                        backup.id
+                        "waiting up to {delay} ms for {}, which was the backup and may hold a newer \
+                         state: start it if it doesn't run",
+                        peer(core, backup.id)
                     ),
                 ),
                 None => core.note(
                     NoteLevel::Warn,
                     format!(
-                        "waiting for ever for backup {}, which may hold a newer state: start \
-                         it, or set cold_delay_ms",
-                        backup.id
+                        "waiting for ever for {}, which was the backup and may hold a newer \
+                         state: start it if it doesn't run, or set cold_delay_ms in [protect]",
+                        peer(core, backup.id)
                     ),
                 ),
             },

@@ -168,6 +168,7 @@ impl World {
         let identity = Identity {
             id: NodeId(0xa0 + side as u128),
             name: ["a", "b"][side].to_owned(),
+            peer_name: ["b", "a"][side].to_owned(),
             incarnation: Incarnation(self.starts << 64),
             machine: fields.map(|(name, value)| Field { name, value }).collect(),
         };

@@ -79,6 +79,13 @@ fn the_id_not_named_never_starts() {
     };
     for backup in [false, true] {
         let (mut one, _) = with_record(0, Some(theirs(3, backup)), config);
+        assert_eq!(
+            one.node.status().note,
+            format!(
+                "waiting to join node you (id {PEER}), which was live last: start it if it \
+                 doesn't run"
+            )
+        );
         let acts = ask_peer(&mut one, RoleKind::Cold, 3, None);
         assert_eq!(cas(&acts), None);
         assert_eq!(cas(&one.wait(1000)), None);
@@ -90,6 +97,13 @@ fn a_named_backup_is_asked_first() {
     // It holds the session: wait for its claim.
     let (mut one, acts) = with_record(3, Some(earlier(true)), Config::default());
     assert_eq!(cas(&acts), None);
+    assert_eq!(
+        one.node.status().note,
+        format!(
+            "waiting for ever for node you (id {PEER}), which was the backup and may hold a newer \
+             state: start it if it doesn't run, or set cold_delay_ms in [protect]"
+        )
+    );
     let acts = ask_peer(&mut one, RoleKind::Claiming, 3, Some(SESSION));
     assert_eq!(cas(&acts), None);
     assert!(has!(acts, Action::Note { text, .. } if text.contains("will claim")));

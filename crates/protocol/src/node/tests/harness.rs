@@ -142,6 +142,7 @@ impl One {
         let me = Identity {
             id: ME,
             name: "me".into(),
+            peer_name: "you".into(),
             incarnation: MY_LIFE,
             machine: machine(),
         };

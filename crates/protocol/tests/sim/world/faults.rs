@@ -11,6 +11,7 @@ impl World {
         let me = Identity {
             id: NodeId(slot as u128 + 1),
             name: ["a", "b"][slot].into(),
+            peer_name: ["b", "a"][slot].into(),
             incarnation: Incarnation(self.rng.u128()),
             machine: vec![Field {
                 name: "machine_version".into(),
