@@ -74,6 +74,8 @@ pub(crate) fn build(
     options: &BuildOptions,
     progress: &mut dyn Progress,
 ) -> Result<BuiltImage, ImageError> {
+    // Looked at first: one that is no good leaves nothing behind.
+    wanted_lock(recipe, out, options)?;
     let out = &make_folder(out)?;
     let mut image = BuiltImage {
         kernel: out.join(KERNEL),
@@ -90,10 +92,7 @@ pub(crate) fn build(
     let cache = make_folder(&options.cache.clone().unwrap_or_else(|| out.join(".cache")))?;
     let _guard = guard(&cache, progress)?;
 
-    let locked = match options.lock_mode {
-        LockMode::Update => None,
-        LockMode::Verify | LockMode::Rehash => Some(read_lock(recipe, out, options)?),
-    };
+    let locked = wanted_lock(recipe, out, options)?;
     if let (LockMode::Verify, Some(NamedLock { lock, name, update })) = (options.lock_mode, &locked)
     {
         if lock.recipe != digest {
@@ -148,8 +147,8 @@ pub(crate) fn build(
         packages,
         outputs: write_outputs(work.path(), &content)?,
     };
-    if let (LockMode::Verify, Some(NamedLock { lock, name, .. })) = (options.lock_mode, &locked) {
-        compare_outputs(&made, lock, name)?;
+    if let (LockMode::Verify, Some(named)) = (options.lock_mode, &locked) {
+        compare_outputs(&made, named)?;
     }
     if let Some(recipe_of_disk) = &recipe.disk {
         let ingredients = disk::Ingredients {
@@ -205,10 +204,28 @@ fn lock_path(recipe: &Recipe, out: &Path, options: &BuildOptions) -> PathBuf {
         .unwrap_or_else(|| out.join(format!("{}.lock", recipe.name)))
 }
 
+/// The lock that a build keeps to; an update keeps to none.
+fn wanted_lock(
+    recipe: &Recipe,
+    out: &Path,
+    options: &BuildOptions,
+) -> Result<Option<NamedLock>, ImageError> {
+    match options.lock_mode {
+        LockMode::Update => Ok(None),
+        LockMode::Verify | LockMode::Rehash => read_lock(recipe, out, options).map(Some),
+    }
+}
+
 fn read_lock(recipe: &Recipe, out: &Path, options: &BuildOptions) -> Result<NamedLock, ImageError> {
     let path = lock_path(recipe, out, options);
     let (name, text) = if options.lock.is_some() || path.exists() {
-        let text = fs::read_to_string(&path).map_err(ImageError::io(&path))?;
+        let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => ImageError::NoLock {
+                path: path.clone(),
+                update: update_command(recipe, out, options),
+            },
+            _ => ImageError::io(&path)(error),
+        })?;
         (path.display().to_string(), text)
     } else {
         let name = format!("the built-in {}.lock", recipe.name);
@@ -224,6 +241,7 @@ fn read_lock(recipe: &Recipe, out: &Path, options: &BuildOptions) -> Result<Name
             path: name,
             line: bad.line,
             why: bad.why,
+            update: update_command(recipe, out, options),
         }),
     }
 }
@@ -386,23 +404,25 @@ fn compare(package: &Package, found: Sha256, lock: &str) -> Result<(), ImageErro
     })
 }
 
-fn compare_outputs(made: &Lock, locked: &Lock, lock: &str) -> Result<(), ImageError> {
+fn compare_outputs(made: &Lock, locked: &NamedLock) -> Result<(), ImageError> {
+    let NamedLock { lock, name, update } = locked;
     for output in &made.outputs {
-        let expected = locked
+        let expected = lock
             .outputs
             .iter()
             .find(|other| other.name == output.name)
             .ok_or_else(|| ImageError::Lock {
-                path: lock.to_owned(),
+                path: name.clone(),
                 line: 0,
                 why: format!("has no line `output {}`", output.name),
+                update: update.clone(),
             })?;
         if expected != output {
             return Err(ImageError::Digest {
                 what: output.name.clone(),
                 found: Box::new(output.sha256),
                 expected: Box::new(expected.sha256),
-                lock: lock.to_owned(),
+                lock: name.clone(),
                 mend: "this build does not repeat the locked one; --update-lock makes a new lock",
             });
         }

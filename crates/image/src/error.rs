@@ -1,5 +1,6 @@
 //! What can go wrong while an image is made, each in one line.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -37,14 +38,28 @@ pub enum ImageError {
         why: String,
     },
     /// A line of the lock file is not understood.
-    #[error("{path}:{line}: {why}")]
+    #[error("{path}{}: {why}: make a new lock with `{update}`", Line(*.line))]
     Lock {
-        /// The file, or `built-in redis.lock`.
+        /// The file, or `the built-in redis.lock`.
         path: String,
         /// The line, from 1; 0 where the file as a whole lacks something.
         line: usize,
         /// What is wrong with it.
         why: String,
+        /// The command that makes a new one.
+        update: String,
+    },
+    /// There is no such lock file.
+    #[error(
+        "{}: there is no such lock file: leave --lock out to take the built-in one, or make one \
+         there with `{update}`",
+        path.display()
+    )]
+    NoLock {
+        /// What --lock says.
+        path: PathBuf,
+        /// The command that makes one.
+        update: String,
     },
     /// The lock was made by another version of this program.
     #[error(
@@ -167,6 +182,18 @@ pub enum ImageError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+/// A line's number behind the file's name, if it is about one.
+struct Line(usize);
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            line => write!(f, ":{line}"),
+        }
+    }
 }
 
 impl ImageError {

@@ -9,6 +9,14 @@ fn options(lock: &Path) -> BuildOptions {
     }
 }
 
+fn named_lock(out: &str, options: &BuildOptions) -> NamedLock {
+    NamedLock {
+        lock: Lock::parse(RECIPE.lock).unwrap(),
+        name: "the built-in redis.lock".to_owned(),
+        update: update_command(&RECIPE, Path::new(out), options),
+    }
+}
+
 fn error_of(lock: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("my.lock");
@@ -22,10 +30,11 @@ fn error_of(lock: &str) -> String {
 #[test]
 fn a_bad_lock_is_named_with_its_line() {
     let error = error_of("# x\nrecipe short\n");
-    assert!(
-        error.ends_with("my.lock:2: `short` is not a SHA-256"),
-        "{error}"
-    );
+    let line = "my.lock:2: `short` is not a SHA-256: make a new lock with `twinvm image build";
+    assert!(error.contains(line), "{error}");
+    let error = error_of("# x\n");
+    let line = "my.lock: has no line `package`: make a new lock with `twinvm image build redis";
+    assert!(error.contains(line), "{error}");
 }
 
 #[test]
@@ -38,11 +47,7 @@ fn a_lock_of_another_recipe_is_refused() {
 
 #[test]
 fn a_version_gone_from_the_mirror_names_the_command_that_helps() {
-    let locked = |out: &str, options: &BuildOptions| NamedLock {
-        lock: Lock::parse(RECIPE.lock).unwrap(),
-        name: "the built-in redis.lock".to_owned(),
-        update: update_command(&RECIPE, Path::new(out), options),
-    };
+    let locked = named_lock;
     let plain = locked("/srv/redis", &BuildOptions::default());
     let package = plain.lock.packages[0].clone();
     let there = still_there(&package, Some(package.clone()), &plain);
@@ -99,11 +104,11 @@ fn finished_files_are_only_verified() {
 
 #[test]
 fn other_outputs_than_the_locked_ones_are_refused() {
-    let lock = Lock::parse(RECIPE.lock).unwrap();
-    assert!(compare_outputs(&lock, &lock, "x.lock").is_ok());
-    let mut made = lock.clone();
+    let named = named_lock("out", &BuildOptions::default());
+    let mut made = named.lock.clone();
+    assert!(compare_outputs(&made, &named).is_ok());
     made.outputs[0].sha256 = Sha256::of(b"other");
-    let error = compare_outputs(&made, &lock, "x.lock").unwrap_err();
+    let error = compare_outputs(&made, &named).unwrap_err();
     assert!(error.to_string().contains("initrd.cpio has the SHA-256"));
 }
 
