@@ -233,14 +233,14 @@ fn segments_have_to_fit() {
     refuse(
         &elf::program(RAM + (6 << 20), &finish(0x5555), &[]),
         &[],
-        "FILE: memory is 8 MiB, the firmware needs 6.0 MiB and 64 KiB behind it for the device \
-         tree: set memory = \"9M\" or more",
+        "FILE: memory is 8 MiB, the firmware needs 6.0 MiB and 64 KiB behind it, from a multiple of \
+         2 MiB on, for the device tree: set memory = \"9M\" or more",
     );
     refuse(
         &elf::program(RAM + (100 << 20), &finish(0x5555), &[]),
         &[],
-        "FILE: memory is 8 MiB, the firmware needs 100.0 MiB and 64 KiB behind it for the device \
-         tree: set memory = \"103M\" or more",
+        "FILE: memory is 8 MiB, the firmware needs 100.0 MiB and 64 KiB behind it, from a multiple of \
+         2 MiB on, for the device tree: set memory = \"103M\" or more",
     );
 }
 

@@ -180,17 +180,19 @@ fn what_is_no_good_snapshot_is_said_in_one_line() {
     let middle = damaged.len() - 300;
     damaged[middle] ^= 4;
     put(&damaged);
-    let line = format!("--from {snap}: the snapshot is damaged: its checksum is wrong");
+    let again = "copy the file again, or make a new one";
+    let line = format!("--from {snap}: the snapshot is damaged: its checksum is wrong: {again}");
     from_refuses(&folder, &[], &line);
 
     let cut = &good[..good.len() - 300];
     put(cut);
     let line = format!(
-        "--from {snap}: the snapshot is cut short after {} bytes",
+        "--from {snap}: the snapshot is cut short after {} bytes: {again}",
         cut.len()
     );
     from_refuses(&folder, &[], &line);
 
+    let older = "go on from it with the twinvm that made it, or make a new one";
     let name = b"machine_version";
     let at = good.windows(name.len()).position(|w| w == name).unwrap() + name.len() + 1;
     let mut other = good.clone();
@@ -199,23 +201,34 @@ fn what_is_no_good_snapshot_is_said_in_one_line() {
     put(&other);
     let line = format!(
         "--from {snap}: the snapshot's machine_version is \"9\", this machine's is \"{ours}\"; \
-         both must be equal"
+         both must be equal: {older}"
     );
     from_refuses(&folder, &[], &line);
 
-    let format = "not a snapshot that this version reads (format 2)";
-    for bytes in [&b""[..], b"#!/bin/sh\n", b"twinvmSN\xff\0\0\0\x10\0\0\0"] {
+    let foreign = "not a snapshot of twinvm: give a file of `twinvm run --snapshot` or `twinvm \
+                   ctl ... snapshot`";
+    for bytes in [&b""[..], b"#!/bin/sh\necho hello\n"] {
         put(bytes);
-        from_refuses(&folder, &[], &format!("--from {snap}: {format}"));
+        from_refuses(&folder, &[], &format!("--from {snap}: {foreign}"));
     }
+    put(b"twinvmSN\xff\0\0\0\x10\0\0\0");
+    let line =
+        format!("--from {snap}: a snapshot of format 255, this version reads format 2: {older}");
+    from_refuses(&folder, &[], &line);
 
     put(&machine().save(false).unwrap());
-    let line = format!("--from {snap}: the snapshot holds no kernel: give the VM's own files");
+    let line = format!(
+        "--from {snap}: the snapshot holds no kernel: make a new one with `twinvm run --snapshot`"
+    );
     from_refuses(&folder, &[], &line);
 
     fs::remove_file(folder.path("snap")).unwrap();
     let line = format!("--from {snap}: can't be read: No such file or directory (os error 2)");
     from_refuses(&folder, &[], &line);
     fs::create_dir(folder.path("snap")).unwrap();
-    from_refuses(&folder, &[], &format!("--from {snap}: is no file"));
+    from_refuses(
+        &folder,
+        &[],
+        &format!("--from {snap}: is no file: give another name"),
+    );
 }

@@ -58,6 +58,13 @@ pub enum DiskError {
     /// The guest would write and can't.
     #[error("disk {}: the file is read-only: make it writable, or set readonly = true", .0.display())]
     ReadOnly(PathBuf),
+    /// This user can't even read it.
+    #[error(
+        "disk {}: this user may not read it: give the user a right to it (chown, chmod) and to its \
+         folders",
+        .0.display()
+    )]
+    Denied(PathBuf),
     /// Nothing in it.
     #[error("disk {}: the file is empty: give it a size, for instance with truncate -s 4G FILE", .0.display())]
     Empty(PathBuf),
@@ -94,9 +101,12 @@ impl DiskFile {
     /// # Errors
     /// [`DiskError`]: a file that can't be a disk, or is in use.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, DiskError> {
-        let io = |source| DiskError::Io {
-            path: path.to_owned(),
-            source,
+        let io = |source: io::Error| match source.kind() {
+            ErrorKind::PermissionDenied => DiskError::Denied(path.to_owned()),
+            _ => DiskError::Io {
+                path: path.to_owned(),
+                source,
+            },
         };
         let about = fs::metadata(path).map_err(|error| match error.kind() {
             ErrorKind::NotFound => DiskError::Missing(path.to_owned()),

@@ -20,7 +20,7 @@ pub enum SnapshotFileError {
     #[error("{}: exists already: choose another name, or --force to replace it", .0.display())]
     Exists(PathBuf),
     /// It would replace something that isn't a file.
-    #[error("{}: is no file", .0.display())]
+    #[error("{}: is no file: give another name", .0.display())]
     NotAFile(PathBuf),
     /// Its folder is missing.
     #[error("{}: there is no folder {}: make it first", path.display(), folder.display())]
@@ -44,13 +44,30 @@ pub enum SnapshotFileError {
     #[error("{}: given up", .0.display())]
     GivenUp(PathBuf),
     /// It can't be restored.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}: {}", path.display(), mend(.source))]
     Content {
         /// The file.
         path: PathBuf,
         /// Why.
         source: SnapshotError,
     },
+}
+
+/// What to do about a file that can't be restored.
+fn mend(error: &SnapshotError) -> &'static str {
+    match error {
+        SnapshotError::Foreign => {
+            "give a file of `twinvm run --snapshot` or `twinvm ctl ... snapshot`"
+        }
+        SnapshotError::Format { .. } | SnapshotError::Field { .. } => {
+            "go on from it with the twinvm that made it, or make a new one"
+        }
+        SnapshotError::NoImages => "make a new one with `twinvm run --snapshot`",
+        SnapshotError::Short { .. } | SnapshotError::Checksum | SnapshotError::Content(_) => {
+            "copy the file again, or make a new one"
+        }
+        SnapshotError::Machine(_) => "go on from it on a host that can hold it, or make a new one",
+    }
 }
 
 /// The folder of a file's name.

@@ -39,9 +39,7 @@ pub enum TapError {
     #[error("tap:{0}: an interface's name has 1 to 15 bytes: choose another")]
     Name(String),
     /// The kernel has no TAP interfaces, or this process may not have them.
-    #[error(
-        "tap:{name}: {TUN}: {source}: load the kernel's module `tun`, and give this process the device"
-    )]
+    #[error("tap:{name}: {TUN}: {source}: {}", mend(.source))]
     NoTun {
         /// The interface.
         name: String,
@@ -78,6 +76,17 @@ pub enum TapError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+/// What to do where the device can't be opened.
+fn mend(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "let this user open it (`chmod 0666 /dev/net/tun`; the interface's own user decides \
+             who may have it), or run as root"
+        }
+        _ => "load the kernel's module `tun`, and give this process the device",
+    }
 }
 
 /// The guest's end of a TAP interface. Dropping it detaches.

@@ -61,9 +61,15 @@ pub(crate) struct SnapshotHead {
 /// A snapshot that cannot be restored here.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// Not a snapshot, or one of another format.
-    #[error("not a snapshot that this version reads (format {FORMAT})")]
-    Format,
+    /// Something else.
+    #[error("not a snapshot of twinvm")]
+    Foreign,
+    /// Of another format.
+    #[error("a snapshot of format {found}, this version reads format {FORMAT}")]
+    Format {
+        /// What it says of itself.
+        found: u32,
+    },
     /// Cut short.
     #[error("the snapshot is cut short after {have} bytes")]
     Short {
@@ -84,7 +90,7 @@ pub enum SnapshotError {
         theirs: String,
     },
     /// The snapshot has no images and none were given.
-    #[error("the snapshot holds no kernel: give the VM's own files")]
+    #[error("the snapshot holds no kernel")]
     NoImages,
     /// A value inside is not one that a machine can have.
     #[error("the snapshot holds a bad {0}")]
@@ -250,9 +256,16 @@ impl Restore {
                 };
                 let (magic, rest) = prefix.split_at(8);
                 let (format, len) = rest.split_at(4);
+                let found = u32::from_le_bytes([format[0], format[1], format[2], format[3]]);
                 let len = u32::from_le_bytes([len[0], len[1], len[2], len[3]]) as usize;
-                if magic != MAGIC || format != FORMAT.to_le_bytes() || len > MAX_HEAD_BYTES {
-                    return Err(SnapshotError::Format);
+                if magic != MAGIC {
+                    return Err(SnapshotError::Foreign);
+                }
+                if found != FORMAT {
+                    return Err(SnapshotError::Format { found });
+                }
+                if len > MAX_HEAD_BYTES {
+                    return Err(content("length of the head".to_owned()));
                 }
                 (Part::Head(len), PREFIX)
             }
@@ -363,7 +376,7 @@ impl Restore {
     pub fn finish(self) -> Result<Machine, SnapshotError> {
         let (head, mut mem, images) = match self.stage {
             Part::Done(head, mem, images) => (head, mem, images),
-            Part::Prefix => return Err(SnapshotError::Format),
+            Part::Prefix => return Err(SnapshotError::Foreign),
             _ => {
                 return Err(SnapshotError::Short {
                     have: self.received,

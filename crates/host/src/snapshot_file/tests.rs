@@ -114,18 +114,32 @@ fn what_is_no_good_snapshot_is_named() {
     damaged[at] ^= 1;
     assert_eq!(
         told(&damaged),
-        "the snapshot is damaged: its checksum is wrong"
+        "the snapshot is damaged: its checksum is wrong: copy the file again, or make a new one"
     );
     let cut = &good[..good.len() / 2];
-    let text = format!("the snapshot is cut short after {} bytes", cut.len());
+    let text = format!(
+        "the snapshot is cut short after {} bytes: copy the file again, or make a new one",
+        cut.len()
+    );
     assert_eq!(told(cut), text);
-    let text = "not a snapshot that this version reads (format 2)";
+    let text = "not a snapshot of twinvm: give a file of `twinvm run --snapshot` or `twinvm ctl \
+                ... snapshot`";
     assert_eq!(told(b"#!/bin/sh\necho something else\n"), text);
     assert_eq!(told(b""), text);
+    let mut older = good.clone();
+    older[8] = 1;
+    assert_eq!(
+        told(&older),
+        "a snapshot of format 1, this version reads format 2: go on from it with the twinvm that \
+         made it, or make a new one"
+    );
+    let mut long = good.clone();
+    long[12..16].fill(0xff);
+    assert!(told(&long).starts_with("the snapshot holds a bad length of the head: "));
     let without = machine().save(false).unwrap();
     assert!(told(&without).contains("holds no kernel"));
     let error = restore(dir.path()).err().unwrap().to_string();
-    assert!(error.ends_with("is no file"), "{error}");
+    assert!(error.ends_with("is no file: give another name"), "{error}");
     let error = restore(&dir.path().join("none")).err().unwrap().to_string();
     assert!(error.contains("can't be read: No such file"), "{error}");
 }

@@ -29,6 +29,16 @@ fn an_interface_that_is_not_there_is_an_error_with_its_mend() {
 }
 
 #[test]
+fn a_device_that_can_not_be_opened_has_a_mend_for_each_cause() {
+    let told = |kind: io::ErrorKind| {
+        let (name, source) = ("x".to_owned(), kind.into());
+        TapError::NoTun { name, source }.to_string()
+    };
+    assert!(told(io::ErrorKind::PermissionDenied).contains("let this user open it"));
+    assert!(told(io::ErrorKind::NotFound).contains("load the kernel's module `tun`"));
+}
+
+#[test]
 fn an_interface_of_another_kind_is_an_error_with_its_mend() {
     // Every network namespace has it.
     let error = refusal("lo");

@@ -20,7 +20,7 @@ pub enum LoadError {
     },
     /// What boots and the device tree don't fit.
     #[error(
-        "memory is {}, the {image} needs {} and 64 KiB behind it for the device tree: set memory = \"{need_mib}M\" or more",
+        "memory is {}, the {image} needs {} and 64 KiB behind it, from a multiple of 2 MiB on, for the device tree: set memory = \"{need_mib}M\" or more",
         size(*.ram_bytes), size(*.used_bytes)
     )]
     MemoryTooSmall {

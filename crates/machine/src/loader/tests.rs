@@ -314,8 +314,8 @@ fn memory_that_is_too_small_says_how_much_would_do() {
     let too_small = |ram| plan(&kernel, None, ram).unwrap_err();
     assert_eq!(
         too_small(32 * MIB).to_string(),
-        "memory is 32 MiB, the kernel needs 32 MiB and 64 KiB behind it for the device tree: \
-         set memory = \"33M\" or more"
+        "memory is 32 MiB, the kernel needs 32 MiB and 64 KiB behind it, from a multiple of 2 MiB \
+         on, for the device tree: set memory = \"33M\" or more"
     );
     assert!(plan(&kernel, None, 33 * MIB).is_ok());
     // What would do is told with the initrd in it.
