@@ -164,6 +164,12 @@ impl Shown {
     }
 }
 
+/// What an unprotected node has said last, if it has said anything.
+fn note(answer: &Value) -> Option<&str> {
+    let note = answer["waiting_for"].as_str()?;
+    (answer["protected"] != true && !note.is_empty()).then_some(note)
+}
+
 fn print_status(answer: &Value) {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
@@ -214,7 +220,26 @@ fn print_status(answer: &Value) {
     if !answer["divergence"].is_null() {
         println!("  ALARM: {}", text(&answer["divergence"]));
     }
-    if answer["protected"] != true {
-        println!("  last note: {}", text(&answer["waiting_for"]));
+    if let Some(note) = note(answer) {
+        println!("  last note: {note}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::note;
+    use serde_json::json;
+
+    #[test]
+    fn a_note_is_told_if_there_is_one_and_it_matters() {
+        let waits = json!({"protected": false, "waiting_for": "waiting"});
+        assert_eq!(note(&waits), Some("waiting"));
+        for silent in [
+            json!({"protected": false, "waiting_for": ""}),
+            json!({"protected": false}),
+            json!({"protected": true, "waiting_for": "paired"}),
+        ] {
+            assert_eq!(note(&silent), None, "{silent}");
+        }
     }
 }

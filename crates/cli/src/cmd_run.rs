@@ -10,7 +10,8 @@ mod report;
 mod signature;
 mod snapshot;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -171,7 +172,7 @@ pub(crate) struct RunArgs {
     /// Let --snapshot replace a file of that name
     #[arg(long, requires = "snapshot")]
     force: bool,
-    /// Record the run from its beginning in this folder, for `twinvm replay`
+    /// Record the run from its beginning in this folder, new or empty, for `twinvm replay`
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
     /// End after exactly this many steps since power-on
@@ -271,11 +272,11 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
     if let Some(error) = ended.trouble {
         return Err(fault(&error));
     }
-    if let End::Stopped = end {
-        eprintln!(
-            "twinvm run: ended from outside after {} steps",
-            ended.icount
-        );
+    let steps = ended.icount;
+    match end {
+        End::Stopped => eprintln!("twinvm run: ended from outside after {steps} steps"),
+        End::Limit => eprintln!("twinvm run: stopped after {steps} steps (--max-instructions)"),
+        End::Halted(_) | End::Fault => {}
     }
     match (&args.snapshot, written) {
         (Some(path), Some(Written::File { icount, bytes })) => eprintln!(
@@ -382,7 +383,30 @@ fn check_output(option: &str, path: &Path) -> Result<(), String> {
             parent.display()
         ));
     }
-    Ok(())
+    try_to_write(path).map_err(|error| {
+        format!(
+            "{option} {}: can't be written: {error}: give another path",
+            path.display()
+        )
+    })
+}
+
+/// Leaves a file that is there as it is, and none that is not. What is neither (a pipe, a
+/// terminal) is not touched.
+fn try_to_write(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(about) if about.is_file() => File::options().write(true).open(path).map(drop),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // A link that leads nowhere is not a name to try.
+            if fs::symlink_metadata(path).is_ok() {
+                return Ok(());
+            }
+            File::create_new(path)?;
+            fs::remove_file(path)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The machine at its first step, and where it will leave its signature.

@@ -55,9 +55,9 @@ Exit codes:
   125  a fault of our own, for instance a VM that was never protected
   130  interrupted")]
 pub(crate) struct DemoArgs {
-    /// How often the live node is killed
+    /// How often the live node is killed, 1 to 1000
     #[arg(long, value_name = "N", default_value_t = 4,
-          value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_KILLS)))]
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_KILLS)))]
     pub(crate) kills: u32,
     /// Seed of the random moments [default: from the clock; it is printed]
     #[arg(long, value_name = "S")]

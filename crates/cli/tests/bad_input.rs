@@ -296,6 +296,21 @@ fn places_to_write_to() {
     );
     assert_eq!(std::fs::read(folder.path("rec/log")).unwrap(), before);
 
+    std::fs::create_dir(folder.path("mine")).unwrap();
+    let mine = folder.text("mine");
+    let record = ["run", "--kernel", &kernel, "--record", &mine];
+    folder.file("mine/notes", "mine");
+    refuses(
+        &record,
+        &format!(
+            "twinvm run: {mine} is not empty (notes is in it): a recording gets a folder of its \
+             own; give an empty one or a new name"
+        ),
+    );
+    assert_eq!(std::fs::read_dir(&mine).unwrap().count(), 1);
+    std::fs::remove_file(folder.path("mine/notes")).unwrap();
+    assert_eq!(twinvm(&record).code, Some(0), "an empty folder will do");
+
     refuses(
         &["run", "--kernel", &kernel, "--record", &kernel],
         &format!("twinvm run: {kernel} is a file, and a recording is a folder: give another name"),
@@ -329,4 +344,14 @@ fn images() {
             "twinvm image: {file}: a file, and an image goes into a folder: give another name"
         ),
     );
+    let (out, lock) = (folder.text("out"), folder.text("nosuch"));
+    refuses(
+        &["image", "build", "redis", "--out", &out, "--lock", &lock],
+        &format!(
+            "twinvm image: {lock}: there is no such lock file: leave --lock out to take the \
+             built-in one, or make one there with `twinvm image build redis --out {out} --lock \
+             {lock} --update-lock`"
+        ),
+    );
+    assert_eq!(folder.names(), ["file"]);
 }

@@ -257,13 +257,23 @@ fn damage_is_refused_before_anything_runs() {
     assert!(done.err.starts_with(&start), "{}", done.err);
     assert_eq!(done.err.lines().count(), 1);
 
+    fs::write(&log, &good[..20]).unwrap();
+    refuses(
+        &["replay", &dir],
+        &format!(
+            "twinvm replay: {}: log header is cut short: copy the file again; if it was always \
+             so, record again",
+            log.display()
+        ),
+    );
+
     fs::write(&log, good).unwrap();
     let snapshot = folder.path("rec/snapshot");
     flip(&snapshot, |len| len / 2);
     refuses(
         &["replay", &dir],
         &format!(
-            "twinvm replay: {}: snapshot is damaged: its checksum differs",
+            "twinvm replay: {}: snapshot is damaged: its checksum differs; copy it again",
             snapshot.display()
         ),
     );
@@ -271,7 +281,7 @@ fn damage_is_refused_before_anything_runs() {
     refuses(
         &["replay", &dir],
         &format!(
-            "twinvm replay: {}: snapshot is cut short",
+            "twinvm replay: {}: snapshot is cut short: copy it again",
             snapshot.display()
         ),
     );
@@ -285,7 +295,10 @@ fn what_is_no_recording_is_refused() {
         let dir = folder.text(name);
         refuses(
             &["replay", &dir],
-            &format!("twinvm replay: {dir}/snapshot is missing: {dir} is not a complete recording"),
+            &format!(
+                "twinvm replay: {dir}/snapshot is missing: {dir} is not a complete recording; give \
+                 the folder of --record"
+            ),
         );
     }
     fs::create_dir(folder.path("junk")).unwrap();

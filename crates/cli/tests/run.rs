@@ -94,6 +94,10 @@ fn a_limit_is_exact_and_a_restart_is_no_end() {
             &report,
         ]);
         assert_eq!(done.code, Some(124), "{done:?}");
+        assert_eq!(
+            done.err,
+            "twinvm run: stopped after 10003 steps (--max-instructions)\n"
+        );
         let report = json(&folder.path("report.json"));
         assert_eq!(report["icount"], 10_003);
         assert_eq!(report["exit"]["reason"], "limit");

@@ -51,7 +51,11 @@ fn a_limit_freezes_the_guest_and_a_run_goes_on() {
         (
             Some(124),
             "working\n",
-            format!("twinvm run: snapshot {snap}: step 50003, {bytes} bytes\n").as_str()
+            format!(
+                "twinvm run: stopped after 50003 steps (--max-instructions)\n\
+                 twinvm run: snapshot {snap}: step 50003, {bytes} bytes\n"
+            )
+            .as_str()
         )
     );
     let mut frozen = machine(Path::new(&snap));
@@ -208,7 +212,7 @@ fn files_that_are_refused_before_anything_runs() {
     );
     assert_eq!(fs::read(&taken).unwrap(), b"precious");
     fs::create_dir(folder.path("folder")).unwrap();
-    refused(&folder.text("folder"), "is no file");
+    refused(&folder.text("folder"), "is no file: give another name");
     let absent = folder.text("absent");
     refused(
         &format!("{absent}/snap"),

@@ -190,13 +190,16 @@ pub enum ReadError {
     #[error("not a twinvm log: it doesn't start with \"twinvlog\"")]
     Magic,
     /// A log of another version, or a damaged version field.
-    #[error("log version {found}, this build reads version {LOG_VERSION}")]
+    #[error(
+        "log version {found}, this build reads version {LOG_VERSION}: \
+         read it with the twinvm that made it"
+    )]
     Version {
         /// The version field.
         found: u32,
     },
     /// The header is cut short or damaged.
-    #[error("log header is {0}")]
+    #[error("log header is {0}: copy the file again; if it was always so, record again")]
     Header(&'static str),
     /// A batch is damaged.
     #[error("damaged batch at byte {offset}: {source}")]

@@ -58,6 +58,19 @@ pub enum RecordingError {
         /// The file in the way.
         path: PathBuf,
     },
+    /// The directory is somebody else's.
+    #[error(
+        "{} is not empty ({} is in it): a recording gets a folder of its own; \
+         give an empty one or a new name",
+        dir.display(),
+        found.display()
+    )]
+    NotEmpty {
+        /// The directory.
+        dir: PathBuf,
+        /// Name of something in it.
+        found: PathBuf,
+    },
     /// A file has the directory's name.
     #[error("{} is a file, and a recording is a folder: give another name", .0.display())]
     NotAFolder(PathBuf),
@@ -72,7 +85,11 @@ pub enum RecordingError {
         source: io::Error,
     },
     /// The directory is no recording.
-    #[error("{} is missing: {} is not a complete recording", path.display(), dir.display())]
+    #[error(
+        "{} is missing: {} is not a complete recording; give the folder of --record",
+        path.display(),
+        dir.display()
+    )]
     Missing {
         /// The file that should be there.
         path: PathBuf,
@@ -88,7 +105,11 @@ pub enum RecordingError {
         what: &'static str,
     },
     /// The snapshot file is of another version, or its version field is damaged.
-    #[error("{}: snapshot version {found}, this build reads version {SNAPSHOT_VERSION}", path.display())]
+    #[error(
+        "{}: snapshot version {found}, this build reads version {SNAPSHOT_VERSION}: \
+         read it with the twinvm that made it",
+        path.display()
+    )]
     SnapshotVersion {
         /// The file.
         path: PathBuf,
@@ -96,7 +117,11 @@ pub enum RecordingError {
         found: u32,
     },
     /// The log doesn't start from the snapshot beside it.
-    #[error("{} starts from another snapshot than the one beside it", path.display())]
+    #[error(
+        "{} starts from another snapshot than the one beside it: \
+         copy both files of one recording",
+        path.display()
+    )]
     Mismatch {
         /// The log.
         path: PathBuf,
@@ -183,7 +208,7 @@ impl RecordingWriter {
     /// record has position `first_position`.
     ///
     /// # Errors
-    /// [`RecordingError::Exists`] if the directory holds a recording, even part of one.
+    /// Those of [`begin`](Self::begin).
     pub fn create(
         dir: &Path,
         config: &[u8],
@@ -199,7 +224,8 @@ impl RecordingWriter {
     /// Like [`create`](Self::create), for a snapshot that is written while the log grows.
     ///
     /// # Errors
-    /// [`RecordingError::Exists`] if the directory holds a recording, even part of one.
+    /// [`RecordingError::Exists`] if the directory holds a recording, even part of one;
+    /// [`RecordingError::NotEmpty`] if it holds anything else.
     pub fn begin(
         dir: &Path,
         config: &[u8],
@@ -210,12 +236,19 @@ impl RecordingWriter {
         }
         let path = dir.join(LOG_FILE);
         // Looked at first, so that one file alone is refused before anything is written.
-        for path in [&path, &dir.join(STATES_FILE)] {
+        for path in [&path, &dir.join(SNAPSHOT_FILE), &dir.join(STATES_FILE)] {
             if fs::symlink_metadata(path).is_ok() {
                 return Err(RecordingError::Exists { path: path.clone() });
             }
         }
         fs::create_dir_all(dir).map_err(io("create", dir))?;
+        // Who removes a recording removes its folder.
+        if let Some(entry) = fs::read_dir(dir).map_err(io("read", dir))?.next() {
+            return Err(RecordingError::NotEmpty {
+                dir: dir.to_path_buf(),
+                found: entry.map_err(io("read", dir))?.file_name().into(),
+            });
+        }
         let snapshot = SnapshotWriter::create(dir.join(SNAPSHOT_FILE))?;
         let file = create_new(&path)?;
         let header = LogHeader {
@@ -429,7 +462,7 @@ fn read_snapshot(path: &Path, dir: &Path) -> Result<Vec<u8>, RecordingError> {
     }
     let header: [u8; SNAPSHOT_HEADER_BYTES] = header
         .try_into()
-        .map_err(|_| bad("cut short inside its header"))?;
+        .map_err(|_| bad("cut short inside its header: copy it again"))?;
     let mut version = [0; 4];
     version.copy_from_slice(&header[8..12]);
     let found = u32::from_le_bytes(version);
@@ -445,11 +478,13 @@ fn read_snapshot(path: &Path, dir: &Path) -> Result<Vec<u8>, RecordingError> {
         u64::from_le_bytes(bytes)
     };
     if xxh3_64(&header[..SNAPSHOT_CHECKED_BYTES]) != long(SNAPSHOT_CHECKED_BYTES) {
-        return Err(bad("damaged: its header's checksum differs"));
+        return Err(bad("damaged: its header's checksum differs; copy it again"));
     }
     let len = long(12);
     if len == INCOMPLETE {
-        return Err(bad("incomplete: recording ended before it was written"));
+        return Err(bad(
+            "incomplete: recording ended before it was written, so it can't be replayed; record again",
+        ));
     }
     let mut snapshot = Vec::new();
     // The file's own size, not the stated one, decides how much is allocated.
@@ -458,13 +493,13 @@ fn read_snapshot(path: &Path, dir: &Path) -> Result<Vec<u8>, RecordingError> {
         .read_to_end(&mut snapshot)
         .map_err(io("read", path))?;
     if (snapshot.len() as u64) < len {
-        return Err(bad("cut short"));
+        return Err(bad("cut short: copy it again"));
     }
     if (&file).read(&mut [0]).map_err(io("read", path))? != 0 {
-        return Err(bad("longer than its header says"));
+        return Err(bad("longer than its header says: copy it again"));
     }
     if snapshot_checksum(&snapshot) != long(20) {
-        return Err(bad("damaged: its checksum differs"));
+        return Err(bad("damaged: its checksum differs; copy it again"));
     }
     Ok(snapshot)
 }

@@ -44,8 +44,11 @@ impl Recorder {
         let is_new = !dir.exists();
         let result = Self::begin(machine, dir);
         match &result {
-            // There was a recording before: it stays as it is.
-            Ok(_) | Err(RecorderError::Recording(RecordingError::Exists { .. })) => {}
+            // What was there before stays as it is.
+            Ok(_)
+            | Err(RecorderError::Recording(
+                RecordingError::Exists { .. } | RecordingError::NotEmpty { .. },
+            )) => {}
             Err(_) => {
                 for file in [SNAPSHOT_FILE, LOG_FILE, STATES_FILE] {
                     let _ = fs::remove_file(dir.join(file));

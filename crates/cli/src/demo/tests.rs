@@ -26,7 +26,8 @@ fn numbers_out_of_range_are_refused() {
     assert!(parse(&["--kills", "1001"]).is_err());
     assert!(parse(&["--kills", "-1"]).is_err());
     assert!(parse(&["--seed", "x"]).is_err());
-    assert_eq!(parse(&["--kills", "0"]).unwrap().kills, 0);
+    assert!(parse(&["--kills", "0"]).is_err(), "nothing would be shown");
+    assert_eq!(parse(&["--kills", "1"]).unwrap().kills, 1);
 }
 
 #[test]
