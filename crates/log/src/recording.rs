@@ -18,9 +18,9 @@
 //! complete its header states a length that no file has, and the log's header doesn't
 //! name its checksum. A recording that ended before that can't be replayed.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
@@ -406,7 +406,17 @@ fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RecordingErr
 }
 
 fn create_new(path: &Path) -> Result<File, RecordingError> {
-    File::create_new(path).map_err(not_created(path))
+    create_private(path).map_err(not_created(path))
+}
+
+/// Makes a file that only its owner may read: a recording holds the guest's memory, and all that
+/// it was sent.
+pub(crate) fn create_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
 }
 
 fn not_created(path: &Path) -> impl FnOnce(io::Error) -> RecordingError {

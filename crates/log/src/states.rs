@@ -24,6 +24,7 @@ use std::path::Path;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::recording::create_private;
 use crate::varint::{Cursor, put};
 
 /// Name of the file in a recording's directory.
@@ -130,7 +131,7 @@ impl StatesWriter {
     /// # Errors
     /// What the host says; also if there is one.
     pub fn create(dir: &Path) -> io::Result<Self> {
-        let mut file = File::create_new(dir.join(STATES_FILE))?;
+        let mut file = create_private(&dir.join(STATES_FILE))?;
         file.write_all(MAGIC)?;
         file.write_all(&STATES_VERSION.to_le_bytes())?;
         Ok(Self { file })

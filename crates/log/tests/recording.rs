@@ -1,6 +1,7 @@
 //! Recordings: round trips, damage, torn ends.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -203,7 +204,7 @@ fn every_cut_keeps_the_whole_batches() {
     fs::write(&path, [&good[..], b"x"].concat()).unwrap();
     let text = read(dir.path()).unwrap_err().to_string();
     assert!(
-        text.ends_with("snapshot is longer than its header says"),
+        text.contains("snapshot is longer than its header says"),
         "{text}"
     );
 }
@@ -457,4 +458,29 @@ fn the_snapshot_may_be_written_while_the_log_grows() {
         (entries, ending),
         (expect(&batches), Ending::Finished { reason: 2 })
     );
+}
+
+#[test]
+fn a_folder_with_anything_in_it_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("notes"), b"mine").unwrap();
+    let error = RecordingWriter::create(dir.path(), b"", 0, b"").unwrap_err();
+    assert!(
+        matches!(&error, RecordingError::NotEmpty { found, .. } if found.as_os_str() == "notes"),
+        "{error}"
+    );
+    let names: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+}
+
+/// It holds the guest's memory, as a snapshot does.
+#[test]
+fn only_its_owner_may_read_a_recording() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(RecordingWriter::create(dir.path(), b"", 0, b"memory").unwrap());
+    StatesWriter::create(dir.path()).unwrap();
+    for name in [SNAPSHOT_FILE, LOG_FILE, STATES_FILE] {
+        let about = fs::metadata(dir.path().join(name)).unwrap();
+        assert_eq!(about.permissions().mode() & 0o777, 0o600, "{name}");
+    }
 }

@@ -7,10 +7,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::OFlags;
+
+use super::create_private;
 
 /// Offsets, lengths and addresses are multiples of it: no device asks for more than a page.
 const ALIGN: usize = 4096;
@@ -36,14 +38,9 @@ pub(super) struct DirectFile {
 impl DirectFile {
     /// Makes the file, which must not exist, and begins it: from now on it holds `head`.
     pub(super) fn create_new(path: &Path, head: &[u8]) -> io::Result<Self> {
-        let file = File::create_new(path)?;
+        let file = create_private(path)?;
         file.write_all_at(head, 0)?;
-        let flags = OFlags::DIRECT.bits().cast_signed();
-        let direct = OpenOptions::new()
-            .write(true)
-            .custom_flags(flags)
-            .open(path)
-            .ok();
+        let direct = past_the_cache(path, &file);
         let mut file = Self::new(file, direct);
         file.append(head)?;
         Ok(file)
@@ -104,6 +101,19 @@ impl DirectFile {
         self.file.write_all_at(head, 0)?;
         self.file.sync_all()
     }
+}
+
+/// The same file once more, past the cache. Whoever may rename in the folder may have put another
+/// in its place meanwhile, and that one is not ours to write to.
+fn past_the_cache(path: &Path, file: &File) -> Option<File> {
+    let flags = OFlags::DIRECT | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let direct = OpenOptions::new()
+        .write(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+        .ok()?;
+    let id = |file: &File| file.metadata().map(|about| (about.dev(), about.ino())).ok();
+    (id(&direct)? == id(file)?).then_some(direct)
 }
 
 #[cfg(test)]

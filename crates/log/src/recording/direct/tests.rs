@@ -75,6 +75,24 @@ fn what_cannot_go_past_the_cache_goes_through_it() {
 }
 
 #[test]
+fn another_file_of_that_name_is_not_written_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let ours = create_private(&path).unwrap();
+    let has_way = past_the_cache(&path, &ours).is_some();
+    fs::rename(&path, dir.path().join("moved")).unwrap();
+    assert!(past_the_cache(&path, &ours).is_none(), "it isn't there");
+    fs::write(&path, "theirs").unwrap();
+    assert!(past_the_cache(&path, &ours).is_none());
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("moved"), &path).unwrap();
+    assert!(past_the_cache(&path, &ours).is_none(), "a link");
+    fs::remove_file(&path).unwrap();
+    fs::rename(dir.path().join("moved"), &path).unwrap();
+    assert_eq!(past_the_cache(&path, &ours).is_some(), has_way);
+}
+
+#[test]
 fn what_can_be_written_no_way_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
