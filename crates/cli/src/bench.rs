@@ -45,6 +45,7 @@ use crate::Outcome;
 use crate::demo::error::DemoError;
 use crate::demo::play::{make_image, watch_signals};
 use crate::engine_arg::EngineArg;
+use crate::say;
 use cpu::programs::PROGRAMS;
 use cpu::{Image, Plan};
 use guests::Kind;
@@ -544,7 +545,7 @@ fn show(args: &BenchArgs, report: &Report) -> Result<(), DemoError> {
 
 /// A line of progress.
 fn say(line: &str) {
-    eprintln!("{line}");
+    say::line(format_args!("{line}"));
 }
 
 #[cfg(test)]

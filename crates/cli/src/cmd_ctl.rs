@@ -10,6 +10,7 @@ use twinvm_config::VmConfig;
 use twinvm_host::ctl_socket::{CtlRequest, request, request_with};
 use twinvm_host::store::ctl_path;
 
+use crate::say;
 use crate::{BAD_INPUT, Outcome};
 
 /// How long `stop` waits for the VM to be off.
@@ -101,9 +102,9 @@ pub(crate) fn run(args: CtlArgs) -> Outcome {
         wait_for_end(&socket)?;
     }
     if args.json {
-        println!("{answer}");
+        say::answer(answer)?;
     } else {
-        print(&args.what, &answer);
+        say::answer(told(&args.what, &answer))?;
     }
     Ok(0)
 }
@@ -123,17 +124,18 @@ fn wait_for_end(socket: &Path) -> Result<(), (u8, String)> {
     }
 }
 
-fn print(what: &What, answer: &Value) {
+/// The answer for people, as lines.
+fn told(what: &What, answer: &Value) -> String {
     match what {
-        What::Status => print_status(answer),
-        What::Digest => println!(
+        What::Status => status_lines(answer).join("\n"),
+        What::Digest => format!(
             "step {} digest {}",
             answer["icount"],
             answer["digest"].as_str().unwrap_or_default()
         ),
-        What::Takeover | What::Detach => println!("begun"),
-        What::Stop => println!("the VM is off"),
-        What::Snapshot { .. } => println!(
+        What::Takeover | What::Detach => "begun".to_owned(),
+        What::Stop => "the VM is off".to_owned(),
+        What::Snapshot { .. } => format!(
             "{}: step {}, {} bytes; the guest waited {} µs",
             answer["path"].as_str().unwrap_or_default(),
             answer["icount"],
@@ -152,14 +154,14 @@ impl Shown {
         if std::io::stderr().is_terminal()
             && let Some(bytes) = value["bytes"].as_u64()
         {
-            eprint!("\r{} MiB written", bytes >> 20);
+            say::part(format_args!("\r{} MiB written", bytes >> 20));
             self.0 = true;
         }
     }
 
     fn clear(&mut self) {
         if std::mem::take(&mut self.0) {
-            eprint!("\r{:30}\r", "");
+            say::part(format_args!("\r{:30}\r", ""));
         }
     }
 }
@@ -170,7 +172,8 @@ fn note(answer: &Value) -> Option<&str> {
     (answer["protected"] != true && !note.is_empty()).then_some(note)
 }
 
-fn print_status(answer: &Value) {
+fn status_lines(answer: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
         Value::Null => "-".to_owned(),
@@ -181,48 +184,49 @@ fn print_status(answer: &Value) {
     } else {
         "NOT protected"
     };
-    println!(
+    lines.push(format!(
         "VM {}: {protected}, generation {}",
         text(&answer["vm"]),
         text(&answer["generation"])
-    );
+    ));
     for node in answer["nodes"].as_array().into_iter().flatten() {
-        println!(
+        lines.push(format!(
             "  node {}: {}, step {}, channel {}",
             text(&node["name"]),
             text(&node["role"]),
             text(&node["icount"]),
             text(&node["peer"])
-        );
+        ));
     }
-    println!(
+    lines.push(format!(
         "  lag {} ms, log {} B/s, {} MIPS",
         text(&answer["lag_ms"]),
         text(&answer["log_bytes_s"]),
         text(&answer["mips"])
-    );
+    ));
     if let (Some(p50), Some(p99)) = (
         answer["output_hold_us"]["p50"].as_u64(),
         answer["output_hold_us"]["p99"].as_u64(),
     ) {
-        println!("  output held {p50} µs (median), {p99} µs (99 %)");
+        lines.push(format!("  output held {p50} µs (median), {p99} µs (99 %)"));
     }
     if !answer["last_takeover"].is_null() {
         let takeover = &answer["last_takeover"];
-        println!(
+        lines.push(format!(
             "  last takeover: detect {} + drain {} + arbitrate {} + announce {} ms",
             text(&takeover["detect_ms"]),
             text(&takeover["drain_ms"]),
             text(&takeover["arbitrate_ms"]),
             text(&takeover["announce_ms"])
-        );
+        ));
     }
     if !answer["divergence"].is_null() {
-        println!("  ALARM: {}", text(&answer["divergence"]));
+        lines.push(format!("  ALARM: {}", text(&answer["divergence"])));
     }
     if let Some(note) = note(answer) {
-        println!("  last note: {note}");
+        lines.push(format!("  last note: {note}"));
     }
+    lines
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use twinvm_image::{BuildOptions, ImageKind, LockMode, Terminal, build, build_or_renew};
 
-use crate::{BAD_INPUT, Outcome};
+use crate::{BAD_INPUT, Outcome, say};
 
 /// Makes guest images from Debian's riscv64 packages
 #[derive(Debug, Args)]
@@ -91,14 +91,15 @@ pub(crate) fn run(args: ImageArgs) -> Outcome {
     let make = if args.renew { build_or_renew } else { build };
     let image =
         make(kind, &args.out, &options, &mut Terminal::new()).map_err(|error| bad(&error))?;
-    println!("kernel  {}", image.kernel.display());
-    println!("initrd  {}", image.initrd.display());
-    if let Some(disk) = &image.disk {
-        println!("disk    {}", disk.display());
-    }
-    println!("cmdline {}", image.cmdline);
-    if let Some(vm) = &image.vm {
-        println!("start   twinvm run {}", vm.display());
-    }
+    let mut lines = vec![
+        format!("kernel  {}", image.kernel.display()),
+        format!("initrd  {}", image.initrd.display()),
+    ];
+    let disk = image.disk.iter();
+    lines.extend(disk.map(|disk| format!("disk    {}", disk.display())));
+    lines.push(format!("cmdline {}", image.cmdline));
+    let vm = image.vm.iter();
+    lines.extend(vm.map(|vm| format!("start   twinvm run {}", vm.display())));
+    say::answer(lines.join("\n"))?;
     Ok(0)
 }

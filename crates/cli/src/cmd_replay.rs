@@ -14,6 +14,7 @@ use twinvm_machine::Machine;
 use twinvm_replica::{Divergence, Perturbation, Replay, ReplayExit};
 
 use crate::engine_arg::EngineArg;
+use crate::say;
 use crate::{BAD_INPUT, FAULT, Outcome, perf_map};
 use explain::Explained;
 use progress::Progress;
@@ -117,11 +118,11 @@ pub(crate) fn run(args: ReplayArgs) -> Outcome {
         until => until.unwrap_or(u64::MAX),
     };
     if let Some(torn) = source.torn() {
-        eprintln!(
+        say::line(format_args!(
             "twinvm replay: the log is cut short inside a batch: replaying the {} records before \
              byte {}",
             torn.records_kept, torn.at_byte
-        );
+        ));
     }
 
     let from = machine.icount();
@@ -160,7 +161,7 @@ pub(crate) fn run(args: ReplayArgs) -> Outcome {
         divergence.clone(),
     );
     if !args.json && !report.is_equal() {
-        eprintln!("twinvm replay: {report}");
+        say::line(format_args!("twinvm replay: {report}"));
     }
     if let Some(divergence) = divergence.filter(|_| !args.no_explain) {
         // A search needs room for two machines of its own.
@@ -168,22 +169,24 @@ pub(crate) fn run(args: ReplayArgs) -> Outcome {
         match Explained::search(&args, until, &divergence) {
             Ok(found) => {
                 if !args.json {
-                    eprint!("{found}");
+                    say::part(format_args!("{found}"));
                 }
                 report.explain(found);
             }
             // The divergence is told all the same.
-            Err(error) => eprintln!("twinvm replay: what differs first is not known: {error}"),
+            Err(error) => say::line(format_args!(
+                "twinvm replay: what differs first is not known: {error}"
+            )),
         }
     }
     if args.json {
         let text = serde_json::to_string_pretty(&report)
             .map_err(|error| (FAULT, format!("the outcome as JSON: {error}")))?;
-        println!("{text}");
+        say::answer(text)?;
     } else if report.is_equal() && args.console {
-        eprintln!("{report}");
+        say::line(format_args!("{report}"));
     } else if report.is_equal() {
-        println!("{report}");
+        say::answer(&report)?;
     }
     Ok(if report.is_equal() { 0 } else { DIVERGED })
 }

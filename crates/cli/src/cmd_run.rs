@@ -28,6 +28,7 @@ use twinvm_machine::{Machine, OnReset, PowerOn};
 
 use crate::engine_arg::EngineArg;
 use crate::guest::{blame, machine_config, open_disks};
+use crate::say;
 use crate::{BAD_INPUT, FAULT, Outcome, perf_map};
 use console::Console;
 use disks::Disks;
@@ -274,19 +275,23 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
     }
     let steps = ended.icount;
     match end {
-        End::Stopped => eprintln!("twinvm run: ended from outside after {steps} steps"),
-        End::Limit => eprintln!("twinvm run: stopped after {steps} steps (--max-instructions)"),
+        End::Stopped => say::line(format_args!(
+            "twinvm run: ended from outside after {steps} steps"
+        )),
+        End::Limit => say::line(format_args!(
+            "twinvm run: stopped after {steps} steps (--max-instructions)"
+        )),
         End::Halted(_) | End::Fault => {}
     }
     match (&args.snapshot, written) {
-        (Some(path), Some(Written::File { icount, bytes })) => eprintln!(
+        (Some(path), Some(Written::File { icount, bytes })) => say::line(format_args!(
             "twinvm run: snapshot {}: step {icount}, {bytes} bytes",
             path.display()
-        ),
-        (Some(path), Some(Written::None)) => eprintln!(
+        )),
+        (Some(path), Some(Written::None)) => say::line(format_args!(
             "twinvm run: no snapshot {}: the guest has ended by itself, it can't go on",
             path.display()
-        ),
+        )),
         _ => {}
     }
     Ok(end.exit_code())

@@ -2,6 +2,9 @@
 //!
 //! Each command is a file of its own; this one only finds out which is meant.
 
+// They panic where a line can't be written: see `say`.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+
 mod bench;
 mod cmd_ctl;
 mod cmd_image;
@@ -13,8 +16,10 @@ mod demo;
 mod engine_arg;
 mod guest;
 mod perf_map;
+mod say;
 mod usage;
 
+use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -83,15 +88,16 @@ fn main() -> ExitCode {
     let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
         Err(error) => {
-            let first = std::env::args().nth(1);
-            return ExitCode::from(usage::tell(&error, &Cli::command(), first.as_deref()));
+            let first = std::env::args_os().nth(1);
+            let first = first.as_deref().and_then(OsStr::to_str);
+            return ExitCode::from(usage::tell(&error, &Cli::command(), first));
         }
     };
     // A panic has said on standard error what it is about.
     let code = match catch_unwind(AssertUnwindSafe(|| command.run())) {
         Ok((_, Ok(code))) => code,
         Ok((name, Err((code, why)))) => {
-            eprintln!("twinvm {name}: {why}");
+            say::line(format_args!("twinvm {name}: {why}"));
             code
         }
         Err(_) => FAULT,

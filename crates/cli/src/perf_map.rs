@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use twinvm_machine::tier::{CodePiece, CodeRole};
 use twinvm_machine::{EngineKind, Machine};
 
+use crate::say;
+
 /// The map can't be written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PerfMapError {
@@ -36,7 +38,10 @@ pub(crate) fn start(machine: &mut Machine) -> Result<(), PerfMapError> {
             return;
         };
         if let Err(error) = writeln!(open, "{}", Line(piece)) {
-            eprint!("--perf-map {}: {error}: it ends here\r\n", path.display());
+            say::part(format_args!(
+                "--perf-map {}: {error}: it ends here\r\n",
+                path.display()
+            ));
             file = None;
         }
     }));

@@ -4,6 +4,7 @@ use clap::error::ErrorKind;
 use clap::{Command, Error};
 
 use crate::BAD_INPUT;
+use crate::say;
 
 /// Prints what the parser says. Help goes out as it is; anything else becomes one line that names
 /// the command whose --help says what there is.
@@ -24,7 +25,10 @@ pub(crate) fn tell(error: &Error, program: &Command, first: Option<&str>) -> u8 
                 None => "twinvm".to_owned(),
             };
             let text = error.render().to_string();
-            eprintln!("{command}: {}; see {command} --help", one_line(&text));
+            say::line(format_args!(
+                "{command}: {}; see {command} --help",
+                one_line(&text)
+            ));
             BAD_INPUT
         }
     }

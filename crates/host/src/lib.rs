@@ -19,6 +19,9 @@
 //! - [`console`], [`signals`], [`time`], [`random`], [`allocator`]: terminal, signals, clocks, dice,
 //!   memory of the process.
 
+// They panic where a line can't be written.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod allocator;
 pub mod arbiter_file;
 pub mod arbiter_worker;

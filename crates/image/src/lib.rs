@@ -22,6 +22,9 @@
 //! # Ok::<(), twinvm_image::ImageError>(())
 //! ```
 
+// They panic where a line can't be written.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+
 mod apt;
 mod binfmt;
 mod builder;

@@ -1,6 +1,6 @@
 //! Telling the person who waits what is going on.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -76,6 +76,11 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
+/// A line on standard error, if there is a way to write it: nobody need read it.
+fn line(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 impl Progress for Terminal {
     fn stage(&mut self, what: &str) {
         self.clear();
@@ -83,7 +88,7 @@ impl Progress for Terminal {
         self.started = Instant::now();
         self.printed = self.started;
         if !self.live {
-            eprintln!("{what}");
+            line(what);
             return;
         }
         let bar = ProgressBar::new_spinner().with_message(what.to_owned());
@@ -110,13 +115,16 @@ impl Progress for Terminal {
             bar.set_message(text);
         } else if !self.live && self.printed.elapsed() >= SIGN_OF_LIFE {
             self.printed = Instant::now();
-            eprintln!("{text}, {} s", self.started.elapsed().as_secs());
+            line(format_args!(
+                "{text}, {} s",
+                self.started.elapsed().as_secs()
+            ));
         }
     }
 
     fn note(&mut self, what: &str) {
         self.clear();
-        eprintln!("{what}");
+        line(what);
     }
 }
 

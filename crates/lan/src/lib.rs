@@ -20,6 +20,9 @@
 //! says where it goes, the event loop in `run` puts it into another port's queue
 //! or hands it to the `gateway`.
 
+// They panic where a line can't be written.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+
 mod config;
 mod ethernet;
 mod forward;

@@ -1,7 +1,7 @@
 //! The event loop: one thread, all sockets, no waiting but in the poll.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
@@ -47,7 +47,8 @@ pub fn run(
     on_ready: impl FnOnce(&BoundAddrs),
 ) -> Result<LanStats, LanError> {
     run_logged(config, stop, on_ready, &mut |event| {
-        eprintln!("twinvm lan: {event}");
+        // The connections outlive whoever reads this.
+        let _ = writeln!(io::stderr().lock(), "twinvm lan: {event}");
     })
 }
 

@@ -11,6 +11,8 @@ use twinvm_replica::{
     explain_disturbed, explain_recorded,
 };
 
+use crate::say;
+
 use super::progress::Progress;
 use super::source::{Again, SourceError};
 use super::{ReplayArgs, disturb};
@@ -66,10 +68,10 @@ impl Explained {
                 if let Some(progress) = &mut progress {
                     progress.clear();
                 }
-                eprintln!(
+                say::line(format_args!(
                     "twinvm replay: looking for the first difference: replay {number}, between \
                      steps {from} and {to}"
-                );
+                ));
                 progress = Some(Progress::new(0, to));
             }
             Searching::At(icount) => {

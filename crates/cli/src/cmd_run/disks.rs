@@ -6,6 +6,8 @@ use crossbeam_channel::{Receiver, bounded, never};
 use twinvm_host::disk::{Disk, DiskDone, DiskError, DiskFile};
 use twinvm_machine::{DiskRequest, MAX_DISK_REQUESTS, MachineConfig, SlotConfig};
 
+use crate::say;
+
 /// The disks, and what they have done.
 pub(crate) struct Disks {
     /// Slot and disk.
@@ -55,7 +57,7 @@ impl Disks {
     pub(crate) fn next(&self) -> Option<DiskDone> {
         let done = self.done.try_recv().ok()?;
         if let Some(trouble) = &done.trouble {
-            eprintln!("twinvm run: {trouble}");
+            say::line(format_args!("twinvm run: {trouble}"));
         }
         Some(done)
     }

@@ -11,6 +11,8 @@ use twinvm_log::{MAX_CONSOLE_BYTES, MAX_ENTROPY_BYTES};
 use twinvm_machine::{Machine, Output, OutputItem};
 use twinvm_replica::{HostTime, Live, LiveError, LiveExit};
 
+use crate::say;
+
 use super::console::Console;
 use super::disks::Disks;
 use super::end::End;
@@ -173,11 +175,11 @@ impl Drive {
                 match wire.frames.try_recv() {
                     Ok(PortEvent::Frame(packet)) => self.live.net_rx(wire.slot, packet, now())?,
                     Ok(PortEvent::Lost { why: text } | PortEvent::Note { text }) => {
-                        eprintln!("twinvm run: {text}");
+                        say::line(format_args!("twinvm run: {text}"));
                     }
                     // The network finds the guest by its next frame.
                     Ok(PortEvent::Reconnected) => {
-                        eprintln!("twinvm run: {} is there again", wire.address);
+                        say::line(format_args!("twinvm run: {} is there again", wire.address));
                     }
                     Err(_) => break,
                 }

@@ -11,6 +11,8 @@ use twinvm_log::{
 };
 use twinvm_machine::{Machine, SnapshotBusy, SnapshotStream};
 
+use crate::say;
+
 /// Bytes that the thread reads and writes at one time.
 const PIECE_BYTES: usize = 256 << 10;
 
@@ -114,10 +116,10 @@ impl Recorder {
 }
 
 fn without_states(error: std::io::Error) {
-    eprintln!(
+    say::line(format_args!(
         "twinvm run: the recording's file {STATES_FILE} can't be written: {error}: a replay that \
          diverges will say less"
-    );
+    ));
 }
 
 fn write(mut stream: SnapshotStream, mut writer: SnapshotWriter) -> Result<u64, RecordingError> {

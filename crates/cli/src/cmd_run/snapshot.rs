@@ -10,6 +10,8 @@ use twinvm_host::signals::SignalEvent;
 use twinvm_host::snapshot_file::{self, SnapshotFileError};
 use twinvm_machine::SnapshotBusy;
 
+use crate::say;
+
 use super::drive::Frozen;
 
 /// A person hears of progress this often.
@@ -96,16 +98,16 @@ impl Shown {
         if self.told.elapsed() >= PROGRESS_EVERY && std::io::stderr().is_terminal() {
             self.told = Instant::now();
             self.is_shown = true;
-            eprint!(
+            say::part(format_args!(
                 "\r{} MiB of the snapshot written (Ctrl-C gives it up)",
                 bytes >> 20
-            );
+            ));
         }
     }
 
     fn clear(&mut self) {
         if self.is_shown {
-            eprint!("\r\x1b[K");
+            say::part(format_args!("\r\x1b[K"));
         }
     }
 }
