@@ -3,11 +3,14 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
 use clap::Args;
 use crossbeam_channel::bounded;
 use twinvm_host::signals::SignalWatch;
-use twinvm_lan::{BoundAddrs, FixedLease, Forward, LanConfig, LanError, stop_pair};
+use twinvm_lan::{
+    BoundAddrs, ConfigError, FixedLease, Forward, Impairment, LanConfig, LanError, stop_pair,
+};
 
 use crate::{BAD_INPUT, FAULT, Outcome};
 
@@ -48,6 +51,12 @@ pub(crate) struct LanArgs {
     /// Give no addresses by DHCP
     #[arg(long, conflicts_with = "leases")]
     no_dhcp: bool,
+    /// Make every frame between the switch and a node late by so many milliseconds, each way
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    delay: u64,
+    /// Lose so many of 100 frames between the switch and a node, each way, at random
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
+    loss: f64,
 }
 
 /// Runs the switch until a signal.
@@ -60,6 +69,8 @@ pub(crate) fn run(args: LanArgs) -> Outcome {
         config.forwards.push(forward);
     }
     config.dhcp.serve = !args.no_dhcp;
+    config.impairment =
+        impairment(args.delay, args.loss).map_err(|error| (BAD_INPUT, error.to_string()))?;
     for lease in &args.leases {
         let lease: FixedLease = lease
             .parse()
@@ -83,6 +94,18 @@ pub(crate) fn run(args: LanArgs) -> Outcome {
         Err(error @ LanError::Poll(_)) => Err((FAULT, error.to_string())),
         Err(error) => Err((BAD_INPUT, error.to_string())),
     }
+}
+
+/// How bad the wires are to be.
+fn impairment(delay_ms: u64, percent: f64) -> Result<Impairment, ConfigError> {
+    if !(0.0..=100.0).contains(&percent) {
+        return Err(ConfigError::Loss(percent));
+    }
+    Ok(Impairment {
+        delay: Duration::from_millis(delay_ms),
+        // At most a million.
+        loss_ppm: (percent * 1e4).round() as u32,
+    })
 }
 
 /// Tells on standard output where the switch listens. Nobody need read it.

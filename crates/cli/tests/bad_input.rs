@@ -273,6 +273,14 @@ fn sockets_and_ports_in_use() {
         "twinvm lan: forward `80`: expected HOST:PORT=GUEST:PORT, as in \
          127.0.0.1:5432=10.0.2.15:5432",
     );
+    refuses(
+        &["lan", "--listen", &second, "--loss", "101"],
+        "twinvm lan: a loss of 101 percent: expected 0 to 100",
+    );
+    refuses(
+        &["lan", "--listen", &second, "--delay", "10001"],
+        "twinvm lan: a delay of 10001 ms: at most 10000 ms",
+    );
     assert_eq!(folder.names(), ["lan.sock"]);
     lan.signal("TERM");
     assert_eq!(lan.wait(), Some(0));

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::ethernet::MacAddr;
 
@@ -13,6 +14,9 @@ pub const MAX_FORWARDS: usize = 128;
 /// Addresses that can be leased: more than a switch has ports, and a bound on what a hostile port
 /// can make it remember.
 pub const MAX_LEASES: usize = 128;
+
+/// Longest delay of a wire: beyond it nothing works any more that one could learn from.
+pub const MAX_DELAY: Duration = Duration::from_secs(10);
 
 /// One TCP forward: connections to `listen` on the host go to `guest` on the LAN.
 ///
@@ -76,6 +80,18 @@ pub struct LanConfig {
     pub gateway: GatewayConfig,
     /// Addresses that the gateway gives to guests.
     pub dhcp: DhcpConfig,
+    /// How bad the wires to the nodes are.
+    pub impairment: Impairment,
+}
+
+/// How bad each wire between the switch and a node is, in each direction. The gateway and what
+/// it forwards is inside the switch, behind no wire.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Impairment {
+    /// Each frame is late by this time, at most [`MAX_DELAY`].
+    pub delay: Duration,
+    /// So many of a million frames are lost, at random.
+    pub loss_ppm: u32,
 }
 
 /// What the DHCP server does.
@@ -127,6 +143,7 @@ impl LanConfig {
             forwards: Vec::new(),
             gateway: GatewayConfig::default(),
             dhcp: DhcpConfig::default(),
+            impairment: Impairment::default(),
         }
     }
 
@@ -153,6 +170,13 @@ impl LanConfig {
             return Err(ConfigError::TooManyForwards(self.forwards.len()));
         }
         self.check_leases()?;
+        let Impairment { delay, loss_ppm } = self.impairment;
+        if delay > MAX_DELAY {
+            return Err(ConfigError::Delay(delay));
+        }
+        if loss_ppm > 1_000_000 {
+            return Err(ConfigError::Loss(f64::from(loss_ppm) / 1e4));
+        }
         for forward in &self.forwards {
             if !self.gateway.is_guest(*forward.guest.ip()) {
                 return Err(ConfigError::GuestOutside {
@@ -192,7 +216,7 @@ impl LanConfig {
 }
 
 /// A setting that can't be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ConfigError {
     /// No address of a card and of a guest.
     #[error("lease `{0}`: expected MAC=IP, as in 52:54:00:12:34:56=10.0.2.20")]
@@ -261,6 +285,12 @@ pub enum ConfigError {
     /// Too many forwards.
     #[error("{0} forwards: one switch takes at most {MAX_FORWARDS}; start a second one")]
     TooManyForwards(usize),
+    /// A delay that is too long.
+    #[error("a delay of {} ms: at most {} ms", .0.as_millis(), MAX_DELAY.as_millis())]
+    Delay(Duration),
+    /// More than all frames, or less than none.
+    #[error("a loss of {0} percent: expected 0 to 100")]
+    Loss(f64),
     /// Prefix length out of range.
     #[error("gateway prefix length {0}: expected 8 to 30")]
     Prefix(u8),

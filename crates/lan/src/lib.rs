@@ -18,7 +18,7 @@
 //!
 //! The way of a frame: `framing` cuts it out of the port's stream, `switch`
 //! says where it goes, the event loop in `run` puts it into another port's queue
-//! or hands it to the `gateway`.
+//! or hands it to the `gateway`. `wire` makes frames late, or loses them, if that is asked for.
 
 // They panic where a line can't be written.
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
@@ -35,10 +35,11 @@ mod report;
 mod run;
 mod stop;
 mod switch;
+mod wire;
 
 pub use config::{
-    ConfigError, DhcpConfig, FixedLease, Forward, GatewayConfig, LanConfig, MAX_FORWARDS,
-    MAX_LEASES,
+    ConfigError, DhcpConfig, FixedLease, Forward, GatewayConfig, Impairment, LanConfig, MAX_DELAY,
+    MAX_FORWARDS, MAX_LEASES,
 };
 pub use ethernet::{MacAddr, MacAddrError};
 pub use framing::{MAX_FRAME_BYTES, MIN_FRAME_BYTES};

@@ -35,6 +35,8 @@ pub struct LanStats {
     pub frames_out: u64,
     /// Frames dropped because a port's queue was full.
     pub frames_dropped: u64,
+    /// Frames that an impaired wire has lost.
+    pub frames_lost: u64,
     /// Most bytes that ever waited for one port.
     pub peak_queue_bytes: u64,
     /// Connections accepted by forwards.

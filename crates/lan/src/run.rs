@@ -17,6 +17,7 @@ use crate::port::{Port, PortEnd};
 use crate::report::{BoundAddrs, LanError, LanEvent, LanStats, Log};
 use crate::stop::StopSignal;
 use crate::switch::{Destination, PortId, Switch};
+use crate::wire::{Put, Way, Wires};
 
 /// Most nodes connected at once.
 const MAX_PORTS: usize = 64;
@@ -88,6 +89,7 @@ struct Lan<'a> {
     next_token: usize,
     accept_again: Option<Instant>,
     switch: Switch,
+    wires: Wires,
     gateway: Gateway,
     started: Instant,
     stats: LanStats,
@@ -153,6 +155,7 @@ impl<'a> Lan<'a> {
             connections: BTreeMap::new(),
             accept_again: None,
             switch: Switch::new(config.gateway.mac),
+            wires: Wires::new(config.impairment, u64::from_ne_bytes(seed)),
             gateway,
             started: Instant::now(),
             stats: LanStats::default(),
@@ -174,6 +177,7 @@ impl<'a> Lan<'a> {
             self.accept_ports()?;
             self.accept_clients()?;
             self.read_ports();
+            self.read_wires();
             let settled = self.exchange();
             self.flush_ports();
             timeout = self.timeout(settled);
@@ -210,7 +214,7 @@ impl<'a> Lan<'a> {
         let stack_now = self.stack_now();
         let stack = self.gateway.poll_delay(stack_now).map(Duration::from);
         let deadline = self.connections.values().filter_map(|c| c.deadline).min();
-        [deadline, self.accept_again]
+        [deadline, self.accept_again, self.wires.next()]
             .into_iter()
             .flatten()
             .map(|at| at.saturating_duration_since(now))
@@ -320,7 +324,15 @@ impl<'a> Lan<'a> {
             let Some(mut port) = self.ports.remove(&id) else {
                 continue;
             };
-            let result = port.read(|frame| self.switch_frame(id, frame));
+            let now = Instant::now();
+            let result = port.read(|frame| {
+                self.stats.frames_in += 1;
+                match self.wires.put(now, Way::From(id), frame) {
+                    Put::Through => self.switch_frame(id, frame),
+                    Put::UnderWay => {}
+                    Put::Lost => self.stats.frames_lost += 1,
+                }
+            });
             self.ports.insert(id, port);
             if let Err(end) = result {
                 self.port_ended(id, &end);
@@ -330,8 +342,29 @@ impl<'a> Lan<'a> {
         }
     }
 
+    /// Takes what has come to the end of its wire. Frames of a node that has left are lost, like
+    /// those to it.
+    fn read_wires(&mut self) {
+        let now = Instant::now();
+        while let Some((way, frame)) = self.wires.arrived(now) {
+            match way {
+                Way::From(id) => {
+                    let Some(port) = self.ports.remove(&id) else {
+                        continue;
+                    };
+                    self.switch_frame(id, &frame);
+                    self.ports.insert(id, port);
+                }
+                Way::To(id) => {
+                    if let Some(port) = self.ports.get_mut(&id) {
+                        send(&mut self.stats, port, &frame);
+                    }
+                }
+            }
+        }
+    }
+
     fn switch_frame(&mut self, from: PortId, frame: &[u8]) {
-        self.stats.frames_in += 1;
         let Some(header) = Header::parse(frame) else {
             return;
         };
@@ -357,23 +390,24 @@ impl<'a> Lan<'a> {
     /// Puts a frame into the queues of the ports it goes to. A port that is being
     /// read is out of the map, so no frame comes back to its sender.
     fn deliver(&mut self, destination: Destination, frame: &[u8]) {
-        let stats = &mut self.stats;
-        let mut send = |port: &mut Port| {
-            if port.send(frame) {
-                stats.frames_out += 1;
-                let queued = port.queued_bytes() as u64;
-                stats.peak_queue_bytes = stats.peak_queue_bytes.max(queued);
-            } else {
-                stats.frames_dropped += 1;
-            }
-        };
+        let (stats, wires) = (&mut self.stats, &mut self.wires);
+        let mut put =
+            |id: PortId, port: &mut Port| match wires.put(Instant::now(), Way::To(id), frame) {
+                Put::Through => send(stats, port, frame),
+                Put::UnderWay => {}
+                Put::Lost => stats.frames_lost += 1,
+            };
         match destination {
             Destination::Port(id) => {
                 if let Some(port) = self.ports.get_mut(&id) {
-                    send(port);
+                    put(id, port);
                 }
             }
-            Destination::Flood { .. } => self.ports.values_mut().for_each(send),
+            Destination::Flood { .. } => {
+                for (&id, port) in &mut self.ports {
+                    put(id, port);
+                }
+            }
             Destination::Gateway | Destination::Nowhere => {}
         }
     }
@@ -486,6 +520,17 @@ impl<'a> Lan<'a> {
         self.flush_ports();
         self.stats.frames_repeated = self.gateway.repeated_frames();
         self.stats
+    }
+}
+
+/// Puts a frame into a port's queue.
+fn send(stats: &mut LanStats, port: &mut Port, frame: &[u8]) {
+    if port.send(frame) {
+        stats.frames_out += 1;
+        let queued = port.queued_bytes() as u64;
+        stats.peak_queue_bytes = stats.peak_queue_bytes.max(queued);
+    } else {
+        stats.frames_dropped += 1;
     }
 }
 

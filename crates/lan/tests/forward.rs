@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use twinvm_lan::Impairment;
+
 use support::echo::{EchoGuest, REFUSED, SERVER};
 use support::{SOON, TestLan, is_reset};
 
@@ -47,6 +49,26 @@ fn bytes_go_both_ways() {
     wait_until(&guest.seen.ended_in_order, 1);
     let stats = lan.stop();
     assert_eq!((stats.connections, stats.frames_dropped), (1, 0));
+    assert_eq!(stats.connections_reset_by_guest, 0);
+}
+
+#[test]
+fn late_and_lost_frames_are_what_tcp_is_for() {
+    let delay = Duration::from_millis(20);
+    let loss_ppm = 30_000;
+    let lan = TestLan::impaired(&[SERVER], Impairment { delay, loss_ppm });
+    let _guest = EchoGuest::start(&lan.socket);
+    let mut client = lan.client(0);
+    // The same segment may be lost several times.
+    client.set_read_timeout(Some(10 * SOON)).unwrap();
+    echo(&mut client, b"until the connection stands");
+    let start = Instant::now();
+    echo(&mut client, b"there and back");
+    assert!(start.elapsed() >= 2 * delay, "{:?}", start.elapsed());
+    echo(&mut client, &pattern(1 << 18, 0));
+    drop(client);
+    let stats = lan.stop();
+    assert!(stats.frames_lost > 0, "{stats:?}");
     assert_eq!(stats.connections_reset_by_guest, 0);
 }
 

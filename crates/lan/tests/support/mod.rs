@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use twinvm_lan::{LanConfig, LanEvent, LanStats, Stopper, run_logged, stop_pair};
+use twinvm_lan::{Impairment, LanConfig, LanEvent, LanStats, Stopper, run_logged, stop_pair};
 
 /// Long enough for anything that happens at once, on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
@@ -30,8 +30,14 @@ pub(crate) struct TestLan {
 impl TestLan {
     /// A switch that forwards to each of `guests`, from free host ports.
     pub(crate) fn start(guests: &[&str]) -> TestLan {
+        TestLan::impaired(guests, Impairment::default())
+    }
+
+    /// The same, behind wires that are as bad as this.
+    pub(crate) fn impaired(guests: &[&str], impairment: Impairment) -> TestLan {
         let directory = tempfile::tempdir().unwrap();
         let mut config = LanConfig::new(directory.path().join("lan.sock"));
+        config.impairment = impairment;
         config.forwards = guests
             .iter()
             .map(|guest| format!("127.0.0.1:0={guest}").parse().unwrap())
