@@ -265,7 +265,7 @@ impl Seek {
                 Some(delay) => core.note(
                     NoteLevel::Warn,
                     format!(
-                        "waiting up to {delay} ms for {}, which was the backup and may hold a newer \
+                        "waiting up to {delay} ms for the backup, {}, which may hold a newer \
                          state: start it if it doesn't run",
                         peer(core, backup.id)
                     ),
@@ -273,7 +273,7 @@ impl Seek {
                 None => core.note(
                     NoteLevel::Warn,
                     format!(
-                        "waiting for ever for {}, which was the backup and may hold a newer \
+                        "waiting for ever for the backup, {}, which may hold a newer \
                          state: start it if it doesn't run, or set cold_delay_ms in [protect]",
                         peer(core, backup.id)
                     ),

@@ -100,7 +100,7 @@ fn a_named_backup_is_asked_first() {
     assert_eq!(
         one.node.status().note,
         format!(
-            "waiting for ever for node you (id {PEER}), which was the backup and may hold a newer \
+            "waiting for ever for the backup, node you (id {PEER}), which may hold a newer \
              state: start it if it doesn't run, or set cold_delay_ms in [protect]"
         )
     );
