@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build test differential demo demo-ci bench image fuzz image-debian fmt lint check clean
+.PHONY: help build test differential demo demo-ci bench image fuzz model image-debian fmt lint check clean
 
 # The stages of one target follow each other; cargo itself uses all cores.
 .NOTPARALLEL:
@@ -21,6 +21,7 @@ DIFF_ARGS ?=
 BENCH_ARGS ?=
 IMAGE_ARGS ?=
 DEMO_KILLS ?= 6
+MODEL_ARGS ?= --faults 2 --requests 1
 FUZZ_TARGET ?= virtqueues
 FUZZ_SECONDS ?= 300
 # Any number does; the demonstration prints it, and the same one repeats the run.
@@ -78,6 +79,10 @@ image-debian: ## make the debian guest's disk (target/image/debian); as root, IM
 fuzz: ## one fuzz target; FUZZ_TARGET=virtqueues FUZZ_SECONDS=300 (fuzz/fuzz_targets lists them)
 	@$(STAGE) setup 600 scripts/setup.sh test
 	@scripts/fuzz.sh $(FUZZ_TARGET) $(FUZZ_SECONDS)
+
+model: ## every state of the protocol within MODEL_ARGS="--faults 2 --requests 1" (--help lists more)
+	@$(STAGE) setup 600 scripts/setup.sh build
+	@$(CARGO) run --release --package twinvm-model $(LOCKED) -- $(MODEL_ARGS)
 
 fmt: ## format the code
 	$(CARGO) fmt --all

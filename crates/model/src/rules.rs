@@ -1,0 +1,86 @@
+//! Rules broken on purpose, one at a time: each must be found.
+
+/// A broken rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Broken {
+    /// Rule 1: an output leaves on the ack of what came before its own record.
+    ReleaseOnInputAck,
+    /// Rule 5: outputs are not held while pairing.
+    PairGateOff,
+    /// Rule 5: the pairing CAS is sent before the ack of p.
+    PairBeforeAck,
+    /// Rule 5: the backup is told before the CAS is won.
+    TellBeforeCas,
+    /// Rule 6: a pairing CAS of unknown outcome counts as failed.
+    UnknownIsFailed,
+    /// Rule 6: after an unknown outcome, a read that still shows g counts as the answer.
+    ReadSettles,
+    /// Rule 7: a paired node that suspects goes on alone without a won drop.
+    SoloWithoutDrop,
+    /// Rule 7: a node that has not won its drop yet welcomes a joiner.
+    WelcomeBeforeDrop,
+    /// Rule 4: what an earlier session acked counts for the new one.
+    OldAcks,
+    /// Rule 8: acks on receipt, so that a drain may miss what was acked.
+    AckBeforeStored,
+    /// Rule 8: the drain's last position is read while storing and acking go on.
+    DrainBeforeAcksEnd,
+    /// Rule 8: goes live without asking the arbiter.
+    ClaimWithoutCas,
+    /// Rule 8: a backup that was never told claims without looking for its name.
+    ClaimUntold,
+    /// Rule 8: unproven outputs are not sent again.
+    NoResend,
+    /// Rule 9: the loser lets its gate go.
+    LoserEmits,
+    /// Rule 9: the loser goes on executing and speaking.
+    LoserGoesOn,
+    /// Rule 9: the loser joins with its own machine in the place of the winner's snapshot.
+    LoserKeepsMachine,
+    /// Rule 10: starts although the peer holds the session.
+    StartBesideHolder,
+    /// Rule 10: starts from a record that names the other node.
+    StartFromOther,
+    /// Rules 10 and 11: a node that has known a generation trusts an absent record.
+    AbsentTrusted,
+    /// Rule 2: the id named live starts again without raising the generation.
+    StartWithoutCas,
+    /// Rule 9, for progress: a node that waits to join never looks at the record again.
+    NeverReread,
+    /// Rule 6, for progress: a live node's CAS of unknown outcome is never sent again.
+    NeverRetried,
+}
+
+impl Broken {
+    /// All of them.
+    pub const ALL: [Self; 23] = [
+        Self::ReleaseOnInputAck,
+        Self::PairGateOff,
+        Self::PairBeforeAck,
+        Self::TellBeforeCas,
+        Self::UnknownIsFailed,
+        Self::ReadSettles,
+        Self::SoloWithoutDrop,
+        Self::WelcomeBeforeDrop,
+        Self::OldAcks,
+        Self::AckBeforeStored,
+        Self::DrainBeforeAcksEnd,
+        Self::ClaimWithoutCas,
+        Self::ClaimUntold,
+        Self::NoResend,
+        Self::LoserEmits,
+        Self::LoserGoesOn,
+        Self::LoserKeepsMachine,
+        Self::StartBesideHolder,
+        Self::StartFromOther,
+        Self::AbsentTrusted,
+        Self::StartWithoutCas,
+        Self::NeverReread,
+        Self::NeverRetried,
+    ];
+
+    /// Whether it is about progress: nothing wrong is ever seen, but the pair may stay unprotected.
+    pub fn is_progress(self) -> bool {
+        matches!(self, Self::NeverReread | Self::NeverRetried)
+    }
+}

@@ -1,0 +1,75 @@
+//! Tests of the model: each rule broken on purpose is found, by a short way.
+
+use twinvm_model::explore::explore;
+use twinvm_model::model::{Protocol, Scope};
+use twinvm_model::rules::Broken;
+
+/// No rule needs more to be found.
+const MAX_STATES: usize = 3_000_000;
+/// A person follows a way of this many steps.
+const MAX_STEPS: usize = 40;
+
+fn scope(rule: Broken) -> Scope {
+    match rule {
+        // Two histories take two inputs.
+        Broken::LoserKeepsMachine | Broken::NoResend => Scope::new(2, 0, 2).from_pair(),
+        Broken::AbsentTrusted => Scope::new(1, 0, 1).with_wipe(),
+        _ => Scope::new(2, 0, 1),
+    }
+}
+
+fn found(rule: Broken) {
+    let scope = scope(rule);
+    let report = explore(&Protocol::broken(scope, rule), MAX_STATES);
+    let (way, what) = if rule.is_progress() {
+        assert!(report.wrong.is_none(), "{rule:?} is about progress");
+        (report.stuck_by.as_ref(), "stuck")
+    } else {
+        (report.wrong.as_ref(), "wrong")
+    };
+    let Some(way) = way else {
+        panic!("{rule:?} was not found in {scope}: {report}");
+    };
+    println!("{rule:?}: {what} after {} steps, {report}", way.len());
+    assert!(way.len() <= MAX_STEPS, "{rule:?}: {} steps", way.len());
+}
+
+macro_rules! rules {
+    ($($name:ident => $rule:ident,)*) => {
+        $(#[test]
+        fn $name() {
+            found(Broken::$rule);
+        })*
+
+        #[test]
+        fn every_rule_has_its_test() {
+            assert_eq!(Broken::ALL.to_vec(), [$(Broken::$rule),*]);
+        }
+    };
+}
+
+rules! {
+    release_on_the_inputs_ack => ReleaseOnInputAck,
+    pairing_without_gate => PairGateOff,
+    pairing_before_the_ack => PairBeforeAck,
+    telling_before_the_cas => TellBeforeCas,
+    unknown_taken_for_failed => UnknownIsFailed,
+    a_read_that_settles => ReadSettles,
+    solo_without_a_won_drop => SoloWithoutDrop,
+    a_welcome_before_the_drop => WelcomeBeforeDrop,
+    acks_of_an_old_session => OldAcks,
+    acks_before_storing => AckBeforeStored,
+    a_drain_before_acks_end => DrainBeforeAcksEnd,
+    a_claim_without_cas => ClaimWithoutCas,
+    an_untold_claim => ClaimUntold,
+    unproven_outputs_not_sent => NoResend,
+    a_loser_that_emits => LoserEmits,
+    a_loser_that_goes_on => LoserGoesOn,
+    a_loser_that_keeps_its_machine => LoserKeepsMachine,
+    a_start_beside_a_holder => StartBesideHolder,
+    a_start_from_anothers_record => StartFromOther,
+    an_absent_record_trusted => AbsentTrusted,
+    a_start_without_cas => StartWithoutCas,
+    a_joiner_that_never_rereads => NeverReread,
+    a_change_never_asked_again => NeverRetried,
+}

@@ -1,0 +1,60 @@
+//! The protocol as it is: nothing wrong is ever seen, and from every state that can be reached the
+//! pair becomes protected again without a further fault.
+
+use twinvm_model::explore::explore;
+use twinvm_model::model::{Protocol, Scope};
+
+/// States that a test may keep: 90 bytes each.
+const MAX_STATES: usize = 8_000_000;
+
+fn holds(scope: Scope) {
+    let protocol = Protocol::new(scope);
+    let report = explore(&protocol, MAX_STATES);
+    println!("{scope}: {report}");
+    if let Some(way) = &report.wrong {
+        panic!("{scope}: something wrong is seen after {way:#?}");
+    }
+    assert!(report.complete, "{scope}: more than {MAX_STATES} states");
+    // Nobody but a person can bring back a record that the arbiter has lost.
+    if let (false, Some(way)) = (protocol.loses_record(), &report.stuck_by) {
+        panic!(
+            "{scope}: from {} states no way leads to a protected pair, after {way:#?}",
+            report.stuck
+        );
+    }
+}
+
+#[test]
+fn two_faults() {
+    holds(Scope::new(2, 0, 1).with_cold_delay());
+}
+
+#[test]
+fn four_faults_without_input() {
+    holds(Scope::new(4, 0, 0));
+}
+
+#[test]
+fn a_fault_and_a_request() {
+    holds(Scope::new(1, 1, 1));
+}
+
+#[test]
+fn two_faults_and_a_request_without_input() {
+    holds(Scope::new(2, 1, 0));
+}
+
+#[test]
+fn a_pair_with_two_faults_and_two_inputs() {
+    holds(Scope::new(2, 0, 2).from_pair());
+}
+
+#[test]
+fn a_pair_with_two_faults_and_a_request() {
+    holds(Scope::new(2, 1, 1).from_pair());
+}
+
+#[test]
+fn a_lost_record() {
+    holds(Scope::new(1, 0, 1).with_wipe());
+}
