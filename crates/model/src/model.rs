@@ -205,6 +205,17 @@ impl fmt::Display for Scope {
     }
 }
 
+/// What must always be within reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Goal {
+    /// A protected pair, if no further fault comes and processes that have ended start again.
+    #[default]
+    Protected,
+    /// A live node, if the record names a node that is up, its peer never comes back, and
+    /// `cold_delay_ms` is set.
+    LiveAlone,
+}
+
 /// The protocol within a scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Protocol {
@@ -212,6 +223,8 @@ pub struct Protocol {
     pub scope: Scope,
     /// A rule broken on purpose.
     pub broken: Option<Broken>,
+    /// What progress is asked for.
+    pub goal: Goal,
 }
 
 impl Protocol {
@@ -220,6 +233,15 @@ impl Protocol {
         Self {
             scope,
             broken: None,
+            goal: Goal::Protected,
+        }
+    }
+
+    /// The unbroken protocol, and what a node does whose peer never comes back.
+    pub const fn alone(scope: Scope) -> Self {
+        Self {
+            goal: Goal::LiveAlone,
+            ..Self::new(scope.with_cold_delay())
         }
     }
 
@@ -228,6 +250,7 @@ impl Protocol {
         Self {
             scope,
             broken: Some(rule),
+            goal: Goal::Protected,
         }
     }
 
@@ -344,7 +367,6 @@ impl Protocol {
         );
         let beside = idle
             && node.known == Known::Record
-            && node.answer.is_none_or(|a| !a.fresh)
             && node
                 .record
                 .is_some_and(|r| r.live == at && r.backup.is_some());
@@ -546,10 +568,20 @@ impl crate::explore::Question for Protocol {
     }
 
     fn is_good(&self, w: &World) -> bool {
-        w.is_protected()
+        match self.goal {
+            Goal::Protected => w.is_protected(),
+            Goal::LiveAlone => !w.waits_alone(),
+        }
     }
 
     fn may_count_on(&self, action: &Action) -> bool {
-        action.is_recovery()
+        match self.goal {
+            Goal::Protected => action.is_recovery(),
+            Goal::LiveAlone => match action.what {
+                What::Start => false,
+                What::ColdDelay => true,
+                _ => action.is_recovery(),
+            },
+        }
     }
 }

@@ -302,6 +302,14 @@ impl World {
         &self.conns[live.ix()]
     }
 
+    /// The record names a node that is up and not live, and the other one is down.
+    pub fn waits_alone(&self) -> bool {
+        self.register.is_some_and(|record| {
+            let (named, peer) = (self.node(record.live), self.node(record.live.other()));
+            peer.role == Role::Off && !matches!(named.role, Role::Off | Role::Live)
+        })
+    }
+
     /// Live and paired by the settled record, and a backup told so, with nothing owed to the
     /// outside: what must always be within reach.
     pub fn is_protected(&self) -> bool {

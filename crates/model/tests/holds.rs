@@ -8,7 +8,11 @@ use twinvm_model::model::{Protocol, Scope};
 const MAX_STATES: usize = 8_000_000;
 
 fn holds(scope: Scope) {
-    let protocol = Protocol::new(scope);
+    check(Protocol::new(scope));
+}
+
+fn check(protocol: Protocol) {
+    let scope = protocol.scope;
     let report = explore(&protocol, MAX_STATES);
     println!("{scope}: {report}");
     if let Some(way) = &report.wrong {
@@ -18,8 +22,8 @@ fn holds(scope: Scope) {
     // Nobody but a person can bring back a record that the arbiter has lost.
     if let (false, Some(way)) = (protocol.loses_record(), &report.stuck_by) {
         panic!(
-            "{scope}: from {} states no way leads to a protected pair, after {way:#?}",
-            report.stuck
+            "{scope}: from {} states no way leads to {:?}, after {way:#?}",
+            report.stuck, protocol.goal
         );
     }
 }
@@ -57,4 +61,10 @@ fn a_pair_with_two_faults_and_a_request() {
 #[test]
 fn a_lost_record() {
     holds(Scope::new(1, 0, 1).with_wipe());
+}
+
+#[test]
+fn the_node_named_live_starts_without_its_peer() {
+    check(Protocol::alone(Scope::new(2, 0, 0)));
+    check(Protocol::alone(Scope::new(1, 1, 0)));
 }

@@ -104,6 +104,9 @@ pub const REDIAL_REFUSED_MS: u64 = 5000;
 pub const DIAL_MS: u64 = 3000;
 /// An open connection must have said its part of the handshake within this time.
 pub const HANDSHAKE_MS: u64 = 2000;
+/// How long a peer's word that it holds the VM counts: by then a peer that is still there has been
+/// dialled and has answered again.
+pub const ANSWER_COUNTS_MS: u64 = REDIAL_MS + DIAL_MS + HANDSHAKE_MS;
 /// How often a node that waits to join looks at the record.
 pub const REREAD_MS: u64 = 2000;
 /// With no record, how long a fresh node tries to ask its peer before it starts alone.

@@ -11,7 +11,7 @@
 //! A start's CAS, once sent, must be settled before anything else: it may land late and
 //! make this node live.
 
-use crate::config::{FIRST_START_ASK_MS, REDIAL_MS, REREAD_MS};
+use crate::config::{ANSWER_COUNTS_MS, FIRST_START_ASK_MS, REDIAL_MS, REREAD_MS};
 use crate::event::{CloseReason, NoteLevel, Progress};
 use crate::message::{Goodbye, Hello, Message, Refusal};
 use crate::node::SAME_NODE;
@@ -117,7 +117,7 @@ impl Seek {
         if core.asking.question().is_none() {
             sooner(self.next_read);
         }
-        // Once past, these two have had their effect, or an answer has overruled them.
+        // Once past, these have had their effect, or an answer has overruled them.
         let mut once = |at: Instant| {
             if at > now {
                 sooner(at);
@@ -128,8 +128,13 @@ impl Seek {
                 once(self.since.plus_ms(FIRST_START_ASK_MS));
             }
             Some((Some(record), _)) if record.live.id == core.me.id => {
+                let reached = self.answer.map(|a| a.at);
+                if let Some(at) = reached {
+                    once(at.plus_ms(ANSWER_COUNTS_MS));
+                }
                 if let Some(delay) = core.config.cold_delay_ms {
                     once(self.since.plus_ms(delay));
+                    once(reached.unwrap_or(self.since).plus_ms(delay));
                 }
             }
             _ => {}
@@ -237,9 +242,11 @@ impl Seek {
             self.start(core, now, record.generation);
             return;
         }
-        // Only the named node can say that it does not hold the session.
-        let answer = self.answer.filter(|a| a.id == backup.id && a.at >= read_at);
-        match answer {
+        // Only the named node can say that it does not hold the session. One that said that it
+        // does may have died since: it claims, or it answers again.
+        let last = self.answer.filter(|a| a.id == backup.id && a.at >= read_at);
+        let reached = last.map_or(self.since, |a| a.at);
+        match last.filter(|a| now < a.at.plus_ms(ANSWER_COUNTS_MS)) {
             Some(a) if a.role == RoleKind::Live || a.generation > record.generation => {
                 self.next_read = self.next_read.min(now.plus_ms(REDIAL_MS));
             }
@@ -252,7 +259,7 @@ impl Seek {
             ),
             Some(_) => self.start(core, now, record.generation),
             None => match core.config.cold_delay_ms {
-                Some(delay) if now >= self.since.plus_ms(delay) => {
+                Some(delay) if now >= reached.plus_ms(delay) => {
                     core.note(
                         NoteLevel::Warn,
                         format!(

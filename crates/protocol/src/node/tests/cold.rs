@@ -159,6 +159,35 @@ fn an_unreachable_backup_is_waited_for() {
 }
 
 #[test]
+fn a_backup_that_dies_before_it_claims_is_unreachable() {
+    let config = Config {
+        cold_delay_ms: Some(10_000),
+        ..Config::default()
+    };
+    let (mut one, _) = with_record(3, Some(earlier(true)), config);
+    one.wait(8000);
+    let acts = ask_peer(&mut one, RoleKind::Backup, 3, Some(SESSION));
+    assert_eq!(cas(&acts), None);
+    // Answering, it was reached: the delay begins again.
+    assert_eq!(cas(&one.wait(9900)), None);
+    assert!(one.node.status().note.contains("waiting up to"));
+    assert!(cas(&one.wait(200)).is_some());
+
+    // However short the delay, a backup that is there gets the time to answer again.
+    let config = Config {
+        cold_delay_ms: Some(50),
+        ..Config::default()
+    };
+    let (mut one, _) = with_record(3, Some(earlier(true)), config);
+    for _ in 0..10 {
+        let acts = ask_peer(&mut one, RoleKind::Claiming, 3, Some(SESSION));
+        assert_eq!(cas(&acts), None);
+        assert_eq!(cas(&one.wait(5000)), None);
+    }
+    assert!(cas(&one.wait(300)).is_some());
+}
+
+#[test]
 fn a_halted_vm_is_started_by_the_id_named_live() {
     let halted = Record {
         halted: true,
