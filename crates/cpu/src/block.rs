@@ -9,8 +9,12 @@ use twinvm_mem::{Memory, PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
 
 /// Most instructions in a block: bounds decode-ahead.
 pub(crate) const MAX_BLOCK_OPS: usize = 48;
-/// Decoded ops kept (16 bytes each) until all are dropped.
-const MAX_OPS: usize = 1 << 18;
+/// Decoded ops kept (16 bytes each) until all are dropped: at least, and at most.
+const MAX_OPS: [usize; 2] = [1 << 18, 1 << 20];
+/// Pages of RAM from which on there are more.
+const SMALL_RAM_PAGES: usize = 48 << 10;
+/// And how many, for each page above.
+const OPS_PER_PAGE: usize = 16;
 
 /// A block: where its ops are. Ops of a block never cross a page.
 #[derive(Debug, Clone, Copy, Default)]
@@ -195,8 +199,10 @@ impl Blocks {
     }
 
     /// True if there may be no room for one more block: the ops of all must be dropped.
-    pub(crate) fn is_full(&self) -> bool {
-        self.ops.len() + MAX_BLOCK_OPS > MAX_OPS
+    pub(crate) fn is_full(&self, mem: &Memory) -> bool {
+        let [least, most] = MAX_OPS;
+        let above = mem.pages().saturating_sub(SMALL_RAM_PAGES);
+        self.ops.len() + MAX_BLOCK_OPS > (above * OPS_PER_PAGE).clamp(least, most)
     }
 
     /// Drops all ops, and the blocks that have no translation.

@@ -511,7 +511,7 @@ impl Engine {
     fn find_block(&mut self, env: &mut Env, pc: u64) -> Result<Found, Exception> {
         let first = self.fetch(env.mem, pc)?;
         if first.page {
-            if self.blocks.is_full() {
+            if self.blocks.is_full(env.mem) {
                 self.blocks.drop_ops();
             }
             let block = self.blocks.find(env.mem, first.pa);

@@ -29,6 +29,7 @@ mod extensions;
 mod hart;
 mod interrupts;
 mod leaf_tables;
+mod live;
 mod mmu;
 mod op;
 mod page_map;

@@ -5,6 +5,7 @@
 //! The layout is fixed: a [`crate::tier::Tier`] reads it with machine code.
 
 use crate::leaf_tables::LeafTables;
+use crate::live::Live;
 use crate::walk::Space;
 use twinvm_mem::{PAGE_BYTES, PAGE_SHIFT};
 
@@ -176,6 +177,8 @@ pub(crate) const ALL_SPACES: u16 = u16::MAX;
 pub(crate) struct DataTlb {
     data: Box<[Words; DATA]>,
     pub(crate) tables: LeafTables,
+    /// Of entries that allow anything.
+    live: Live,
 }
 
 /// Places that calls will return to, and the translated code for them.
@@ -205,6 +208,7 @@ pub(crate) struct FetchTlb {
     /// The tier's: it notes calls here, and believes what it finds.
     returns: [Return; RETURNS],
     pub(crate) tables: LeafTables,
+    live: Live,
 }
 
 /// Offsets in a `DataTlb` and a `FetchTlb`, and in the table of code, for machine code.
@@ -288,6 +292,7 @@ impl Tlb for DataTlb {
         let mut tlb = Box::new(Self {
             data,
             tables: LeafTables::NONE,
+            live: Live::NONE,
         });
         tlb.clear();
         tlb
@@ -295,6 +300,7 @@ impl Tlb for DataTlb {
 
     fn clear(&mut self) {
         self.tables.clear();
+        self.live = Live::NONE;
         for words in self.entries_mut() {
             *words = DataEntry::NONE.words();
         }
@@ -308,7 +314,29 @@ impl DataTlb {
     }
 
     pub(crate) fn set(&mut self, va: u64, entry: DataEntry) {
+        self.drop_index(data_index(va));
+        if entry.load != NO_TAG {
+            self.live.add(entry.load);
+        }
         self.data[data_index(va)] = entry.words();
+    }
+
+    /// Drops the entry at an index.
+    fn drop_index(&mut self, index: usize) {
+        let words = &mut self.data[index];
+        // Without loads nothing is allowed.
+        let DataEntry { load, .. } = DataEntry::of(words);
+        if load != NO_TAG {
+            self.live.remove(load);
+        }
+        *words = DataEntry::NONE.words();
+    }
+
+    /// The same if it is of a page in `len` bytes from `va`.
+    fn drop_within(&mut self, index: usize, va: u64, len: u64) {
+        if within(DataEntry::of(&self.data[index]).load, va, len) {
+            self.drop_index(index);
+        }
     }
 
     /// For machine code.
@@ -336,22 +364,25 @@ impl DataTlb {
 
     /// Drops the translation of one virtual page.
     pub(crate) fn drop_page(&mut self, va: u64) {
-        drop_within(&mut self.data[data_index(va)], page_of(va), 1);
+        self.drop_within(data_index(va), page_of(va), 1);
     }
 
     /// Drops the translations of `len` bytes from `va`.
     pub(crate) fn drop_range(&mut self, va: u64, len: u64) {
         const FEW: u64 = 512;
         self.tables.drop_range(va, len);
+        if !self.live.any(va, len) {
+            return;
+        }
         if len >> PAGE_SHIFT <= FEW {
             for page in 0..len >> PAGE_SHIFT {
                 let va = va.wrapping_add(page << PAGE_SHIFT);
-                drop_within(&mut self.data[data_index(va)], va, 1);
+                self.drop_within(data_index(va), va, 1);
             }
             return;
         }
-        for words in self.entries_mut() {
-            drop_within(words, va, len);
+        for index in (0..LOW_PAGES).chain(HIGH_PAGE..DATA) {
+            self.drop_within(index, va, len);
         }
     }
 }
@@ -368,14 +399,6 @@ fn withdraw(words: &mut Words, offset: Option<u64>) {
     }
 }
 
-/// Drops the entry, if it is of a page in `len` bytes from `va`.
-fn drop_within(words: &mut Words, va: u64, len: u64) {
-    let DataEntry { load, store, .. } = DataEntry::of(words);
-    if within(load, va, len) || within(store, va, len) {
-        *words = DataEntry::NONE.words();
-    }
-}
-
 impl Tlb for FetchTlb {
     #[cold]
     #[inline(never)]
@@ -384,11 +407,13 @@ impl Tlb for FetchTlb {
             fetch: [FetchEntry::NONE; FETCH],
             returns: Return::NONE,
             tables: LeafTables::NONE,
+            live: Live::NONE,
         })
     }
 
     fn clear(&mut self) {
         self.tables.clear();
+        self.live = Live::NONE;
         self.fetch.fill(FetchEntry::NONE);
         self.forget_returns();
     }
@@ -408,6 +433,8 @@ impl FetchTlb {
 
     pub(crate) fn set_fetch(&mut self, va: u64, page: u32) {
         let tag = page_of(va);
+        self.drop_index(fetch_index(va));
+        self.live.add(tag);
         self.fetch[fetch_index(va)] = FetchEntry {
             tag,
             addend: (u64::from(page) << PAGE_SHIFT).wrapping_sub(tag),
@@ -418,22 +445,35 @@ impl FetchTlb {
     /// Drops the translation of one virtual page; true if there was one.
     pub(crate) fn drop_page(&mut self, va: u64) -> bool {
         self.forget_returns();
-        let entry = &mut self.fetch[fetch_index(va)];
-        let fetched = entry.tag == page_of(va);
+        let index = fetch_index(va);
+        let fetched = self.fetch[index].tag == page_of(va);
         if fetched {
-            *entry = FetchEntry::NONE;
+            self.drop_index(index);
         }
         fetched
+    }
+
+    /// Drops the entry at an index.
+    fn drop_index(&mut self, index: usize) {
+        let entry = &mut self.fetch[index];
+        if entry.tag != NO_TAG {
+            self.live.remove(entry.tag);
+        }
+        *entry = FetchEntry::NONE;
     }
 
     /// Drops the translations of `len` bytes from `va`; true if there were some.
     pub(crate) fn drop_range(&mut self, va: u64, len: u64) -> bool {
         self.tables.drop_range(va, len);
+        // Those of a page outlive its entry, when another takes its place.
         self.forget_returns();
+        if !self.live.any(va, len) {
+            return false;
+        }
         let mut fetched = false;
-        for entry in &mut self.fetch {
-            if within(entry.tag, va, len) {
-                *entry = FetchEntry::NONE;
+        for index in 0..FETCH {
+            if within(self.fetch[index].tag, va, len) {
+                self.drop_index(index);
                 fetched = true;
             }
         }
@@ -447,3 +487,6 @@ impl FetchTlb {
         (entry.tag == page_of(pc)).then(|| pc.wrapping_add(entry.addend))
     }
 }
+
+#[cfg(test)]
+mod tests;

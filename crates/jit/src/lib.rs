@@ -30,12 +30,12 @@ mod x86_64;
 use twinvm_cpu::tier::Tier;
 
 /// Entries after which a block is translated.
-pub const HOT_AT: u8 = 16;
+pub const HOT_AT: u8 = 8;
 
 /// Of the guest's RAM above so many bytes, translated code may take this part.
 const SMALL_RAM_BYTES: u64 = 192 << 20;
 /// See [`SMALL_RAM_BYTES`].
-const RAM_PER_CODE: u64 = 8;
+const RAM_PER_CODE: u64 = 5;
 /// Least and most bytes of code that are kept, whatever the RAM.
 const CODE_BYTES: [u64; 2] = [4 << 20, 64 << 20];
 
