@@ -19,7 +19,7 @@ const MSTATUS_MASK: u64 = status::SIE
     | status::TVM
     | status::TW
     | status::TSR;
-const SSTATUS_MASK: u64 =
+pub(crate) const SSTATUS_MASK: u64 =
     status::SIE | status::SPIE | status::SPP | status::FS | status::SUM | status::MXR;
 const MENVCFG_MASK: u64 = envcfg::COMMON | envcfg::ADUE | envcfg::STCE;
 /// MXL = 64, A C D F I M S U, and B if its three parts are there.

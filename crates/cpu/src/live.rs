@@ -5,23 +5,29 @@
 const TABLE: u32 = 21;
 /// Bits of the addresses that a table of such tables maps.
 const UPPER: u32 = 30;
+/// Bits of the addresses that a table of those maps.
+const TOP: u32 = 39;
 
 /// See the module's documentation. Several parts share a number, which is that of all of them.
 pub(crate) struct Live {
     tables: [u16; 256],
     uppers: [u16; 32],
+    tops: [u16; 8],
+    all: u16,
 }
 
 impl Live {
     pub(crate) const NONE: Self = Self {
         tables: [0; 256],
         uppers: [0; 32],
+        tops: [0; 8],
+        all: 0,
     };
 
-    fn counts(&mut self, va: u64) -> [&mut u16; 2] {
-        let Self { tables, uppers } = self;
-        let (table, upper) = (table(va), upper(va));
-        [&mut tables[table], &mut uppers[upper]]
+    fn counts(&mut self, va: u64) -> [&mut u16; 4] {
+        let tables = &mut self.tables[table(va)];
+        let uppers = &mut self.uppers[upper(va)];
+        [tables, uppers, &mut self.tops[top(va)], &mut self.all]
     }
 
     /// There is one more translation, that of the page of `va`.
@@ -45,8 +51,10 @@ impl Live {
             self.tables[table(va)] != 0
         } else if va >> UPPER == last >> UPPER {
             self.uppers[upper(va)] != 0
+        } else if va >> TOP == last >> TOP {
+            self.tops[top(va)] != 0
         } else {
-            true
+            self.all != 0
         }
     }
 }
@@ -57,6 +65,10 @@ fn table(va: u64) -> usize {
 
 fn upper(va: u64) -> usize {
     (va >> UPPER) as usize & 31
+}
+
+fn top(va: u64) -> usize {
+    (va >> TOP) as usize & 7
 }
 
 #[cfg(test)]
@@ -77,7 +89,10 @@ mod tests {
         assert!(live.any(0x40_0000, 1 << TABLE));
         live.remove(page + 0x1000);
         assert!(!live.any(0x40_0000, 1 << TABLE) && !live.any(0, 1 << UPPER));
-        // Of what is larger nothing is known.
-        assert!(live.any(0, 1 << 39));
+        assert!(
+            !live.any(0, 1 << TOP) && live.any(0, 1 << 47) && live.any(high & !0xfff, 1 << TOP)
+        );
+        live.remove(high);
+        assert!(!live.any(0, 1 << 47) && !live.any(high, 1));
     }
 }

@@ -9,6 +9,7 @@
 //! What a tier keeps is derived from memory, as everything in an engine.
 
 use crate::block::Blocks;
+use crate::csr::addr;
 use crate::engine::Env;
 use crate::exec::{Core, Outcome};
 use crate::hart::{Hart, Mode, Registers, Reservation, envcfg, status};
@@ -31,6 +32,15 @@ pub const STATUS: isize = offset_of!(Hart, mstatus) as isize - offset_of!(Hart, 
 /// The bits of mstatus that are all set while floating-point instructions may run and
 /// need not note it: FS is dirty.
 pub const STATUS_FLOAT: u32 = status::FS as u32;
+/// The number of the CSR that shows S-mode a part of mstatus.
+pub const SSTATUS: u16 = addr::SSTATUS;
+/// The part of mstatus that sstatus reads and writes.
+pub const SSTATUS_WRITABLE: u32 = crate::csr::SSTATUS_MASK as u32;
+/// What sstatus reads of the upper half of mstatus.
+pub const SSTATUS_UPPER: u32 = (status::UXL >> 32) as u32;
+/// The bit of mstatus that lets interrupts of S-mode in.
+pub const STATUS_INTERRUPTS: u32 = status::SIE as u32;
+const _: () = assert!(crate::csr::SSTATUS_MASK >> 31 == 0 && status::SD == 1 << 63);
 
 /// Offset of the reservation's place (64 bits) from the integer registers, bytes.
 pub const RESERVED_PLACE: isize = RESERVATION + offset_of!(Reservation, place) as isize;

@@ -151,6 +151,13 @@ impl CodeBuffer {
 
     /// Notes a write; at times unmaps what was written.
     fn wrote(&mut self, start: usize, end: usize) {
+        let noted = |at: usize| {
+            let page = at / PAGE_BYTES;
+            self.written[page / 64] >> (page % 64) & 1 != 0
+        };
+        if end - start <= PAGE_BYTES && noted(start) && noted(end - 1) {
+            return;
+        }
         let huge = |at: usize| self.huge >> (at / HUGE_BYTES) & 1 != 0;
         let start = if huge(start) {
             start & !(HUGE_BYTES - 1)

@@ -12,20 +12,21 @@ fn data(va: u64, store: bool) -> DataEntry {
 fn ranges_go_whether_few_or_many_pages_were_known() {
     for len in [PAGE << 9, PAGE << 18] {
         let mut tlb = DataTlb::new();
-        tlb.set(0x40_0000, data(0x40_0000, true));
-        tlb.set(0x40_1000, data(0x40_1000, false));
-        tlb.set(0x4040_0000, data(0x4040_0000, false));
+        for page in [0, 1, 511, 1 << 18] {
+            tlb.set(
+                0x40_0000 + page * PAGE,
+                data(0x40_0000 + page * PAGE, page == 1),
+            );
+        }
+        // That is of one index with the first, which went for it.
+        tlb.set(0x40_0000, data(0x40_0000, false));
+        tlb.set(0x4041_0000, data(0x4041_0000, false));
         tlb.drop_range(0x40_0000 & !(len - 1), len);
-        assert!(tlb.data(0x40_0000).load == NO_TAG && tlb.data(0x40_0000).store == NO_TAG);
-        assert_eq!(tlb.data(0x40_1000).load, NO_TAG);
-        assert_eq!(
-            tlb.data(0x4040_0000).load,
-            NO_TAG,
-            "of one index with the first"
-        );
-        tlb.set(0x4040_0000, data(0x4040_0000, false));
-        tlb.drop_range(0x40_0000 & !(len - 1), len);
-        assert_eq!(tlb.data(0x4040_0000).load, 0x4040_0000);
+        for page in [0, 1, 511] {
+            let entry = tlb.data(0x40_0000 + page * PAGE);
+            assert!(entry.load == NO_TAG && entry.store == NO_TAG, "{page}");
+        }
+        assert_eq!(tlb.data(0x4041_0000).load, 0x4041_0000);
     }
 }
 

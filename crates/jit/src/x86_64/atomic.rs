@@ -18,7 +18,7 @@ use twinvm_cpu::tier::{
 use twinvm_mem::PAGE_BYTES;
 
 /// What is in the hart's state at an offset from the integer registers.
-fn state(offset: isize) -> Rm {
+pub(super) fn state(offset: isize) -> Rm {
     Rm::Mem(STATE, offset as i32 - BIAS)
 }
 

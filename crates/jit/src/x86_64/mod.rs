@@ -13,6 +13,7 @@ mod loops;
 mod memory;
 mod registers;
 mod sse;
+mod status;
 mod translate;
 mod words;
 
@@ -48,6 +49,8 @@ struct Jump {
     stub: u32,
     /// The target's offset from the start of the jump's page.
     target: i32,
+    /// Where the block's code starts that it was joined to last, if it still is; else 0.
+    joined: u32,
 }
 
 impl Jump {
@@ -137,6 +140,13 @@ impl Translator {
         self.jumps.get(index).copied()
     }
 
+    fn note_joined(&mut self, id: u32, entry: usize) {
+        let index = id.wrapping_sub(self.common.first_jump) as usize;
+        if let Some(jump) = self.jumps.get_mut(index) {
+            jump.joined = entry as u32;
+        }
+    }
+
     /// Tells of the code that was appended from offset `from` on.
     fn tell(&mut self, from: usize, role: CodeRole) {
         if let Some(listener) = &mut self.listener {
@@ -219,12 +229,15 @@ impl Tier for Translator {
             return;
         };
         let entry = self.buffer.offset(entry);
+        if jump.joined as usize == entry {
+            // Its check said no, because the page wasn't known.
+            return;
+        }
         let to = if (0..PAGE_BYTES as i32).contains(&jump.target) {
             entry
         } else {
             match self.incoming.get(&(entry, id)) {
-                // It said no because the page wasn't known, or the jump has led elsewhere
-                // since.
+                // The jump has led elsewhere since.
                 Some(to) => *to as usize,
                 None => {
                     let Some(to) = self.checked_jump(&jump, entry, page) else {
@@ -237,6 +250,7 @@ impl Tier for Translator {
         };
         let hole = jump.hole();
         self.buffer.patch(hole.0, displacement(hole, to));
+        self.note_joined(id, entry);
     }
 
     fn retire(&mut self, entry: u64) {
@@ -248,6 +262,7 @@ impl Tier for Translator {
             if let Some(jump) = self.jump(id) {
                 let hole = jump.hole();
                 self.buffer.patch(hole.0, displacement(hole, jump.stub()));
+                self.note_joined(id, 0);
             }
         }
     }

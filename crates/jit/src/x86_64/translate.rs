@@ -303,6 +303,7 @@ impl Translation<'_, '_> {
             hole: hole.0 as u32,
             stub: 0,
             target,
+            joined: 0,
         });
         self.later.push(Later::Unjoined { jump });
     }
@@ -461,7 +462,7 @@ impl Translation<'_, '_> {
                 }
                 return false;
             }
-            _ if self.float_op(k, op) || self.atomic_op(k, op) => {}
+            _ if self.float_op(k, op) || self.atomic_op(k, op) || self.status_op(k, op) => {}
             _ => {
                 self.extend_all_words();
                 let point = self.point(k, op);

@@ -104,6 +104,47 @@ fn status_views() {
     });
 }
 
+/// What S-mode reads of mstatus, and the switch of its interrupts, by all ways.
+#[test]
+fn sstatus_is_read_and_interrupts_switched_in_each_mode() {
+    let csrrci = |rd: u32, imm: u32| imm << 15 | 7 << 12 | rd << 7 | 0x73 | 0x100 << 20;
+    for mode in [Supervisor, Machine, User] {
+        for status in [
+            0, 0x22, 0x2, 0x120, 0x2122, 0x6002, 0x4000, 0xc_6122, 0x8_0000,
+        ] {
+            for set in [0, 2, 0x20, 0x4000, 0x4_0002, 1 << 33, u64::MAX << 32] {
+                let mut world = World::new(|a| {
+                    // Of a sum with 32 bits, the upper half is put off.
+                    a.op(r(0, 9, 9, 0, 9, 0x3b));
+                    a.op(csrrci(6, 2)).op(csrr(7, 0x100));
+                    a.op(csrrs(8, 0x100, 5)).op(csrr(10, 0x100));
+                    a.op(csrrs(5, 0x100, 5)).op(csrrci(0, 2));
+                    a.op(csrrci(11, 3)).op(csrr(0, 0x100)).op(csrr(12, 0x300));
+                });
+                world.hart.mode = mode;
+                let whole = status | 0xa_0000_0000;
+                world.set_csr("mstatus", whole);
+                world.set_x(5, set).set_x(9, 0x7fff_ffff);
+                world.check(11, |after| {
+                    if mode == User {
+                        assert_eq!(after.x(6), 0);
+                        return;
+                    }
+                    let read = |status: u64| {
+                        let dirty = status & 0x6000 == 0x6000;
+                        status & 0x2_000c_6122 | u64::from(dirty) << 63
+                    };
+                    let off = whole & !2;
+                    let on = off | set & 0xc_6122;
+                    assert_eq!([after.x(6), after.x(7)], [read(whole), read(off)]);
+                    assert_eq!([after.x(8), after.x(10)], [read(off), read(on)]);
+                    assert_eq!([after.x(5), after.x(11)], [read(on), read(on & !2)]);
+                });
+            }
+        }
+    }
+}
+
 #[test]
 fn supported_and_unsupported_translation_modes() {
     let sv39 = 8 << 60 | 0xabcd << 44 | 0x12345;
