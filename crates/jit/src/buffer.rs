@@ -33,6 +33,7 @@ const ROOM_BYTES: usize = 2 * BUFFER_BYTES + HUGE_BYTES;
 /// `MADV_COLLAPSE` of Linux (madvise(2)): what is in the range goes to a huge page.
 const COLLAPSE: c_int = 25;
 
+// SAFETY: the declaration is that of madvise(2); the wrapper in rustix has no such advice.
 unsafe extern "C" {
     #[link_name = "madvise"]
     fn advise(address: *mut c_void, len: usize, advice: c_int) -> c_int;
