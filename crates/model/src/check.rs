@@ -2,7 +2,7 @@
 
 use crate::record::{Cas, Id, Purpose, Record};
 use crate::rules::Broken;
-use crate::state::{Link, Role, World, Wrong};
+use crate::state::{Link, Question, Role, World, Wrong};
 use crate::step::Step;
 
 impl Step<'_> {
@@ -94,6 +94,22 @@ impl Step<'_> {
         }
         if !node.log.contains(&self.w.history) {
             self.wrong(Wrong::EmittedMissing);
+        }
+    }
+
+    /// A claim is given up and the machine dropped: right only if the claim can't be won any more.
+    pub(crate) fn discarded(&mut self, id: Id) {
+        let generation = self.w.register.map_or(0, |r| r.generation);
+        let won = self.w.register.is_some_and(|r| r.live == id && r.current);
+        let strays = self.w.strays.iter().flatten().copied();
+        let mut own = strays.chain(match self.w.node(id).question {
+            Question::Out(cas) => Some(cas),
+            _ => None,
+        });
+        let may_win =
+            own.any(|c| c.record.live == id && c.record.current && c.expect == generation);
+        if won || may_win {
+            self.wrong(Wrong::WinnerDiscarded);
         }
     }
 

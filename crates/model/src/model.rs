@@ -330,7 +330,7 @@ impl Protocol {
         may(
             beats
                 && matches!(peer.role, Role::Joining | Role::Backup)
-                && peer.log.len() == own.stream.len()
+                && w.next(at.other()).is_none()
                 && peer.released < node.released,
             What::Beat,
         );
@@ -495,12 +495,19 @@ fn pay(left: &mut Left, what: What) {
 
 /// Whether a call could change anything.
 fn calls(w: &World, at: Id) -> bool {
-    let (node, peer) = (w.node(at), w.node(at.other()));
-    if peer.role == Role::Live {
-        return true;
+    let peer = w.node(at.other());
+    match peer.role {
+        Role::Off => false,
+        Role::Live => true,
+        _ => asks(w, at) || peer.role.seeks() && asks(w, at.other()),
     }
+}
+
+/// Whether what the peer says of itself could matter to a node that seeks.
+fn asks(w: &World, at: Id) -> bool {
+    let (node, peer) = (w.node(at), w.node(at.other()));
     let undecided = match node.known {
-        Known::Unread => false,
+        Known::Unread => node.generation == 0,
         Known::Absent => node.generation == 0,
         Known::Record => node
             .record
@@ -509,7 +516,7 @@ fn calls(w: &World, at: Id) -> bool {
     let same = node.answer.is_some_and(|a| {
         a.fresh && a.generation == peer.generation && a.holds == peer.role.holds() && !a.live
     });
-    peer.role != Role::Off && undecided && !same
+    undecided && !same
 }
 
 impl Model for Protocol {

@@ -268,6 +268,8 @@ pub enum Wrong {
     StartNotNamed,
     /// A cold start beside a backup that holds the VM, or beside a live node.
     StartBeside,
+    /// A machine was thrown away although the record names its node live, or may yet.
+    WinnerDiscarded,
     /// An invariant that the production node checks at run time.
     Invariant(&'static str),
 }

@@ -111,10 +111,8 @@ impl Step<'_> {
     fn learn(&mut self, id: Id, record: &Record) -> bool {
         self.learn_generation(id, record.generation);
         let node = self.node(id);
-        if node
-            .record
-            .is_some_and(|r| r.generation >= record.generation)
-        {
+        let known = node.record.map_or(0, |r| r.generation);
+        if record.generation <= known || record.generation < node.generation {
             return false;
         }
         node.record = Some(*record);

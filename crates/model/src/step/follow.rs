@@ -156,6 +156,7 @@ impl Step<'_> {
     }
 
     fn discard(&mut self, id: Id) {
+        self.discarded(id);
         self.forget_cas(id);
         self.forget_read(id);
         self.new_life(id);
@@ -223,6 +224,7 @@ impl Step<'_> {
         } else if record.live == id.other() && record.backup == Some(true) || untold {
             self.ask_claim(id, record.generation);
         } else if record.halted {
+            self.discarded(id);
             self.off(id);
         } else {
             self.discard(id);

@@ -30,7 +30,11 @@ impl Step<'_> {
                 node.known = Known::Absent;
                 self.read_is_new(id);
             }
-            (Some(read), Some(record)) if read == record && node.known != Known::Record => {
+            (Some(read), Some(record))
+                if read == record
+                    && read.generation >= node.generation
+                    && node.known != Known::Record =>
+            {
                 node.known = Known::Record;
                 self.read_is_new(id);
             }
@@ -152,6 +156,18 @@ impl Step<'_> {
             let generation = self.node(id).generation;
             call.welcome = self.on_caller(peer, generation);
             self.settle(peer);
+        }
+        if node.role.seeks() {
+            // To the peer the caller's own words are an answer.
+            let caller = self.w.node(id);
+            let answer = Answer {
+                live: false,
+                generation: caller.generation,
+                holds: false,
+                fresh: true,
+            };
+            self.node(peer).answer = Some(answer);
+            self.decide(peer);
         }
         self.node(id).call = Some(call);
     }

@@ -191,13 +191,13 @@ impl<T> Core<T> {
         }
     }
 
-    /// Takes note of a record that stood in the register. True if it is news.
+    /// Takes note of a record that stood in the register. True if it is news: what is older than
+    /// the highest generation known is not, even if no record of that has been seen (its own
+    /// session may have told a backup that it is named; an answer may come late).
     pub(crate) fn learn(&mut self, record: &Record) -> bool {
         self.learn_generation(record.generation);
-        if self
-            .record
-            .is_some_and(|r| r.generation >= record.generation)
-        {
+        let known = self.record.map_or(Generation(0), |r| r.generation);
+        if record.generation <= known || record.generation < self.generation {
             return false;
         }
         self.record = Some(*record);

@@ -145,8 +145,18 @@ impl Seek {
     pub(crate) fn on_read<T>(&mut self, core: &mut Core<T>, now: Instant, read: Option<Record>) {
         self.next_read = now.plus_ms(REREAD_MS);
         // A register that shows less than is known has lost something, or the answer is old.
-        let stale = read.is_some_and(|r| core.record.is_some_and(|k| k.generation > r.generation));
-        if !stale && self.read.is_none_or(|(old, _)| old != read) {
+        let stale = read.filter(|r| r.generation < core.generation);
+        if let Some(stale) = stale {
+            core.note(
+                NoteLevel::Warn,
+                format!(
+                    "waiting: the arbiter shows generation {}, but this node knows {}; if that \
+                     lasts, the arbiter has lost records: restore it",
+                    stale.generation, core.generation
+                ),
+            );
+        }
+        if stale.is_none() && self.read.is_none_or(|(old, _)| old != read) {
             self.read = Some((read, now));
         }
         self.decide(core, now);

@@ -4,7 +4,7 @@ use super::harness::*;
 use crate::event::{Action, Event, Progress};
 use crate::message::{Goodbye, Message};
 use crate::record::{Generation, Incarnation, LiveName, Position, Record};
-use crate::{ExitReason, Outcome, RoleKind};
+use crate::{Config, ExitReason, Outcome, RoleKind};
 
 fn claimed(generation: u64) -> Record {
     mine(generation, false)
@@ -160,6 +160,34 @@ fn a_record_that_moved_on_before_the_claim_is_heeded() {
     let acts = one.drained(5);
     assert_eq!(cas(&acts), None);
     assert!(has!(acts, Action::Discard));
+}
+
+/// A read of its search, answered only now, shows the record from before it was named.
+#[test]
+fn a_claim_outlives_late_news() {
+    for told in [true, false] {
+        let (mut one, acts) = One::started(Config::default(), 0);
+        let late = read(&acts).expect("a first read");
+        let before = Outcome::Read(Some(theirs(4, false)));
+        one.follow();
+        if told {
+            one.got(Message::Paired {
+                generation: Generation(5),
+            });
+        }
+        one.ev(Event::ChannelDown { conn: CONN });
+        let mut acts = one.drained(9);
+        if !told {
+            let named = Outcome::Read(Some(theirs(5, true)));
+            acts = one.answer(read(&acts).unwrap(), named);
+        }
+        let (req, _, record) = cas(&acts).unwrap();
+        let acts = one.answer(late, before);
+        assert!(!has!(acts, Action::Discard), "the only machine there is");
+        assert_eq!(one.node.role(), RoleKind::Claiming);
+        let acts = one.answer(req, Outcome::Won(record));
+        assert!(has!(acts, Action::GoLive { .. }));
+    }
 }
 
 #[test]

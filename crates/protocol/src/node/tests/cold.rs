@@ -188,6 +188,19 @@ fn a_backup_that_dies_before_it_claims_is_unreachable() {
 }
 
 #[test]
+fn a_record_from_before_what_is_known_decides_nothing() {
+    // From an arbiter that was put back, or an answer that took its time.
+    let (mut one, acts) = with_record(5, Some(earlier(false)), Config::default());
+    assert_eq!(cas(&acts), None);
+    assert!(one.node.status().note.contains("generation 3"));
+    let req = read(&one.wait(2100)).expect("a second read");
+    let mut record = earlier(false);
+    record.generation = Generation(5);
+    let acts = one.answer(req, Outcome::Read(Some(record)));
+    assert!(matches!(cas(&acts), Some((_, Generation(5), _))));
+}
+
+#[test]
 fn a_halted_vm_is_started_by_the_id_named_live() {
     let halted = Record {
         halted: true,

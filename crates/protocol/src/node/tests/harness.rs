@@ -344,6 +344,18 @@ impl One {
     /// be released, and was never told that it is paired.
     pub(super) fn untold() -> Self {
         let mut one = Self::joining();
+        one.install();
+        one
+    }
+
+    /// Joins and becomes that backup.
+    pub(super) fn follow(&mut self) {
+        self.join();
+        self.install();
+    }
+
+    fn install(&mut self) {
+        let one = self;
         one.got(Message::SnapshotChunk {
             offset: 0,
             bytes: vec![1],
@@ -364,7 +376,6 @@ impl One {
         assert!(matches!(sent(&acts)[..], [Message::Ack { received, .. }] if *received == end));
         one.output(7);
         one.output(9);
-        one
     }
 
     /// The same, told by generation 5.
