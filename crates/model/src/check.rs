@@ -97,7 +97,8 @@ impl Step<'_> {
         }
     }
 
-    /// A claim is given up and the machine dropped: right only if the claim can't be won any more.
+    /// A machine is given up: right only if the record doesn't name its node live, and no claim of
+    /// it can be won any more.
     pub(crate) fn discarded(&mut self, id: Id) {
         let generation = self.w.register.map_or(0, |r| r.generation);
         let won = self.w.register.is_some_and(|r| r.live == id && r.current);

@@ -211,8 +211,8 @@ pub enum Goal {
     /// A protected pair, if no further fault comes and processes that have ended start again.
     #[default]
     Protected,
-    /// A live node, if the record names a node that is up, its peer never comes back, and
-    /// `cold_delay_ms` is set.
+    /// A live node, if one is down for ever, and the record names the other one live, or backup
+    /// with the session it holds. `cold_delay_ms` is set.
     LiveAlone,
 }
 
@@ -367,6 +367,7 @@ impl Protocol {
         );
         let beside = idle
             && node.known == Known::Record
+            && !(self.breaks(Broken::AnswerForEver) && node.answer.is_some_and(|a| a.fresh))
             && node
                 .record
                 .is_some_and(|r| r.live == at && r.backup.is_some());

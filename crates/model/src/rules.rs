@@ -31,6 +31,8 @@ pub enum Broken {
     ClaimUntold,
     /// Rule 8: unproven outputs are not sent again.
     NoResend,
+    /// Rule 8: a record older than what is known counts as news, and ends a claim.
+    LateNews,
     /// Rule 9: the loser lets its gate go.
     LoserEmits,
     /// Rule 9: the loser goes on executing and speaking.
@@ -39,6 +41,8 @@ pub enum Broken {
     LoserKeepsMachine,
     /// Rule 10: starts although the peer holds the session.
     StartBesideHolder,
+    /// Rule 10, for progress: a peer's word that it holds the VM counts for ever.
+    AnswerForEver,
     /// Rule 10: starts from a record that names the other node.
     StartFromOther,
     /// Rules 10 and 11: a node that has known a generation trusts an absent record.
@@ -53,7 +57,7 @@ pub enum Broken {
 
 impl Broken {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::ReleaseOnInputAck,
         Self::PairGateOff,
         Self::PairBeforeAck,
@@ -68,10 +72,12 @@ impl Broken {
         Self::ClaimWithoutCas,
         Self::ClaimUntold,
         Self::NoResend,
+        Self::LateNews,
         Self::LoserEmits,
         Self::LoserGoesOn,
         Self::LoserKeepsMachine,
         Self::StartBesideHolder,
+        Self::AnswerForEver,
         Self::StartFromOther,
         Self::AbsentTrusted,
         Self::StartWithoutCas,
@@ -81,6 +87,9 @@ impl Broken {
 
     /// Whether it is about progress: nothing wrong is ever seen, but the pair may stay unprotected.
     pub fn is_progress(self) -> bool {
-        matches!(self, Self::NeverReread | Self::NeverRetried)
+        matches!(
+            self,
+            Self::NeverReread | Self::NeverRetried | Self::AnswerForEver
+        )
     }
 }

@@ -304,11 +304,15 @@ impl World {
         &self.conns[live.ix()]
     }
 
-    /// The record names a node that is up and not live, and the other one is down.
+    /// One node is down; the other is not live, though the record names it live, or names it backup
+    /// and it holds the session.
     pub fn waits_alone(&self) -> bool {
         self.register.is_some_and(|record| {
             let (named, peer) = (self.node(record.live), self.node(record.live.other()));
-            peer.role == Role::Off && !matches!(named.role, Role::Off | Role::Live)
+            let waits = |node: &Node| !matches!(node.role, Role::Off | Role::Live);
+            let live = peer.role == Role::Off && waits(named);
+            let backup = record.backup == Some(true) && peer.role.holds();
+            live || named.role == Role::Off && backup
         })
     }
 

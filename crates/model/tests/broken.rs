@@ -1,7 +1,7 @@
 //! Tests of the model: each rule broken on purpose is found, by a short way.
 
 use twinvm_model::explore::explore;
-use twinvm_model::model::{Protocol, Scope};
+use twinvm_model::model::{Goal, Protocol, Scope};
 use twinvm_model::rules::Broken;
 
 /// No rule needs more to be found.
@@ -13,6 +13,7 @@ fn scope(rule: Broken) -> Scope {
     match rule {
         // Two histories take two inputs.
         Broken::LoserKeepsMachine | Broken::NoResend => Scope::new(2, 0, 2).from_pair(),
+        Broken::AnswerForEver => Scope::new(2, 0, 0).with_cold_delay(),
         Broken::AbsentTrusted => Scope::new(1, 0, 1).with_wipe(),
         _ => Scope::new(2, 0, 1),
     }
@@ -20,7 +21,11 @@ fn scope(rule: Broken) -> Scope {
 
 fn found(rule: Broken) {
     let scope = scope(rule);
-    let report = explore(&Protocol::broken(scope, rule), MAX_STATES);
+    let mut protocol = Protocol::broken(scope, rule);
+    if rule == Broken::AnswerForEver {
+        protocol.goal = Goal::LiveAlone;
+    }
+    let report = explore(&protocol, MAX_STATES);
     let (way, what) = if rule.is_progress() {
         assert!(report.wrong.is_none(), "{rule:?} is about progress");
         (report.stuck_by.as_ref(), "stuck")
@@ -63,10 +68,12 @@ rules! {
     a_claim_without_cas => ClaimWithoutCas,
     an_untold_claim => ClaimUntold,
     unproven_outputs_not_sent => NoResend,
+    late_news => LateNews,
     a_loser_that_emits => LoserEmits,
     a_loser_that_goes_on => LoserGoesOn,
     a_loser_that_keeps_its_machine => LoserKeepsMachine,
     a_start_beside_a_holder => StartBesideHolder,
+    an_answer_that_counts_for_ever => AnswerForEver,
     a_start_from_anothers_record => StartFromOther,
     an_absent_record_trusted => AbsentTrusted,
     a_start_without_cas => StartWithoutCas,

@@ -177,6 +177,7 @@ impl Step<'_> {
             self.forget_cas(id);
             return self.link(id, Link::Solo);
         }
+        self.discarded(id);
         self.lose_session(id);
         if self.is(Broken::LoserEmits) {
             self.link(id, Link::Solo);

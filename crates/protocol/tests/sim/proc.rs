@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use twinvm_protocol::{Action, Event, Node, Position, Progress, SessionId};
+use twinvm_protocol::{Action, Event, LiveName, Node, Position, Progress, SessionId};
 
 use super::check::Life;
 use super::machine::{Out, REC_BYTES, Rec, Vm};
@@ -14,6 +14,8 @@ pub(crate) struct Proc {
     /// Executes as live.
     pub(crate) running: bool,
     pub(crate) life: Life,
+    /// By this name its last claim was sent.
+    pub(crate) claim: Option<LiveName>,
     /// Appended, not flushed.
     pub(crate) unflushed: Vec<Rec>,
     pub(crate) flush_at: u64,
@@ -42,6 +44,7 @@ impl Proc {
             vm: None,
             running: false,
             life: 0,
+            claim: None,
             unflushed: Vec::new(),
             flush_at: 0,
             snapshot_for: None,

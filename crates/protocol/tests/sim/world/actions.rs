@@ -83,6 +83,7 @@ impl World {
                     && let Some(vm) = &p.vm
                 {
                     self.check.claim(record.live, vm);
+                    p.claim = Some(record.live);
                 }
                 // Trouble just where the record changes is what the rules are about.
                 if self.faults && self.rng.one_in(6) {
@@ -115,7 +116,15 @@ impl World {
                 }
             }
             Action::Thaw => p.running = true,
-            Action::Discard => p.discard(),
+            Action::Discard => {
+                let named = self.arbiter.current().map(|r| r.live);
+                if p.vm.is_some() && named.is_some() && named == p.claim {
+                    return Err(format!(
+                        "node {slot} threw away the machine of its won claim"
+                    ));
+                }
+                p.discard();
+            }
             Action::TakeSnapshot { session } => p.snapshot_for = Some(session),
             Action::EndSession { session } => {
                 if p.snapshot_for == Some(session) {
