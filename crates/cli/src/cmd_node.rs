@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use twinvm_config::{Arbiter, VmConfig};
+use twinvm_config::VmConfig;
 use twinvm_host::node::{NodeOptions, Wire};
 use twinvm_host::port::PortAddress;
 use twinvm_machine::EngineKind;
@@ -53,9 +53,8 @@ fn options(args: NodeArgs) -> Result<NodeOptions, String> {
     let vm = VmConfig::load(&args.file).map_err(|error| error.to_string())?;
     vm.validate_supported().map_err(|error| error.to_string())?;
     let (own, peer) = vm.pair(&args.name).map_err(|error| error.to_string())?;
-    let Some(Arbiter::File(arbiter)) = vm.arbiter.clone() else {
-        return Err("arbiter: this version knows file:DIR only".to_owned());
-    };
+    // A pair has one: `pair` has looked.
+    let arbiter = vm.arbiter.clone().ok_or("no arbiter")?;
     let wires = (0..).zip(&vm.nets).map(|(device, net)| Wire {
         device,
         // A node's own interface is in place of the first card's.

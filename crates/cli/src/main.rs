@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
 mod bench;
+mod cmd_arbiter;
 mod cmd_ctl;
 mod cmd_image;
 mod cmd_lan;
@@ -62,6 +63,7 @@ enum Command {
     Replay(cmd_replay::ReplayArgs),
     Node(cmd_node::NodeArgs),
     Ctl(cmd_ctl::CtlArgs),
+    Arbiter(cmd_arbiter::ArbiterArgs),
     Lan(cmd_lan::LanArgs),
     Image(cmd_image::ImageArgs),
     Demo(demo::DemoArgs),
@@ -75,6 +77,7 @@ impl Command {
             Self::Replay(args) => ("replay", cmd_replay::run(args)),
             Self::Node(args) => ("node", cmd_node::run(args)),
             Self::Ctl(args) => ("ctl", cmd_ctl::run(args)),
+            Self::Arbiter(args) => ("arbiter", cmd_arbiter::run(args)),
             Self::Lan(args) => ("lan", cmd_lan::run(args)),
             Self::Image(args) => ("image", cmd_image::run(args)),
             Self::Demo(args) => ("demo", demo::run(&args)),

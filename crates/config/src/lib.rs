@@ -14,6 +14,7 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use twinvm_host::arbiter::EXPECTED;
 use twinvm_host::port::PortAddress;
 use twinvm_machine::{MAX_HARTS, OnReset};
 use twinvm_protocol::Config as Protect;
@@ -21,6 +22,7 @@ use twinvm_protocol::Config as Protect;
 use table::{Document, Table};
 
 pub use error::{Problem, VmTomlError};
+pub use twinvm_host::arbiter::ArbiterAddress as Arbiter;
 pub use values::{Channel, MEMORY_EXPECTED, MacAddr, memory_bytes};
 
 /// The longest file that is read: thousands of lines more than any VM needs.
@@ -105,17 +107,6 @@ pub enum ConsoleKind {
     Uart,
     /// A virtio console, which is on the board only then.
     Virtio,
-}
-
-/// Where the record is kept that says who is live.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Arbiter {
-    /// A directory on storage that both hosts see.
-    File(PathBuf),
-    /// twinvm's own server, `host:port`.
-    Tcp(String),
-    /// An etcd endpoint.
-    Etcd(String),
 }
 
 /// A network card.
@@ -312,21 +303,11 @@ fn parse_arbiter(
     let Some(text) = root.string("arbiter")? else {
         return Ok(None);
     };
-    let bad = || {
-        let expected = "\"file:DIR\", \"tcp:HOST:PORT\" or \"etcd:URL\"";
-        root.value_at(text.line, "arbiter", text.value, expected)
-    };
-    let (kind, rest) = text.value.split_once(':').ok_or_else(bad)?;
-    if rest.is_empty() {
-        return Err(bad());
+    let arbiter = Arbiter::parse(text.value, |folder| root.relative(folder))
+        .map_err(|_| root.value_at(text.line, "arbiter", text.value, EXPECTED))?;
+    if let Err(error) = arbiter.validate_supported() {
+        unsupported.push((text.line, format!("arbiter = {:?} ({error})", text.value)));
     }
-    let arbiter = match kind {
-        "file" => return Ok(Some(Arbiter::File(root.relative(rest)))),
-        "tcp" => Arbiter::Tcp(Channel::parse(rest).ok_or_else(bad)?.to_string()),
-        "etcd" => Arbiter::Etcd(rest.to_owned()),
-        _ => return Err(bad()),
-    };
-    unsupported.push((text.line, format!("arbiter = \"{kind}:…\"")));
     Ok(Some(arbiter))
 }
 

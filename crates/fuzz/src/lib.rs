@@ -10,18 +10,19 @@ mod wire;
 
 pub use files::{loader, recording, snapshot, vm_toml};
 pub use virtio::virtqueues;
-pub use wire::{channel, lan};
+pub use wire::{arbiter, channel, lan};
 
 /// Judges some bytes; panics if an invariant is broken.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("virtqueues", virtqueues),
     ("recording", recording),
     ("snapshot", snapshot),
     ("loader", loader),
     ("channel", channel),
+    ("arbiter", arbiter),
     ("vm_toml", vm_toml),
     ("lan", lan),
 ];

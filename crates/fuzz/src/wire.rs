@@ -1,7 +1,9 @@
 //! What peers and networks send.
 
 use twinvm_lan::Inside;
+use twinvm_protocol::arbiter::wire;
 use twinvm_protocol::codec;
+use twinvm_protocol::{Generation, Incarnation, LiveName, NodeId, Record};
 
 use crate::input::Input;
 
@@ -28,6 +30,58 @@ pub fn channel(data: &[u8]) {
     if let Ok(record) = codec::decode_record(data) {
         assert_eq!(codec::encode_record(&record), data);
     }
+}
+
+/// Frames of an arbiter's server and its clients: what is accepted has exactly one encoding.
+pub fn arbiter(data: &[u8]) {
+    if let Some(head) = data.first_chunk()
+        && let Ok(len) = wire::body_len(*head)
+    {
+        assert!(len <= wire::MAX_BODY_BYTES);
+    }
+    // As it is; past the version; and a good change or answer with something changed.
+    let mut input = Input::new(data);
+    let versioned = [&[wire::VERSION][..], data].concat();
+    let change = input.byte() & 1 == 0;
+    let changed = input.mutate(arbiter_frame(change));
+    for body in [data, &versioned, &changed] {
+        if let Ok(request) = wire::decode_request(body) {
+            assert_eq!(wire::encode_request(&request)[4..], *body);
+            assert!(body.len() <= wire::MAX_BODY_BYTES);
+        }
+        if let Ok(answer) = wire::decode_answer(body) {
+            assert_eq!(wire::encode_answer(&answer)[4..], *body);
+            assert!(body.len() <= wire::MAX_BODY_BYTES);
+        }
+    }
+}
+
+/// The body of a change or of an answer.
+fn arbiter_frame(change: bool) -> Vec<u8> {
+    let record = Record {
+        generation: Generation(5),
+        live: LiveName {
+            id: NodeId(1),
+            incarnation: Incarnation(2),
+        },
+        backup: None,
+        halted: false,
+    };
+    let frame = match (change, wire::VmName::new("shop")) {
+        (true, Some(vm)) => wire::encode_request(&wire::Request {
+            number: 1,
+            vm,
+            ask: wire::Ask::Cas {
+                expect: Generation(4),
+                record,
+            },
+        }),
+        _ => wire::encode_answer(&wire::Answer {
+            number: 1,
+            told: wire::Told::Lost(Some(record)),
+        }),
+    };
+    frame[4..].to_vec()
 }
 
 /// Frames of guests that reach the switch, its station and its DHCP server, and streams that

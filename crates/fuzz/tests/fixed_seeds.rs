@@ -67,4 +67,4 @@ macro_rules! targets {
     };
 }
 
-targets!(virtqueues recording snapshot loader channel vm_toml lan);
+targets!(virtqueues recording snapshot loader channel arbiter vm_toml lan);

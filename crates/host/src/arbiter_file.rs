@@ -113,12 +113,22 @@ impl FileArbiter {
         })?;
         sync_dir(folder).map_err(failed("can't sync it"))?;
         remove_leftovers(folder).map_err(failed("can't list it"))?;
-        Ok(FileArbiter {
+        Ok(FileArbiter::at(folder))
+    }
+
+    /// The arbiter in a folder that is there and has been found fit.
+    pub(crate) fn at(folder: &Path) -> FileArbiter {
+        FileArbiter {
             folder: folder.to_owned(),
             seen: 0,
             synced: 0,
             trouble: None,
-        })
+        }
+    }
+
+    /// Removes what killed writers left more than an hour ago. What can't be removed stays.
+    pub(crate) fn tidy(&self) {
+        let _ = remove_leftovers(&self.folder);
     }
 
     fn path_of(&self, generation: u64) -> PathBuf {

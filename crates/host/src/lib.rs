@@ -6,8 +6,8 @@
 //! store, whose writes the protocol orders, and the node's lines on standard error).
 //!
 //! - [`store`]: the node's own folder: its lock, its id, the generation it has learnt.
-//! - [`arbiter_file`] and [`arbiter_worker`]: the arbiter in a shared folder, and the
-//!   thread that asks it.
+//! - [`arbiter`]: where the record is kept: [`arbiter_file`], a shared folder, or a server over
+//!   the network, twinvm's own or etcd; [`arbiter_worker`] is the thread that asks.
 //! - [`channel`]: connections to the other node.
 //! - [`port`]: what a network card is plugged into: [`lan_port`], the connection to the user-mode
 //!   switch, or [`tap`], an interface of this host; [`offload`] does the work of a card for wires
@@ -23,6 +23,7 @@
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod allocator;
+pub mod arbiter;
 pub mod arbiter_file;
 pub mod arbiter_worker;
 pub mod channel;

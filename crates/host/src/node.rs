@@ -23,7 +23,7 @@ use twinvm_protocol::message::Field;
 use twinvm_protocol::{Config, ConnId, Ctl, ExitReason, Identity, Incarnation, NoteLevel, Outcome};
 use twinvm_replica::{Action, Env, Event, Replica, Wait};
 
-use crate::arbiter_file::{FileArbiter, FileArbiterError};
+use crate::arbiter::{ArbiterAddress, OpenError};
 use crate::arbiter_worker::{ArbiterReply, ArbiterRequest, ArbiterWorker};
 use crate::channel::{ChannelError, ChannelEvent, ChannelHub, SendError};
 use crate::ctl_socket::{CtlCall, CtlReply, CtlRequest, CtlServer, CtlServerError};
@@ -78,8 +78,8 @@ pub struct NodeOptions {
     pub listen: SocketAddr,
     /// The peer's address.
     pub peer: SocketAddr,
-    /// Folder of the arbiter's records.
-    pub arbiter: PathBuf,
+    /// Where the arbiter's record is.
+    pub arbiter: ArbiterAddress,
     /// The machine.
     pub machine: MachineConfig,
     /// What executes the guest on this node; `None`: the fastest that there is.
@@ -101,7 +101,7 @@ pub enum NodeError {
     Store(#[from] StoreError),
     /// The arbiter.
     #[error(transparent)]
-    Arbiter(#[from] FileArbiterError),
+    Arbiter(#[from] OpenError),
     /// The channel.
     #[error(transparent)]
     Channel(#[from] ChannelError),
@@ -187,7 +187,7 @@ struct Surroundings {
 }
 
 impl Surroundings {
-    /// Opens all; the arbiter's folder, which is made if need be, last.
+    /// Opens all; the arbiter, whose folder is made if need be, last.
     fn open(options: &NodeOptions, store: &NodeStore) -> Result<Self, NodeError> {
         let host = |what| move |source| NodeError::Host { what, source };
         let (signals_in, signals_rx) = bounded(CTL_QUEUE);
@@ -207,7 +207,7 @@ impl Surroundings {
         let (arbiter_replies, arbiter_out) = unbounded();
         let console = Console::start(store.folder().join(CONSOLE_LOG))
             .map_err(host("starting the console's thread"))?;
-        let backend = Box::new(FileArbiter::open(&options.arbiter)?);
+        let backend = options.arbiter.open(&options.vm)?;
         let arbiter = ArbiterWorker::start(backend, arbiter_replies.clone())
             .map_err(host("starting the arbiter's thread"))?;
         Ok(Self {

@@ -82,6 +82,15 @@ fn holder(pid: Option<u32>) -> String {
     }
 }
 
+/// The id of the node `state_dir/name`, if it has run there; its folder is not locked.
+pub fn id_of(state_dir: &Path, name: &str) -> Result<Option<NodeId>, StoreError> {
+    if !is_valid_name(name) {
+        return Err(StoreError::Name(name.to_owned()));
+    }
+    let path = state_dir.join(name).join(NODE_ID);
+    Ok(read_value(&path, "32 hexadecimal digits", parse_id)?.map(NodeId))
+}
+
 /// A node's folder, locked for this process.
 #[derive(Debug)]
 pub struct NodeStore {

@@ -66,7 +66,7 @@ pub enum DecodeError {
     Check,
 }
 
-fn put_u64(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put_u64(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -78,7 +78,7 @@ fn put_u128(out: &mut Vec<u8>, value: u128) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_u64(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
@@ -95,8 +95,9 @@ fn put_mismatch(out: &mut Vec<u8>, mismatch: &Mismatch) {
     put_bytes(out, mismatch.theirs.as_bytes());
 }
 
-struct Reader<'a> {
-    rest: &'a [u8],
+/// Takes a body apart.
+pub(crate) struct Reader<'a> {
+    pub(crate) rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
@@ -106,11 +107,11 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    fn u8(&mut self) -> Result<u8, DecodeError> {
+    pub(crate) fn u8(&mut self) -> Result<u8, DecodeError> {
         Ok(self.take(1)?[0])
     }
 
-    fn u64(&mut self) -> Result<u64, DecodeError> {
+    pub(crate) fn u64(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;
@@ -141,7 +142,7 @@ impl<'a> Reader<'a> {
         Ok(u128::from_le_bytes(bytes))
     }
 
-    fn flag(&mut self) -> Result<bool, DecodeError> {
+    pub(crate) fn flag(&mut self) -> Result<bool, DecodeError> {
         match self.u8()? {
             0 => Ok(false),
             1 => Ok(true),
@@ -161,12 +162,12 @@ impl<'a> Reader<'a> {
         Ok(len as usize)
     }
 
-    fn bytes(&mut self, what: &'static str, max: usize) -> Result<Vec<u8>, DecodeError> {
+    pub(crate) fn bytes(&mut self, what: &'static str, max: usize) -> Result<Vec<u8>, DecodeError> {
         let len = self.len(what, max)?;
         Ok(self.take(len)?.to_vec())
     }
 
-    fn text(&mut self, what: &'static str, max: usize) -> Result<String, DecodeError> {
+    pub(crate) fn text(&mut self, what: &'static str, max: usize) -> Result<String, DecodeError> {
         String::from_utf8(self.bytes(what, max)?).map_err(|_| DecodeError::Text)
     }
 
@@ -190,7 +191,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn end(&self) -> Result<(), DecodeError> {
+    pub(crate) fn end(&self) -> Result<(), DecodeError> {
         match self.rest.len() {
             0 => Ok(()),
             n => Err(DecodeError::Trailing(n)),

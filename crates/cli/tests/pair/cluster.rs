@@ -89,7 +89,10 @@ pub(crate) struct VmFile {
     pub(crate) names: [&'static str; 2],
     pub(crate) channels: [SocketAddr; 2],
     pub(crate) state_dir: PathBuf,
+    /// The folder with the VM's records.
     pub(crate) arbiter: PathBuf,
+    /// The server that keeps them, if there is one.
+    pub(crate) arbiter_server: Option<String>,
     pub(crate) lan: PathBuf,
     /// Interfaces of the nodes, in place of the switch.
     taps: Option<[&'static str; 2]>,
@@ -101,14 +104,14 @@ pub(crate) struct VmFile {
 
 impl VmFile {
     fn text(&self) -> String {
+        let arbiter = match &self.arbiter_server {
+            Some(server) => format!("tcp:{server}"),
+            None => format!("file:{}", self.arbiter.display()),
+        };
         let mut text = format!(
-            "name = \"test\"\nharts = 1\nmemory = {:?}\ncmdline = {:?}\nkernel = {:?}\n\
-             state_dir = {:?}\narbiter = \"file:{}\"\n",
-            self.memory,
-            self.cmdline,
-            self.kernel,
-            self.state_dir,
-            self.arbiter.display()
+            "name = \"test\"\narbiter = {arbiter:?}\nharts = 1\nmemory = {:?}\ncmdline = {:?}\nkernel = {:?}\n\
+             state_dir = {:?}\n",
+            self.memory, self.cmdline, self.kernel, self.state_dir
         );
         if let Some(initrd) = &self.initrd {
             let _ = writeln!(text, "initrd = {initrd:?}");
@@ -184,6 +187,7 @@ impl Cluster {
             channels: free_ports(),
             state_dir: path.join("state"),
             arbiter: path.join("arbiter"),
+            arbiter_server: None,
             lan: path.join("lan.sock"),
             taps,
             memory: guest.memory.to_owned(),

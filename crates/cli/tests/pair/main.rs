@@ -3,6 +3,7 @@
 //!
 //! One test at a time starts processes: two nodes take the two cores that a small host has.
 
+mod arbiter;
 mod bridge;
 mod client;
 mod cluster;

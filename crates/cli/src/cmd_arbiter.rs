@@ -1,0 +1,104 @@
+//! `twinvm arbiter`: the small server that keeps the records of VMs, and a person's view of a
+//! record.
+
+mod record;
+
+use std::io::Write;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use crossbeam_channel::bounded;
+use twinvm_host::arbiter::server::{ArbiterServer, ServerError};
+use twinvm_host::signals::SignalWatch;
+
+use crate::{BAD_INPUT, FAULT, Outcome};
+
+/// Keeps, shows and resets the record that says which node is live
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  twinvm arbiter serve --listen 127.0.0.1:7790 --dir /var/lib/twinvm-arbiter
+
+and in the VM's file:
+  arbiter = \"tcp:127.0.0.1:7790\"
+
+Each of the three has its own --help.")]
+pub(crate) struct ArbiterArgs {
+    /// What to do
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    Serve(ServeArgs),
+    Show(record::ShowArgs),
+    Reset(record::ResetArgs),
+}
+
+/// Runs the server that keeps one record for each VM
+///
+/// A node asks it when the VM is started, when a backup joins or is lost, and when the VM is
+/// taken over: a VM that runs, protected or alone, needs it for nothing. So it may be ended and
+/// started again at any time, on the same folder. What it has answered is on the disk before.
+/// Let it run on a third host, or where it is as likely to be reached by either node.
+///
+/// Records are told apart by the VM's name: give each VM that is kept here a name of its own.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  twinvm arbiter serve --listen 127.0.0.1:7790 --dir /var/lib/twinvm-arbiter
+
+Once it listens it prints `listening on` and the address with the port it got. SIGTERM or Ctrl-C
+ends it.
+
+Exit codes:
+  0    ended by a signal
+  2    bad input, an address that is in use, or a folder that can't serve
+  125  a fault of twinvm's own")]
+struct ServeArgs {
+    /// Where to listen; port 0 takes a free one. In this version a loopback address
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: String,
+    /// Folder of the records, made if need be. Never remove what is in it while a node lives
+    /// that knows it
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+}
+
+/// Does it; the exit code, or what to say and the exit code.
+pub(crate) fn run(args: ArbiterArgs) -> Outcome {
+    match args.what {
+        What::Serve(args) => serve(&args),
+        What::Show(args) => record::show(&args),
+        What::Reset(args) => record::reset(&args),
+    }
+}
+
+fn resolve(listen: &str) -> Result<SocketAddr, (u8, String)> {
+    let bad = |why: String| (BAD_INPUT, format!("--listen {listen}: {why}"));
+    let mut found = listen.to_socket_addrs().map_err(|error| {
+        bad(format!(
+            "{error}: expected HOST:PORT such as 127.0.0.1:7790"
+        ))
+    })?;
+    found.next().ok_or_else(|| bad("no address".to_owned()))
+}
+
+fn serve(args: &ServeArgs) -> Outcome {
+    let fault = |error: std::io::Error| (FAULT, error.to_string());
+    let (signals_in, signals) = bounded(1);
+    let _watch = SignalWatch::start(signals_in).map_err(fault)?;
+    let server = match ArbiterServer::start(resolve(&args.listen)?, &args.dir) {
+        Ok(server) => server,
+        Err(error @ ServerError::Thread(_)) => return Err((FAULT, error.to_string())),
+        Err(error) => return Err((BAD_INPUT, error.to_string())),
+    };
+    // Nobody need read it.
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "listening on {}", server.local_addr()).and_then(|()| out.flush());
+    drop(out);
+    // Ends with the signal, or with the thread that waits for one.
+    let _ = signals.recv();
+    Ok(0)
+}

@@ -1,0 +1,72 @@
+use proptest::prelude::*;
+use twinvm_protocol::{Incarnation, LiveName, NodeId};
+
+use super::*;
+
+#[test]
+fn base64_is_that_of_the_rfc() {
+    // RFC 4648, section 10.
+    let vectors = [
+        ("", ""),
+        ("f", "Zg=="),
+        ("fo", "Zm8="),
+        ("foo", "Zm9v"),
+        ("foob", "Zm9vYg=="),
+        ("fooba", "Zm9vYmE="),
+        ("foobar", "Zm9vYmFy"),
+    ];
+    for (bytes, text) in vectors {
+        assert_eq!(base64::encode(bytes.as_bytes()), text);
+        assert_eq!(base64::decode(text).as_deref(), Some(bytes.as_bytes()));
+    }
+    for bad in [
+        "Z", "Zg", "Zg=", "Zh==", "=Zg=", "Zg==Zg==", "====", "Z g=", "Zm9v\n",
+    ] {
+        assert_eq!(base64::decode(bad), None, "{bad:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn base64_keeps_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..99), text in "[A-Za-z0-9+/=]{0,12}") {
+        let encoded = base64::encode(&bytes);
+        prop_assert_eq!(base64::decode(&encoded), Some(bytes));
+        if let Some(decoded) = base64::decode(&text) {
+            prop_assert_eq!(base64::encode(&decoded), text);
+        }
+    }
+}
+
+#[test]
+fn only_a_whole_answer_is_a_record_or_none() {
+    let record = Record {
+        generation: Generation(7),
+        live: LiveName {
+            id: NodeId(1),
+            incarnation: Incarnation(2),
+        },
+        backup: None,
+        halted: false,
+    };
+    let value = base64::encode(&encode_record(&record));
+    let pair = json!({ "key": "a2V5", "value": value });
+    let header = json!({ "cluster_id": "1" });
+    let read = |answer: &Value| record_in(answer, "a2V5");
+    let one = json!({ "header": header, "kvs": [pair], "count": "1" });
+    assert_eq!(read(&one), Ok(Some(record)));
+    assert_eq!(read(&json!({ "header": header })), Ok(None));
+    let damaged = json!({ "key": "a2V5", "value": "AAAA" });
+    for bad in [
+        json!({}),
+        json!([]),
+        json!({ "kvs": [pair], "count": "1" }),
+        json!({ "header": header, "count": "1" }),
+        json!({ "header": header, "kvs": [pair] }),
+        json!({ "header": header, "kvs": [pair, pair], "count": "2" }),
+        json!({ "header": header, "kvs": [{ "key": "eA==", "value": value }], "count": "1" }),
+        json!({ "header": header, "kvs": [{ "key": "a2V5" }], "count": "1" }),
+        json!({ "header": header, "kvs": [damaged], "count": "1" }),
+    ] {
+        assert!(read(&bad).is_err(), "{bad}");
+    }
+}
