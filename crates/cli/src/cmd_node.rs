@@ -22,6 +22,8 @@ Which of them is live is not configured: they find out, and the arbiter decides.
 SIGTERM or Ctrl-C on a protected VM's node hands the VM to the other node. On the only node
 it powers the VM off, and what was in its memory is gone. A second signal ends the node at once.
 
+On two hosts the nodes need keys, and VM.toml [tls]: see twinvm keys --help.
+
 After a power-off the node that was live last starts the VM again; the other one joins it.
 
 Exit codes:
@@ -84,6 +86,7 @@ fn options(args: NodeArgs) -> Result<NodeOptions, String> {
         state_dir: vm.state_dir.clone(),
         listen: resolve(&own.channel.host, own.channel.port)?,
         peer: resolve(&peer.channel.host, peer.channel.port)?,
+        tls: vm.tls_of(&own.name),
         arbiter,
         machine,
         engine,

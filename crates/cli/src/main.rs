@@ -9,6 +9,7 @@ mod bench;
 mod cmd_arbiter;
 mod cmd_ctl;
 mod cmd_image;
+mod cmd_keys;
 mod cmd_lan;
 mod cmd_node;
 mod cmd_replay;
@@ -64,6 +65,7 @@ enum Command {
     Node(cmd_node::NodeArgs),
     Ctl(cmd_ctl::CtlArgs),
     Arbiter(cmd_arbiter::ArbiterArgs),
+    Keys(cmd_keys::KeysArgs),
     Lan(cmd_lan::LanArgs),
     Image(cmd_image::ImageArgs),
     Demo(demo::DemoArgs),
@@ -78,6 +80,7 @@ impl Command {
             Self::Node(args) => ("node", cmd_node::run(args)),
             Self::Ctl(args) => ("ctl", cmd_ctl::run(args)),
             Self::Arbiter(args) => ("arbiter", cmd_arbiter::run(args)),
+            Self::Keys(args) => ("keys", cmd_keys::run(args)),
             Self::Lan(args) => ("lan", cmd_lan::run(args)),
             Self::Image(args) => ("image", cmd_image::run(args)),
             Self::Demo(args) => ("demo", demo::run(&args)),

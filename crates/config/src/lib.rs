@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use twinvm_host::arbiter::EXPECTED;
 use twinvm_host::port::PortAddress;
+use twinvm_host::tls::TlsFiles;
 use twinvm_machine::{MAX_HARTS, OnReset};
 use twinvm_protocol::Config as Protect;
 
@@ -23,7 +24,7 @@ use table::{Document, Table};
 
 pub use error::{Problem, VmTomlError};
 pub use twinvm_host::arbiter::ArbiterAddress as Arbiter;
-pub use values::{Channel, MEMORY_EXPECTED, MacAddr, memory_bytes};
+pub use values::{Channel, MEMORY_EXPECTED, MacAddr, NAME_EXPECTED, is_name, memory_bytes};
 
 /// The longest file that is read: thousands of lines more than any VM needs.
 const MAX_FILE_BYTES: usize = 1 << 20;
@@ -48,11 +49,15 @@ const ROOT_KEYS: &[&str] = &[
     "net",
     "disk",
     "node",
+    "tls",
     "protect",
 ];
 const NET_KEYS: &[&str] = &["mac", "backend"];
 const DISK_KEYS: &[&str] = &["path", "readonly", "nbd"];
 const NODE_KEYS: &[&str] = &["name", "channel", "tap", "path"];
+const TLS_KEYS: &[&str] = &["ca", "cert", "key"];
+/// Stands for the node's name in the paths of `[tls]`.
+const NAME_PLACE: &str = "{name}";
 const PROTECT_KEYS: &[&str] = &["heartbeat_ms", "suspect_ms", "stall_ms", "cold_delay_ms"];
 
 /// The longest time a limit in `[protect]` may be: an hour.
@@ -92,6 +97,8 @@ pub struct VmConfig {
     pub disks: Vec<Disk>,
     /// The two nodes; none in a file for `twinvm run` alone.
     pub nodes: Vec<Node>,
+    /// Keys of the channel, with `{name}` where a node's name goes.
+    pub tls: Option<TlsFiles>,
     /// Limits of the protocol.
     pub protect: Protect,
     file: PathBuf,
@@ -198,6 +205,7 @@ impl VmConfig {
             [("uart", ConsoleKind::Uart), ("virtio", ConsoleKind::Virtio)],
         )?;
         let nets = parse_nets(&document, &root)?;
+        let tls = parse_tls(&document, &root)?;
         let disk_tables = document.tables(&root, "disk", DISK_KEYS)?;
         let disks = parse_disks(&disk_tables, &mut unsupported)?;
         if nets.len() + disks.len() > MAX_DEVICES {
@@ -228,7 +236,8 @@ impl VmConfig {
             arbiter: parse_arbiter(&root, &mut unsupported)?,
             nets,
             disks,
-            nodes: parse_nodes(&document, &root, &mut unsupported)?,
+            nodes: parse_nodes(&document, &root, tls.is_some(), &mut unsupported)?,
+            tls,
             protect: parse_protect(&document, &root)?,
             file: path.to_path_buf(),
             unsupported,
@@ -249,6 +258,19 @@ impl VmConfig {
                 problem: Problem::Unsupported(what.clone()),
             }),
         }
+    }
+
+    /// The files of `[tls]` for the node called `name`, or for `"arbiter"`.
+    pub fn tls_of(&self, name: &str) -> Option<TlsFiles> {
+        let place = |path: &PathBuf| match path.to_str() {
+            Some(text) => PathBuf::from(text.replace(NAME_PLACE, name)),
+            None => path.clone(),
+        };
+        self.tls.as_ref().map(|files| TlsFiles {
+            ca: place(&files.ca),
+            cert: place(&files.cert),
+            key: place(&files.key),
+        })
     }
 
     /// Checks that the file describes a pair, as `twinvm node` needs it, and finds the node
@@ -371,6 +393,7 @@ fn parse_disks(
 fn parse_nodes(
     document: &Document<'_>,
     root: &Table<'_, '_>,
+    tls: bool,
     unsupported: &mut Vec<(usize, String)>,
 ) -> Result<Vec<Node>, VmTomlError> {
     let mut nodes: Vec<Node> = Vec::new();
@@ -395,12 +418,12 @@ fn parse_nodes(
             let problem = format!("both nodes have the channel {channel}: give each its own");
             return Err(table.conflict(Some(text.line), problem));
         }
-        if !is_loopback(&channel.host) {
-            let what = format!(
-                "channel = \"{channel}\" (the channel has no TLS yet, so its host must be a \
-                 loopback address such as 127.0.0.1)"
+        if !tls && !is_loopback(&channel.host) {
+            let problem = format!(
+                "channel = \"{channel}\": without [tls] it must be a loopback address such as \
+                 127.0.0.1: make keys as twinvm keys --help shows, and add [tls]"
             );
-            unsupported.push((text.line, what));
+            return Err(table.conflict(Some(text.line), problem));
         }
         let tap = table.string("tap")?;
         if let Some(tap) = &tap
@@ -428,6 +451,23 @@ fn parse_nodes(
         return Err(root.conflict(tables.last().map(|table| table.line), problem));
     }
     Ok(nodes)
+}
+
+fn parse_tls(
+    document: &Document<'_>,
+    root: &Table<'_, '_>,
+) -> Result<Option<TlsFiles>, VmTomlError> {
+    let Some(table) = document.table(root, "tls", TLS_KEYS)? else {
+        return Ok(None);
+    };
+    let path = |key| -> Result<PathBuf, VmTomlError> {
+        Ok(table.path(key)?.ok_or_else(|| table.missing(key))?.value)
+    };
+    Ok(Some(TlsFiles {
+        ca: path("ca")?,
+        cert: path("cert")?,
+        key: path("key")?,
+    }))
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -199,8 +199,7 @@ impl<'a, 't> Table<'a, 't> {
         if values::is_name(text.value) {
             return Ok(Some(text));
         }
-        let expected = "1 to 64 letters, digits, - _ . (not first . or -)";
-        Err(self.value_at(text.line, key, text.value, expected))
+        Err(self.value_at(text.line, key, text.value, values::NAME_EXPECTED))
     }
 
     /// A path, relative to the file's directory.

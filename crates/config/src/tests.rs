@@ -409,22 +409,61 @@ fn what_is_not_built_yet_is_parsed_and_refused() {
         elsewhere("tcp:h:1")
     );
 
-    let vm = parse(&WHOLE.replace("127.0.0.1:7001", "10.0.0.1:7001\"\ntap = \"t\"\npath = \"d"));
+    let vm = parse(&WHOLE.replace(
+        "127.0.0.1:7001",
+        "127.0.0.1:7001\"\ntap = \"t\"\npath = \"d",
+    ));
     let vm = vm.unwrap();
     assert_eq!(
         (vm.nodes[0].tap.as_deref(), &vm.nodes[0].path),
         (Some("t"), &Some("vms/d".into()))
     );
-    assert_eq!(
-        vm.validate_supported().unwrap_err().to_string(),
-        "vms/VM.toml:17: channel = \"10.0.0.1:7001\" (the channel has no TLS yet, so its host \
-         must be a loopback address such as 127.0.0.1) is not supported yet by this version"
-    );
+    assert!(vm.validate_supported().is_err());
     for own in ["localhost:1", "127.8.0.1:1"] {
         parse(&WHOLE.replace("127.0.0.1:7001", own))
             .unwrap()
             .validate_supported()
             .unwrap();
+    }
+}
+
+#[test]
+fn a_channel_between_hosts_needs_keys() {
+    let apart = WHOLE.replace("127.0.0.1:7001", "10.0.0.1:7001");
+    assert_eq!(
+        parse(&apart).unwrap_err().to_string(),
+        "vms/VM.toml:17: channel = \"10.0.0.1:7001\": without [tls] it must be a loopback address \
+         such as 127.0.0.1: make keys as twinvm keys --help shows, and add [tls]"
+    );
+    let keys = "\n[tls]\nca = \"k/ca.crt\"\ncert = \"k/{name}.crt\"\nkey = \"/etc/{name}/key\"\n";
+    let vm = parse(&(apart.clone() + keys)).unwrap();
+    vm.validate_supported().unwrap();
+    let files = vm.tls_of("a").unwrap();
+    assert_eq!(files.ca, Path::new("vms/k/ca.crt"));
+    assert_eq!(files.cert, Path::new("vms/k/a.crt"));
+    assert_eq!(files.key, Path::new("/etc/a/key"));
+    assert_eq!(parse(WHOLE).unwrap().tls_of("a"), None);
+
+    let lines = apart.lines().count();
+    for (broken, expected) in [
+        (
+            keys.replace("ca =", "#"),
+            "ca is missing in [tls]".to_owned(),
+        ),
+        (
+            keys.replace("key =", "keys ="),
+            "unknown key \"keys\" in [tls], did you mean \"key\"?".to_owned(),
+        ),
+        (
+            keys.replace("\"k/ca.crt\"", "1"),
+            "ca must be a string, found a whole number".to_owned(),
+        ),
+    ] {
+        let text = parse(&(apart.clone() + &broken)).unwrap_err().to_string();
+        let (place, problem) = text.split_once(": ").unwrap();
+        assert_eq!(problem, expected);
+        let line: usize = place.rsplit(':').next().unwrap().parse().unwrap();
+        assert!(line > lines && line <= lines + 5, "{text}");
     }
 }
 

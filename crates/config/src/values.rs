@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
+/// What a name may be, in words.
+pub const NAME_EXPECTED: &str = "1 to 64 letters, digits, - _ . (not first . or -)";
 /// The longest name of a VM, a node or a host.
 const MAX_NAME_BYTES: usize = 64;
 const MAX_HOST_BYTES: usize = 253;
@@ -82,7 +84,7 @@ impl fmt::Display for Channel {
 }
 
 /// Whether `text` can name a VM or a node. Names become parts of paths.
-pub(crate) fn is_name(text: &str) -> bool {
+pub fn is_name(text: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     (1..=MAX_NAME_BYTES).contains(&text.len())
         && text.bytes().all(good)

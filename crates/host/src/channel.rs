@@ -8,6 +8,11 @@
 //! dial() / accept ──> Up ──> Received… ──> Down
 //! ```
 //!
+//! With [`Credentials`] each connection begins with a handshake of TLS 1.3, in a thread of its own
+//! and for [`HANDSHAKE_TIMEOUT`] at most, and is only told when both sides have verified each
+//! other: whoever is no member of the cluster is nobody to the caller but a line in the journal
+//! ([`ChannelEvent::Refused`]). Without, only loopback can be had.
+//!
 //! Every connection that was told `Up` is told `Down` exactly once, last, whoever ended it.
 //! After [`ChannelHub::close`] no new frame is read, but frames that already wait in the
 //! event channel still come.
@@ -18,7 +23,10 @@
 //! beyond [`MAX_QUEUE_BYTES`] means that it did neither, and ends the connection.
 
 mod connection;
+mod half_open;
 mod listener;
+mod trouble;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,14 +34,18 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use twinvm_protocol::config::MAX_CONNS;
 use twinvm_protocol::{ConnId, Message};
 
 use crate::random::random_u128;
+use crate::tls::{self, Credentials, HandshakeError};
 use connection::Connection;
+use half_open::HalfOpen;
+use trouble::Trouble;
+use wire::Wire;
 
 /// Bytes that may wait for one connection: a log buffer's worth of full batches beside a
 /// few snapshot chunks. Reached only by a caller that paces nothing.
@@ -43,8 +55,11 @@ pub const MAX_QUEUE_BYTES: usize = 64 << 20;
 pub const MAX_ACCEPTED: usize = 2 * MAX_CONNS;
 /// Dials at one time. The protocol has one, and one it has given up may still hang.
 pub const MAX_DIALS: usize = 4;
-/// A dial that takes longer fails. Less than the protocol waits for an answer.
+/// A dial that takes longer fails, its handshake included. Less than the protocol waits for an
+/// answer.
 pub const DIAL_TIMEOUT: Duration = Duration::from_millis(2000);
+/// An accepted connection whose handshake takes longer is cut off.
+pub const HANDSHAKE_TIMEOUT: Duration = DIAL_TIMEOUT;
 /// How long a closed connection may take to send what is queued and hear the peer's end.
 pub const LINGER: Duration = Duration::from_millis(1000);
 
@@ -53,7 +68,7 @@ pub const LINGER: Duration = Duration::from_millis(1000);
 pub enum ChannelError {
     /// Only loopback may go without encryption.
     #[error(
-        "channel address {0}: only loopback addresses (127.0.0.1) can be used so far, because the channel is not encrypted yet"
+        "channel address {0}: without TLS only loopback addresses (127.0.0.1) can be used: make keys as twinvm keys --help shows, and add [tls] to VM.toml"
     )]
     NotLoopback(SocketAddr),
     /// Another process listens there.
@@ -100,6 +115,12 @@ pub enum ChannelEvent {
         /// The peer's address and what went wrong.
         why: String,
     },
+    /// Somebody was not let in, or would not let us in; for the journal, and no more of them than
+    /// a journal should have.
+    Refused {
+        /// Whom it is about, what is wrong and what to do.
+        why: String,
+    },
     /// A frame has arrived. The next hop is the protocol's `Event::Received`.
     Received {
         /// The connection.
@@ -120,7 +141,6 @@ pub enum ChannelEvent {
 #[derive(Debug)]
 pub struct ChannelHub {
     shared: Arc<Shared>,
-    peer: SocketAddr,
     listener: Option<listener::Listener>,
     address: SocketAddr,
 }
@@ -129,6 +149,10 @@ pub struct ChannelHub {
 #[derive(Debug)]
 pub(crate) struct Shared {
     events: Sender<ChannelEvent>,
+    peer: SocketAddr,
+    tls: Option<Credentials>,
+    half_open: HalfOpen,
+    trouble: Mutex<Trouble>,
     connections: Mutex<BTreeMap<ConnId, Arc<Connection>>>,
     last_conn: AtomicU64,
     /// Threads of accepted connections that live.
@@ -139,17 +163,19 @@ pub(crate) struct Shared {
 }
 
 impl ChannelHub {
-    /// Listens at `listen` and tells what happens to `events`. Port 0 takes any free one.
+    /// Listens at `listen` and tells what happens to `events`. Port 0 takes any free one. Without
+    /// `tls` both addresses must be loopback.
     ///
     /// Give `events` a small bound (a frame may have 8 MiB): it is where the readers wait.
     /// Threads that wait there end when its receiver is dropped.
     pub fn start(
         listen: SocketAddr,
         peer: SocketAddr,
+        tls: Option<Credentials>,
         events: Sender<ChannelEvent>,
     ) -> Result<ChannelHub, ChannelError> {
         for address in [listen, peer] {
-            if !address.ip().is_loopback() {
+            if tls.is_none() && !address.ip().is_loopback() {
                 return Err(ChannelError::NotLoopback(address));
             }
         }
@@ -165,6 +191,10 @@ impl ChannelHub {
         let address = socket.local_addr().map_err(failed)?;
         let shared = Arc::new(Shared {
             events,
+            peer,
+            tls,
+            half_open: HalfOpen::default(),
+            trouble: Mutex::new(Trouble::new(Instant::now())),
             connections: Mutex::default(),
             last_conn: AtomicU64::new(0),
             accepted: AtomicUsize::new(0),
@@ -175,7 +205,6 @@ impl ChannelHub {
         let listener = listener::Listener::start(socket, Arc::clone(&shared)).map_err(failed)?;
         Ok(ChannelHub {
             shared,
-            peer,
             listener: Some(listener),
             address,
         })
@@ -186,7 +215,7 @@ impl ChannelHub {
         self.address
     }
 
-    /// Connections cut off because [`MAX_ACCEPTED`] were there.
+    /// Connections cut off without a word because too many were there.
     pub fn refused(&self) -> u64 {
         self.shared.refused.load(Ordering::Relaxed)
     }
@@ -196,14 +225,14 @@ impl ChannelHub {
     pub fn dial(&self) -> io::Result<()> {
         let slot = Slot::take(&self.shared, |shared| &shared.dials, MAX_DIALS)
             .ok_or_else(|| io::Error::other("earlier attempts to connect still hang"))?;
-        let (shared, peer) = (Arc::clone(&self.shared), self.peer);
+        let shared = Arc::clone(&self.shared);
         thread::Builder::new()
             .name("channel dial".to_owned())
             .spawn(move || {
-                let opened = connect(peer).and_then(|stream| open(&shared, stream, None));
+                let dialled = dial(&shared);
                 drop(slot);
-                if let Err(error) = opened {
-                    let why = format!("{peer}: {error}");
+                if let Err(why) = dialled {
+                    let why = format!("{}: {why}", shared.peer);
                     let _ = shared.events.send(ChannelEvent::DialFailed { why });
                 }
             })?;
@@ -236,6 +265,7 @@ impl Drop for ChannelHub {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Relaxed);
         drop(self.listener.take());
+        self.shared.half_open.cut();
         for connection in std::mem::take(&mut *self.shared.lock()).into_values() {
             connection.cut();
         }
@@ -247,6 +277,15 @@ impl Shared {
         self.connections
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For the journal, if it is not too much for it.
+    fn tell(&self, why: String) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(why) = trouble.tell(Instant::now(), why) {
+            // What a stranger does never waits for the guest, nor the guest for it.
+            let _ = self.events.try_send(ChannelEvent::Refused { why });
+        }
     }
 
     fn find(&self, conn: ConnId) -> Option<Arc<Connection>> {
@@ -282,6 +321,24 @@ impl Drop for Slot {
     }
 }
 
+/// Connects to the peer; why not, if not.
+fn dial(shared: &Arc<Shared>) -> Result<(), String> {
+    let deadline = Instant::now() + DIAL_TIMEOUT;
+    let stream = connect(shared.peer).map_err(|error| error.to_string())?;
+    let wire = match &shared.tls {
+        None => Wire::Plain(stream),
+        Some(credentials) => {
+            let made = tls::connect(stream, credentials, deadline).inspect_err(|error| {
+                if error.is_refusal() {
+                    shared.tell(describe(shared.peer, credentials, error));
+                }
+            });
+            Wire::Tls(made.map_err(|error| error.to_string())?)
+        }
+    };
+    open(shared, wire, None).map_err(|error| error.to_string())
+}
+
 fn connect(peer: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&peer, DIAL_TIMEOUT)?;
     // A dial to a port of the ephemeral range on which nobody listens can draw that very
@@ -292,16 +349,57 @@ fn connect(peer: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// Lets an accepted connection in, or not; the listener goes on meanwhile.
+fn admit(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr) {
+    let refused = || {
+        shared.refused.fetch_add(1, Ordering::Relaxed);
+    };
+    let Some(credentials) = shared.tls.clone() else {
+        return match Slot::take(shared, |shared| &shared.accepted, MAX_ACCEPTED) {
+            // A connection that ended before it began is nobody's business.
+            Some(slot) => drop(open(shared, Wire::Plain(stream), Some(slot))),
+            None => refused(),
+        };
+    };
+    let Some(number) = shared.half_open.take(&stream, from.ip(), shared.peer.ip()) else {
+        return refused();
+    };
+    let held = Arc::clone(shared);
+    let spawned = thread::Builder::new()
+        .name("channel handshake".to_owned())
+        .spawn(move || {
+            let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+            let made = tls::accept(stream, &credentials, deadline);
+            held.half_open.give_back(number);
+            match made {
+                Err(error) => held.tell(describe(from, &credentials, &error)),
+                Ok(made) => match Slot::take(&held, |shared| &shared.accepted, MAX_ACCEPTED) {
+                    Some(slot) => drop(open(&held, Wire::Tls(made), Some(slot))),
+                    None => drop(held.refused.fetch_add(1, Ordering::Relaxed)),
+                },
+            }
+        });
+    if spawned.is_err() {
+        shared.half_open.give_back(number);
+        refused();
+    }
+}
+
+fn describe(address: SocketAddr, credentials: &Credentials, error: &HandshakeError) -> String {
+    let expected = credentials.expect();
+    format!("channel: {address} is not taken for {expected}: {error}")
+}
+
 /// Names a connection and starts its threads. `slot` is given for accepted ones.
-fn open(shared: &Arc<Shared>, stream: TcpStream, slot: Option<Slot>) -> io::Result<()> {
+fn open(shared: &Arc<Shared>, wire: Wire, slot: Option<Slot>) -> io::Result<()> {
     let conn = ConnId(shared.last_conn.fetch_add(1, Ordering::Relaxed) + 1);
     let up = ChannelEvent::Up {
         conn,
         dialed: slot.is_none(),
         nonce: random_u128()?,
-        peer: stream.peer_addr()?,
+        peer: wire.tcp().peer_addr()?,
     };
-    let (connection, threads) = Connection::new(conn, stream)?;
+    let (connection, threads) = Connection::new(conn, wire)?;
     let connection = Arc::new(connection);
     shared.lock().insert(conn, Arc::clone(&connection));
     if shared.ended.load(Ordering::Relaxed) {

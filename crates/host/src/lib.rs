@@ -9,6 +9,8 @@
 //! - [`arbiter`]: where the record is kept: [`arbiter_file`], a shared folder, or a server over
 //!   the network, twinvm's own or etcd; [`arbiter_worker`] is the thread that asks.
 //! - [`channel`]: connections to the other node.
+//! - [`tls`]: keys and certificates of a cluster, and connections whose two ends have verified each
+//!   other.
 //! - [`port`]: what a network card is plugged into: [`lan_port`], the connection to the user-mode
 //!   switch, or [`tap`], an interface of this host; [`offload`] does the work of a card for wires
 //!   that need it.
@@ -40,5 +42,6 @@ pub mod snapshot_file;
 pub mod store;
 pub mod tap;
 pub mod time;
+pub mod tls;
 
 mod durable;

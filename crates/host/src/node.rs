@@ -6,6 +6,7 @@
 mod console;
 mod env;
 mod journal;
+mod keys;
 mod snapshots;
 mod status;
 mod takeover;
@@ -31,9 +32,11 @@ use crate::port::{Port, PortAddress, PortError, PortEvent};
 use crate::random::random_u128;
 use crate::signals::{SignalEvent, SignalWatch};
 use crate::store::{NodeStore, StoreError};
+use crate::tls::{TlsError, TlsFiles};
 use console::Console;
 use env::HostEnv;
 use journal::Journal;
+use keys::Keys;
 use snapshots::FileSnapshot;
 use status::Meter;
 use takeover::Watch;
@@ -78,6 +81,8 @@ pub struct NodeOptions {
     pub listen: SocketAddr,
     /// The peer's address.
     pub peer: SocketAddr,
+    /// Keys of the cluster; without them both addresses must be loopback.
+    pub tls: Option<TlsFiles>,
     /// Where the arbiter's record is.
     pub arbiter: ArbiterAddress,
     /// The machine.
@@ -105,6 +110,9 @@ pub enum NodeError {
     /// The channel.
     #[error(transparent)]
     Channel(#[from] ChannelError),
+    /// The keys.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A network port.
     #[error(transparent)]
     Port(#[from] PortError),
@@ -152,6 +160,7 @@ struct NodeLoop {
     env: HostEnv,
     store: NodeStore,
     hub: ChannelHub,
+    keys: Keys,
     arbiter: ArbiterWorker,
     ports: Vec<(u8, Port)>,
     _ctl_server: CtlServer,
@@ -178,6 +187,7 @@ struct NodeLoop {
 struct Surroundings {
     inputs: Inputs,
     hub: ChannelHub,
+    keys: Keys,
     arbiter: ArbiterWorker,
     arbiter_replies: Sender<ArbiterReply>,
     ports: Vec<(u8, Port)>,
@@ -190,10 +200,11 @@ impl Surroundings {
     /// Opens all; the arbiter, whose folder is made if need be, last.
     fn open(options: &NodeOptions, store: &NodeStore) -> Result<Self, NodeError> {
         let host = |what| move |source| NodeError::Host { what, source };
+        let keys = Keys::load(options)?;
         let (signals_in, signals_rx) = bounded(CTL_QUEUE);
         let signals = SignalWatch::start(signals_in).map_err(host("watching for signals"))?;
         let (channel_in, channel) = bounded(CHANNEL_QUEUE);
-        let hub = ChannelHub::start(options.listen, options.peer, channel_in)?;
+        let hub = ChannelHub::start(options.listen, options.peer, keys.credentials(), channel_in)?;
         let mut ports = Vec::new();
         let mut wires = Vec::new();
         for wire in &options.wires {
@@ -219,6 +230,7 @@ impl Surroundings {
                 signals: signals_rx,
             },
             hub,
+            keys,
             arbiter,
             arbiter_replies,
             ports,
@@ -284,6 +296,7 @@ impl NodeLoop {
             env: HostEnv,
             store,
             hub: host.hub,
+            keys: host.keys,
             arbiter: host.arbiter,
             ports: host.ports,
             _ctl_server: host.ctl_server,
@@ -345,6 +358,9 @@ impl NodeLoop {
         }
         self.apply(Event::Tick);
         self.meter.sample(now_ns, &self.replica);
+        if let Some(notice) = self.keys.look(now_ns) {
+            self.journal.note(NoteLevel::Warn, &notice);
+        }
     }
 
     fn tell_queued(&mut self) {
@@ -439,6 +455,7 @@ impl NodeLoop {
                 });
             }
             ChannelEvent::DialFailed { .. } => self.apply(Event::DialFailed),
+            ChannelEvent::Refused { why } => self.journal.line(&why),
             ChannelEvent::Received { conn, message } => {
                 self.watch.heard(self.env.now().mono_ns);
                 self.apply(Event::Received { conn, message });

@@ -94,6 +94,8 @@ pub(crate) struct VmFile {
     /// The server that keeps them, if there is one.
     pub(crate) arbiter_server: Option<String>,
     pub(crate) lan: PathBuf,
+    /// The folder of the nodes' keys, if the channel has TLS.
+    pub(crate) keys: Option<PathBuf>,
     /// Interfaces of the nodes, in place of the switch.
     taps: Option<[&'static str; 2]>,
     pub(crate) memory: String,
@@ -115,6 +117,14 @@ impl VmFile {
         );
         if let Some(initrd) = &self.initrd {
             let _ = writeln!(text, "initrd = {initrd:?}");
+        }
+        if let Some(keys) = &self.keys {
+            let keys = keys.display();
+            let _ = write!(
+                text,
+                "[tls]\nca = \"{keys}/ca.crt\"\ncert = \"{keys}/{{name}}.crt\"\n\
+                 key = \"{keys}/{{name}}.key\"\n"
+            );
         }
         // A loaded host must not look like a dead one.
         text.push_str("[protect]\nsuspect_ms = 1500\n");
@@ -189,6 +199,7 @@ impl Cluster {
             arbiter: path.join("arbiter"),
             arbiter_server: None,
             lan: path.join("lan.sock"),
+            keys: None,
             taps,
             memory: guest.memory.to_owned(),
             cmdline: guest.cmdline,
@@ -247,6 +258,26 @@ impl Cluster {
             let (_, forward) = text.split_once("forward ")?;
             forward.split_once('=')?.0.parse().ok()
         }));
+    }
+
+    /// Makes keys for both nodes, which use them from their next start on.
+    pub(crate) fn with_keys(mut self) -> Self {
+        self.file.keys = Some(self.issue("keys", &NAMES));
+        self.write();
+        self
+    }
+
+    /// A new authority in a folder of this name, and keys of these nodes beside it.
+    pub(crate) fn issue(&self, folder: &str, names: &[&str]) -> PathBuf {
+        let keys = self.path(folder);
+        let folder = keys.to_str().unwrap();
+        run_to_end(&["keys", "init", "--out", folder]);
+        for name in names {
+            run_to_end(&[
+                "keys", "issue", "--ca", folder, "--name", name, "--out", folder,
+            ]);
+        }
+        keys
     }
 
     /// The arguments that run a node.
@@ -417,6 +448,11 @@ impl Drop for Cluster {
             }
         }
     }
+}
+
+fn run_to_end(args: &[&str]) {
+    let done = Command::new(PROGRAM).args(args).output().unwrap();
+    assert!(done.status.success(), "{args:?}: {done:?}");
 }
 
 /// Two free ports, below those that the system gives to outgoing connections (Linux:

@@ -12,6 +12,7 @@ mod redis;
 mod rights;
 mod snapshot;
 mod stop;
+mod tls;
 
 #[path = "../support/namespace.rs"]
 mod namespace;

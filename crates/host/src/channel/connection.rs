@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use twinvm_protocol::codec::{DecodeError, body_len, decode_body, encode_frame};
 use twinvm_protocol::{ConnId, Message};
 
+use super::wire::{Reading, Wire, Writing};
 use super::{ChannelEvent, LINGER, MAX_QUEUE_BYTES, SendError, Shared, Slot};
 
 /// What a frame counts for in the queue beside its payload. More than the heads and the
@@ -30,6 +31,7 @@ const WRITE_TURN: Duration = Duration::from_millis(50);
 /// The part of a connection that the hub holds.
 #[derive(Debug)]
 pub(crate) struct Connection {
+    /// To end it; its bytes are the threads' business.
     stream: TcpStream,
     /// Taken by [`Connection::close`]: the writer ends when the queue is empty.
     queue: Mutex<Option<Sender<Message>>>,
@@ -45,19 +47,23 @@ pub(crate) struct Connection {
 /// What the threads of a connection start with.
 pub(crate) struct Threads {
     conn: ConnId,
-    reading: TcpStream,
+    reading: Reading,
+    writing: Writing,
     queue: Receiver<Message>,
 }
 
 impl Connection {
-    pub(crate) fn new(conn: ConnId, stream: TcpStream) -> io::Result<(Connection, Threads)> {
+    pub(crate) fn new(conn: ConnId, wire: Wire) -> io::Result<(Connection, Threads)> {
+        let stream = wire.tcp().try_clone()?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(WRITE_TURN))?;
         // Bounded in bytes, by `queued`.
         let (sender, queue) = unbounded();
+        let (reading, writing) = wire.split()?;
         let threads = Threads {
             conn,
-            reading: stream.try_clone()?,
+            reading,
+            writing,
             queue,
         };
         let connection = Connection {
@@ -154,16 +160,17 @@ impl Threads {
         let Threads {
             conn,
             reading,
+            mut writing,
             queue,
         } = self;
         // The reader never sends on it: the writer learns that it has ended.
         let (reader_lives, reader_ended) = bounded::<()>(0);
-        let writing = Arc::clone(&connection);
+        let written = Arc::clone(&connection);
         thread::Builder::new()
             .name(format!("channel {} out", conn.0))
             .spawn(move || {
-                write_frames(&writing, &queue);
-                finish(&writing, &reader_ended);
+                let unsent = write_frames(&written, &mut writing, &queue);
+                finish(&written, writing, unsent, &reader_ended);
             })?;
         let shared = Arc::clone(shared);
         let held = Arc::clone(&connection);
@@ -194,7 +201,7 @@ impl Threads {
 fn read_frames(
     connection: &Connection,
     conn: ConnId,
-    stream: TcpStream,
+    stream: Reading,
     events: &Sender<ChannelEvent>,
 ) -> String {
     let mut stream = BufReader::with_capacity(READ_BYTES, stream);
@@ -268,8 +275,8 @@ fn read_frame(stream: &mut impl Read, body: &mut Vec<u8>) -> Result<Message, Rea
 }
 
 /// Writes what is queued, several small frames at a time, until the queue is dropped and
-/// empty, or the connection has ended.
-fn write_frames(connection: &Connection, queue: &Receiver<Message>) {
+/// empty, or the connection has ended: then something is unsent.
+fn write_frames(connection: &Connection, writing: &mut Writing, queue: &Receiver<Message>) -> bool {
     let mut bytes = Vec::new();
     // Set when the connection is being closed.
     let mut deadline = None;
@@ -283,44 +290,58 @@ fn write_frames(connection: &Connection, queue: &Receiver<Message>) {
             cost_sum += cost(&next);
             encode_frame(&next, &mut bytes);
         }
-        if write_all(connection, &bytes, &mut deadline).is_err() {
+        if write_all(connection, writing, &bytes, &mut deadline).is_err() {
             // The reader finds the end, after what the peer sent before it.
             connection.drop_queue();
             let _ = connection.stream.shutdown(Shutdown::Write);
-            break;
+            return true;
         }
         connection.queued.fetch_sub(cost_sum, Ordering::Relaxed);
     }
+    connection.is_cut()
 }
 
 fn write_all(
     connection: &Connection,
+    writing: &mut Writing,
     mut bytes: &[u8],
     deadline: &mut Option<Instant>,
 ) -> io::Result<()> {
-    while !bytes.is_empty() {
+    loop {
         if connection.is_cut() || deadline.is_some_and(|at| Instant::now() >= at) {
             return Err(io::ErrorKind::TimedOut.into());
         }
         if deadline.is_none() && connection.is_closing() {
             *deadline = Some(Instant::now() + LINGER);
         }
-        match (&connection.stream).write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => bytes = &bytes[count..],
+        let written = match bytes {
+            [] => writing.flush().map(|()| None),
+            _ => writing.write(bytes).map(Some),
+        };
+        match written {
+            Ok(None) => return Ok(()),
+            Ok(Some(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(Some(count)) => bytes = &bytes[count..],
             // The write timeout: the peer doesn't read.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(())
 }
 
 /// Ends the connection so that the peer gets what was written: first our direction, then,
 /// when the peer has ended its own or took too long, the rest.
-fn finish(connection: &Connection, reader_ended: &Receiver<()>) {
-    let _ = connection.stream.shutdown(Shutdown::Write);
+fn finish(
+    connection: &Connection,
+    mut writing: Writing,
+    unsent: bool,
+    reader_ended: &Receiver<()>,
+) {
+    // An orderly end would be a lie when something is missing before it.
+    if unsent || writing.close().is_err() {
+        let _ = connection.stream.shutdown(Shutdown::Write);
+    }
     let _ = reader_ended.recv_timeout(LINGER);
     connection.cut();
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::net::Shutdown;
 
-use super::{MAX_ACCEPTED, Shared, Slot, open};
+use super::{Shared, admit};
 
 /// Pause after an error of the host, such as no free descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -51,16 +51,10 @@ fn accept(socket: &TcpListener, shared: &Arc<Shared>) {
         if shared.ended.load(Ordering::Relaxed) {
             return;
         }
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, from)) = accepted else {
             thread::sleep(PAUSE);
             continue;
         };
-        match Slot::take(shared, |shared| &shared.accepted, MAX_ACCEPTED) {
-            // A connection that ended before it began is nobody's business.
-            Some(slot) => drop(open(shared, stream, Some(slot))),
-            None => {
-                shared.refused.fetch_add(1, Ordering::Relaxed);
-            }
-        }
+        admit(shared, stream, from);
     }
 }

@@ -6,6 +6,10 @@ use twinvm_protocol::codec::encode_frame;
 use twinvm_protocol::{Position, Progress};
 
 use super::*;
+use crate::tls::Expect;
+use crate::tls::tests::Cluster;
+
+mod hostile;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -14,9 +18,7 @@ fn loopback(port: u16) -> SocketAddr {
 }
 
 fn hub(peer: SocketAddr) -> (ChannelHub, Receiver<ChannelEvent>) {
-    let (events, heard) = unbounded();
-    let hub = ChannelHub::start(loopback(0), peer, events).unwrap();
-    (hub, heard)
+    hub_with(peer, None)
 }
 
 fn next(heard: &Receiver<ChannelEvent>) -> ChannelEvent {
@@ -59,9 +61,27 @@ struct Pair {
     b_conn: ConnId,
 }
 
-fn pair() -> Pair {
-    let (b, b_heard) = hub(loopback(1));
-    let (a, a_heard) = hub(b.local_addr());
+/// One on bare sockets, one over TLS: the same must hold for both.
+fn pairs() -> [Pair; 2] {
+    let cluster = Cluster::new();
+    [
+        pair(None, None),
+        pair(
+            Some(cluster.node("a", Expect::Node("b".to_owned()))),
+            Some(cluster.node("b", Expect::Node("a".to_owned()))),
+        ),
+    ]
+}
+
+fn hub_with(peer: SocketAddr, tls: Option<Credentials>) -> (ChannelHub, Receiver<ChannelEvent>) {
+    let (events, heard) = unbounded();
+    let hub = ChannelHub::start(loopback(0), peer, tls, events).unwrap();
+    (hub, heard)
+}
+
+fn pair(a_tls: Option<Credentials>, b_tls: Option<Credentials>) -> Pair {
+    let (b, b_heard) = hub_with(loopback(1), b_tls);
+    let (a, a_heard) = hub_with(b.local_addr(), a_tls);
     a.dial().unwrap();
     let (a_conn, dialed, a_nonce) = up(&a_heard);
     assert!(dialed);
@@ -104,7 +124,12 @@ fn raw() -> (ChannelHub, Receiver<ChannelEvent>, TcpStream, ConnId) {
 
 #[test]
 fn frames_arrive_whole_and_in_order_both_ways() {
-    let p = pair();
+    pairs()
+        .into_iter()
+        .for_each(frames_arrive_whole_and_in_order_both_ways_in);
+}
+
+fn frames_arrive_whole_and_in_order_both_ways_in(p: Pair) {
     for beat in 0..2000 {
         p.a.send(p.a_conn, heartbeat(beat)).unwrap();
         p.b.send(p.b_conn, heartbeat(beat)).unwrap();
@@ -128,7 +153,12 @@ fn frames_arrive_whole_and_in_order_both_ways() {
 
 #[test]
 fn the_end_of_a_peer_is_told_at_once() {
-    let p = pair();
+    pairs()
+        .into_iter()
+        .for_each(the_end_of_a_peer_is_told_at_once_in);
+}
+
+fn the_end_of_a_peer_is_told_at_once_in(p: Pair) {
     let start = Instant::now();
     drop(p.a);
     assert_eq!(down(&p.b_heard).0, p.b_conn);
@@ -153,7 +183,12 @@ fn a_reset_is_told_after_the_frames_before_it() {
 
 #[test]
 fn closing_lets_queued_frames_leave() {
-    let p = pair();
+    pairs()
+        .into_iter()
+        .for_each(closing_lets_queued_frames_leave_in);
+}
+
+fn closing_lets_queued_frames_leave_in(p: Pair) {
     // More than the socket buffers hold, so that most of it waits when it is closed.
     for offset in 0..100 {
         p.a.send(p.a_conn, chunk(offset, 200_000)).unwrap();
@@ -179,7 +214,12 @@ fn closing_lets_queued_frames_leave() {
 
 #[test]
 fn both_sides_may_close_at_once() {
-    let p = pair();
+    pairs()
+        .into_iter()
+        .for_each(both_sides_may_close_at_once_in);
+}
+
+fn both_sides_may_close_at_once_in(p: Pair) {
     for offset in 0..20 {
         p.a.send(p.a_conn, chunk(offset, 100_000)).unwrap();
         p.b.send(p.b_conn, chunk(offset, 100_000)).unwrap();
@@ -302,7 +342,7 @@ fn silent_peers_hold_a_bounded_number_of_connections() {
 #[test]
 fn a_full_event_channel_holds_the_peer_up_and_loses_nothing() {
     let (events, heard) = bounded(1);
-    let hub = ChannelHub::start(loopback(0), loopback(1), events).unwrap();
+    let hub = ChannelHub::start(loopback(0), loopback(1), None, events).unwrap();
     let mut stream = TcpStream::connect(hub.local_addr()).unwrap();
     let writer = thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -348,7 +388,7 @@ fn a_restarted_node_can_listen_at_once() {
     assert_eq!(stream.read(&mut [0; 1]).unwrap_or(0), 0);
     drop(stream);
     let (events, heard) = unbounded();
-    let _again = ChannelHub::start(address, loopback(1), events).unwrap();
+    let _again = ChannelHub::start(address, loopback(1), None, events).unwrap();
     let _stream = TcpStream::connect(address).unwrap();
     up(&heard);
 }
@@ -358,7 +398,7 @@ fn addresses_that_cannot_be_had_are_named() {
     let (first, _heard) = hub(loopback(1));
     let error = |listen, peer| {
         let (events, _) = unbounded();
-        ChannelHub::start(listen, peer, events)
+        ChannelHub::start(listen, peer, None, events)
             .unwrap_err()
             .to_string()
     };

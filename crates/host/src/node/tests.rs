@@ -14,6 +14,7 @@ fn a_machine_that_no_message_can_describe_is_refused_at_the_start() {
         state_dir: state_dir.clone(),
         listen: address,
         peer: address,
+        tls: None,
         arbiter: ArbiterAddress::File(folder.path().join("arbiter")),
         machine: MachineConfig {
             ram_bytes: 16 << 20,
