@@ -99,7 +99,7 @@ impl FileArbiter {
                 source,
             }
         };
-        fs::create_dir_all(folder).map_err(failed("can't make it"))?;
+        make_durably(folder).map_err(failed("can't make it"))?;
         let probe = write_temporary(folder, b"probe").map_err(failed("can't write there"))?;
         // A name of its own: both nodes may start at the same moment.
         let mut second = probe.clone().into_os_string();
@@ -292,6 +292,25 @@ impl ArbiterBackend for FileArbiter {
     fn take_trouble(&mut self) -> Option<String> {
         self.trouble.take()
     }
+}
+
+/// Makes the folder and those above it if need be, so that a power failure doesn't take them away
+/// with the records.
+fn make_durably(folder: &Path) -> io::Result<()> {
+    let missing = folder.ancestors().take_while(|path| !path.exists());
+    let missing: Vec<&Path> = missing.filter(|path| *path != Path::new("")).collect();
+    fs::create_dir_all(folder)?;
+    let above = |path: &Path| match path.parent() {
+        Some(above) if above != Path::new("") => above.to_owned(),
+        Some(_) => PathBuf::from("."),
+        None => PathBuf::from("/"),
+    };
+    // Another one may have made it and be about to come to this. Not every folder that can be
+    // passed through can be opened.
+    let _ = sync_dir(&above(folder));
+    missing
+        .into_iter()
+        .try_for_each(|path| sync_dir(&above(path)))
 }
 
 /// The generation a file name stands for, if it is a record's.

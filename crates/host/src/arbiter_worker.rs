@@ -45,7 +45,7 @@ pub struct ArbiterReply {
     pub req: ReqId,
     /// How it ended.
     pub outcome: Outcome,
-    /// Why it is unknown, for the journal.
+    /// Why it is unknown, for the journal; the same reason is told once until there is an answer.
     pub trouble: Option<String>,
 }
 
@@ -99,6 +99,7 @@ fn work(
     replies: &Sender<ArbiterReply>,
     stopped: &AtomicBool,
 ) {
+    let mut told = None;
     for request in queue {
         if stopped.load(Ordering::Relaxed) {
             return;
@@ -111,7 +112,13 @@ fn work(
                 record,
             } => (req, backend.cas(expect, record)),
         };
-        let trouble = backend.take_trouble();
+        if outcome != Outcome::Unknown {
+            told = None;
+        }
+        let trouble = backend
+            .take_trouble()
+            .filter(|why| told.as_ref() != Some(why));
+        told = trouble.clone().or(told);
         let reply = ArbiterReply {
             req,
             outcome,

@@ -71,12 +71,10 @@ impl EtcdArbiter {
                     return Err(failed);
                 }
                 match http::post(member, path, &question, until.min(now + MEMBER_LIMIT)) {
-                    Ok(answer) if answer.status == 200 => {
-                        let answer: Value = serde_json::from_slice(&answer.body)
-                            .map_err(|error| format!("{member} answers no JSON: {error}"))?;
-                        self.check_cluster(member, &answer)?;
-                        return Ok(answer);
-                    }
+                    Ok(answer) if answer.status == 200 => match self.judge(&answer.body) {
+                        Ok(answer) => return Ok(answer),
+                        Err(why) => failed = format!("{member} {why}"),
+                    },
                     Ok(answer) => {
                         let text = String::from_utf8_lossy(&answer.body).into_owned();
                         failed = format!("{member} answers {}: {text}", answer.status);
@@ -92,18 +90,20 @@ impl EtcdArbiter {
         }
     }
 
-    /// Whether it is etcd that answers, and the same cluster as before.
-    fn check_cluster(&mut self, member: SocketAddr, answer: &Value) -> Result<(), String> {
+    /// The answer, if it is etcd that gave it, and the same cluster as before.
+    fn judge(&mut self, body: &[u8]) -> Result<Value, String> {
+        let answer: Value =
+            serde_json::from_slice(body).map_err(|error| format!("answers no JSON: {error}"))?;
         let Some(cluster) = answer["header"]["cluster_id"].as_str() else {
-            return Err(format!("{member} answers as etcd does not: {answer}"));
+            return Err(format!("answers as etcd does not: {answer}"));
         };
         let known = self.cluster.get_or_insert_with(|| cluster.to_owned());
         if known != cluster {
             return Err(format!(
-                "{member} belongs to cluster {cluster}, but the others to {known}: name members of one cluster"
+                "belongs to cluster {cluster}, but others to {known}: name members of one cluster"
             ));
         }
-        Ok(())
+        Ok(answer)
     }
 
     fn try_read(&mut self, until: Instant) -> Result<Option<Record>, String> {

@@ -342,3 +342,17 @@ fn a_useless_folder_is_refused_at_start_in_one_line() {
     let error = FileArbiter::open(&locked).unwrap_err();
     assert!(error.to_string().contains("can't write"), "{error}");
 }
+
+#[test]
+fn folders_are_made_whatever_their_path_looks_like() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        make_durably(&dir.path().join("a/b/c")).unwrap();
+    }
+    assert!(dir.path().join("a/b/c").is_dir());
+    // Relative to where the process runs, and the root.
+    make_durably(Path::new(".")).unwrap();
+    make_durably(Path::new("/")).unwrap();
+    fs::write(dir.path().join("file"), "").unwrap();
+    assert!(make_durably(&dir.path().join("file/x")).is_err());
+}

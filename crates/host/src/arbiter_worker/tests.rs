@@ -158,3 +158,43 @@ fn a_dropped_worker_sends_no_waiting_request() {
     assert_eq!(answers.recv_timeout(PATIENCE).unwrap().req, ReqId(1));
     assert!(answers.recv_timeout(PATIENCE).is_err());
 }
+
+/// Fails with the first of these reasons, then the next; an empty one is an answer.
+struct Failing(std::vec::IntoIter<&'static str>, Option<String>);
+
+impl ArbiterContract for Failing {
+    fn read(&mut self) -> Outcome {
+        match self.0.next() {
+            None | Some("") => Outcome::Read(None),
+            Some(why) => {
+                self.1 = Some(why.to_owned());
+                Outcome::Unknown
+            }
+        }
+    }
+
+    fn cas(&mut self, _: Generation, _: Record) -> Outcome {
+        Outcome::Unknown
+    }
+}
+
+impl ArbiterBackend for Failing {
+    fn take_trouble(&mut self) -> Option<String> {
+        self.1.take()
+    }
+}
+
+#[test]
+fn a_trouble_that_lasts_is_told_once() {
+    let (replies, answers) = crossbeam_channel::unbounded();
+    let reasons = vec!["a", "a", "b", "b", "", "b"];
+    let expected = [Some("a"), None, Some("b"), None, None, Some("b")];
+    let backend = Box::new(Failing(reasons.into_iter(), None));
+    let worker = ArbiterWorker::start(backend, replies).unwrap();
+    for (number, expected) in (1..).zip(expected) {
+        let req = ReqId(number);
+        worker.submit(ArbiterRequest::Read { req }).unwrap();
+        let reply = answers.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!(reply.trouble.as_deref(), expected, "{number}");
+    }
+}

@@ -38,6 +38,23 @@ proptest! {
 }
 
 #[test]
+fn two_clusters_are_not_taken_for_one() {
+    let vm = VmName::new("shop").expect("a name");
+    let mut arbiter = EtcdArbiter::new(Vec::new(), &vm);
+    let answer = |cluster: &str| json!({ "header": { "cluster_id": cluster } }).to_string();
+    assert!(arbiter.judge(answer("7").as_bytes()).is_ok());
+    let why = arbiter.judge(answer("8").as_bytes()).expect_err("another");
+    assert!(why.contains("cluster 8") && why.contains("to 7"), "{why}");
+    assert!(arbiter.judge(answer("7").as_bytes()).is_ok());
+    for bad in [&b"ok"[..], b"{}", b"{\"header\":{}}"] {
+        assert!(arbiter.judge(bad).is_err());
+    }
+    // Without members there is nobody to ask.
+    assert_eq!(arbiter.read(), Outcome::Unknown);
+    assert!(arbiter.take_trouble().is_some());
+}
+
+#[test]
 fn only_a_whole_answer_is_a_record_or_none() {
     let record = Record {
         generation: Generation(7),
