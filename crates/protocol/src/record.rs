@@ -106,7 +106,8 @@ pub struct BackupName {
 /// What the arbiter keeps for one VM. Every change is a won compare-and-set g → g + 1.
 ///
 /// A node only ever proposes records that name its own present incarnation live. So a
-/// record tells who wrote it, and equal content means the same author.
+/// record tells who wrote it, and equal content means the same author. (A person's reset
+/// draws an incarnation that no life has, so no node takes that record for its own.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
     /// Counts the changes, from 1.
