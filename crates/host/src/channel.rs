@@ -152,7 +152,10 @@ pub(crate) struct Shared {
     peer: SocketAddr,
     tls: Option<Credentials>,
     half_open: HalfOpen,
-    trouble: Mutex<Trouble>,
+    /// Of those who come. A flood of them hides nothing of the other.
+    callers: Mutex<Trouble>,
+    /// Of the one who is dialled.
+    dialled: Mutex<Trouble>,
     connections: Mutex<BTreeMap<ConnId, Arc<Connection>>>,
     last_conn: AtomicU64,
     /// Threads of accepted connections that live.
@@ -194,7 +197,8 @@ impl ChannelHub {
             peer,
             tls,
             half_open: HalfOpen::default(),
-            trouble: Mutex::new(Trouble::new(Instant::now())),
+            callers: Mutex::new(Trouble::new(Instant::now())),
+            dialled: Mutex::new(Trouble::new(Instant::now())),
             connections: Mutex::default(),
             last_conn: AtomicU64::new(0),
             accepted: AtomicUsize::new(0),
@@ -280,8 +284,8 @@ impl Shared {
     }
 
     /// For the journal, if it is not too much for it.
-    fn tell(&self, why: String) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+    fn tell(&self, trouble: &Mutex<Trouble>, why: String) {
+        let mut trouble = trouble.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(why) = trouble.tell(Instant::now(), why) {
             // What a stranger does never waits for the guest, nor the guest for it.
             let _ = self.events.try_send(ChannelEvent::Refused { why });
@@ -330,7 +334,7 @@ fn dial(shared: &Arc<Shared>) -> Result<(), String> {
         Some(credentials) => {
             let made = tls::connect(stream, credentials, deadline).inspect_err(|error| {
                 if error.is_refusal() {
-                    shared.tell(describe(shared.peer, credentials, error));
+                    shared.tell(&shared.dialled, describe(shared.peer, credentials, error));
                 }
             });
             Wire::Tls(made.map_err(|error| error.to_string())?)
@@ -372,7 +376,7 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr) {
             let made = tls::accept(stream, &credentials, deadline);
             held.half_open.give_back(number);
             match made {
-                Err(error) => held.tell(describe(from, &credentials, &error)),
+                Err(error) => held.tell(&held.callers, describe(from, &credentials, &error)),
                 Ok(made) => match Slot::take(&held, |shared| &shared.accepted, MAX_ACCEPTED) {
                     Some(slot) => drop(open(&held, Wire::Tls(made), Some(slot))),
                     None => drop(held.refused.fetch_add(1, Ordering::Relaxed)),

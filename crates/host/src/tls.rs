@@ -194,13 +194,16 @@ struct Inner {
     own: Subject,
     expect: Expect,
     provider: Arc<CryptoProvider>,
+    /// The stamps of what was read last. Held while files are read, which may take as long as a
+    /// file system likes; nobody waits for it.
+    reading: Mutex<[Stamp; 3]>,
+    /// Held for a moment only: the guest's thread asks, too.
     current: Mutex<Current>,
 }
 
 #[derive(Debug)]
 struct Current {
     loaded: Loaded,
-    stamps: [Stamp; 3],
     trouble: Option<String>,
 }
 
@@ -229,9 +232,9 @@ impl Credentials {
             own,
             expect,
             provider,
+            reading: Mutex::new(stamps),
             current: Mutex::new(Current {
                 loaded,
-                stamps,
                 trouble: None,
             }),
         })))
@@ -280,19 +283,23 @@ impl Credentials {
     /// The newest usable ones.
     fn fresh(&self) -> Loaded {
         let inner = &*self.0;
-        let found = stamps(&inner.files);
-        let mut held = self.lock();
-        if found != held.stamps {
-            held.stamps = found;
-            match Loaded::read(&inner.files, &inner.own, &inner.expect, &inner.provider) {
-                Ok(loaded) => {
-                    held.loaded = loaded;
-                    held.trouble = None;
+        // If another thread is about to read them, the ones in use will do.
+        if let Ok(mut read) = inner.reading.try_lock() {
+            let found = stamps(&inner.files);
+            if found != *read {
+                *read = found;
+                let loaded = Loaded::read(&inner.files, &inner.own, &inner.expect, &inner.provider);
+                let mut held = self.lock();
+                match loaded {
+                    Ok(loaded) => {
+                        held.loaded = loaded;
+                        held.trouble = None;
+                    }
+                    Err(error) => held.trouble = Some(error.to_string()),
                 }
-                Err(error) => held.trouble = Some(error.to_string()),
             }
         }
-        held.loaded.clone()
+        self.lock().loaded.clone()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Current> {

@@ -128,8 +128,8 @@ fn with_configs(
         own: own.clone(),
         expect,
         provider: Arc::new(default_provider()),
+        reading: Mutex::new(stamps(&files)),
         current: Mutex::new(Current {
-            stamps: stamps(&files),
             loaded: Loaded {
                 client: Arc::new(client),
                 server: Arc::new(server),
