@@ -313,10 +313,11 @@ impl NodeLoop {
     fn run(&mut self) -> Result<ExitReason, NodeError> {
         let generation = self.store.generation();
         self.journal.line(&format!(
-            "VM {:?}, node id {}, listening on {}; the guest's console is in {}",
+            "VM {:?}, node id {}, listening on {} ({}); the guest's console is in {}",
             self.options.vm,
             self.store.id(),
             self.hub.local_addr(),
+            self.keys.describe(),
             self.store.folder().join(CONSOLE_LOG).display()
         ));
         self.apply(Event::Start { generation });

@@ -31,6 +31,14 @@ impl Keys {
         self.credentials.clone()
     }
 
+    /// How the channel is kept.
+    pub(super) fn describe(&self) -> &'static str {
+        match self.credentials {
+            Some(_) => "TLS",
+            None => "without TLS",
+        }
+    }
+
     /// What the node's owner should know, now and then.
     pub(super) fn look(&mut self, now_ns: u64) -> Option<String> {
         let before = self.looked_ns;

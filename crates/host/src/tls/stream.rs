@@ -223,8 +223,8 @@ impl TlsStream {
     }
 
     #[cfg(test)]
-    pub(super) fn describe<T>(&self, look: impl Fn(&Connection) -> T) -> T {
-        look(&lock(&self.reader.session))
+    pub(super) fn describe<T>(&self, look: impl Fn(&mut Connection) -> T) -> T {
+        look(&mut lock(&self.reader.session))
     }
 
     fn without_timeouts(self) -> Result<Self, HandshakeError> {

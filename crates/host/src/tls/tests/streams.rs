@@ -191,6 +191,29 @@ fn a_waiting_reader_keeps_no_writer_from_writing() {
     });
 }
 
+/// As happens by itself after some millions of records.
+#[test]
+fn new_keys_on_the_way_change_nothing() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.node("a", node("b")), cluster.node("b", node("a")));
+    let (dialled, accepted) = shake(&a, &b);
+    let (mut dialled, mut accepted) = (dialled.unwrap(), accepted.unwrap());
+    for turn in 0..20u8 {
+        let [from, to] = match turn % 4 {
+            0 | 1 => [&mut dialled, &mut accepted],
+            _ => [&mut accepted, &mut dialled],
+        };
+        if turn % 2 == 0 {
+            from.describe(|session| session.refresh_traffic_keys())
+                .unwrap();
+        }
+        from.write_all(&[turn; 20_000]).unwrap();
+        let mut bytes = [0; 20_000];
+        to.read_exact(&mut bytes).unwrap();
+        assert_eq!(bytes, [turn; 20_000]);
+    }
+}
+
 #[test]
 fn what_the_socket_does_not_take_waits_and_is_bounded() {
     let cluster = Cluster::new();
