@@ -5,13 +5,14 @@ mod record;
 
 use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crossbeam_channel::bounded;
 use twinvm_host::arbiter::server::{ArbiterServer, ServerError};
 use twinvm_host::signals::SignalWatch;
+use twinvm_host::tls::{CA_CERT, Credentials, Expect, Subject, TlsFiles};
 
-use crate::{BAD_INPUT, FAULT, Outcome};
+use crate::{BAD_INPUT, FAULT, Outcome, say};
 
 /// Keeps, shows and resets the record that says which node is live
 #[derive(Debug, clap::Args)]
@@ -46,8 +47,9 @@ enum What {
 /// Records are told apart by the VM's name: give each VM that is kept here a name of its own.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example:
+Examples:
   twinvm arbiter serve --listen 127.0.0.1:7790 --dir /var/lib/twinvm-arbiter
+  twinvm arbiter serve --listen 192.0.2.3:7790 --dir /var/lib/twinvm-arbiter --keys keys-arbiter
 
 Once it listens it prints `listening on` and the address with the port it got. SIGTERM or Ctrl-C
 ends it.
@@ -57,13 +59,17 @@ Exit codes:
   2    bad input, an address that is in use, or a folder that can't serve
   125  a fault of twinvm's own")]
 struct ServeArgs {
-    /// Where to listen; port 0 takes a free one. In this version a loopback address
+    /// Where to listen; port 0 takes a free one. Without --keys a loopback address
     #[arg(long, value_name = "HOST:PORT")]
     listen: String,
     /// Folder of the records, made if need be. Never remove what is in it while a node lives
     /// that knows it
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
+    /// Folder with ca.crt, arbiter.crt and arbiter.key, as `twinvm keys issue --arbiter` makes it:
+    /// then it speaks TLS 1.3 only, and lets in only nodes of its cluster, whose VM.toml has [tls]
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
 }
 
 /// Does it; the exit code, or what to say and the exit code.
@@ -85,11 +91,27 @@ fn resolve(listen: &str) -> Result<SocketAddr, (u8, String)> {
     found.next().ok_or_else(|| bad("no address".to_owned()))
 }
 
+/// The arbiter's keys in a folder.
+fn keys_in(folder: &Path) -> Result<Credentials, (u8, String)> {
+    let own = Subject::Arbiter;
+    let files = TlsFiles {
+        ca: folder.join(CA_CERT),
+        cert: folder.join(format!("{}.crt", own.file_stem())),
+        key: folder.join(format!("{}.key", own.file_stem())),
+    };
+    Credentials::load(files, own, Expect::AnyNode).map_err(|error| (BAD_INPUT, error.to_string()))
+}
+
 fn serve(args: &ServeArgs) -> Outcome {
     let fault = |error: std::io::Error| (FAULT, error.to_string());
     let (signals_in, signals) = bounded(1);
     let _watch = SignalWatch::start(signals_in).map_err(fault)?;
-    let server = match ArbiterServer::start(resolve(&args.listen)?, &args.dir) {
+    let keys = args.keys.as_deref().map(keys_in).transpose()?;
+    if let Some(notice) = keys.as_ref().and_then(Credentials::notice) {
+        say::line(format_args!("twinvm arbiter: {notice}"));
+    }
+    let tell = |text| say::line(format_args!("twinvm arbiter: {text}"));
+    let server = match ArbiterServer::start(resolve(&args.listen)?, &args.dir, keys, tell) {
         Ok(server) => server,
         Err(error @ ServerError::Thread(_)) => return Err((FAULT, error.to_string())),
         Err(error) => return Err((BAD_INPUT, error.to_string())),

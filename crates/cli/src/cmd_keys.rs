@@ -21,6 +21,8 @@ Example, for nodes a and b on hosts ha and hb. On a computer of your own:
   twinvm keys issue --ca authority --name b --out keys-b
   ssh ha mkdir -p vm; scp -pr keys-a ha:vm/keys
   ssh hb mkdir -p vm; scp -pr keys-b hb:vm/keys
+and, for `twinvm arbiter serve --keys keys-arbiter` on a third host:
+  twinvm keys issue --ca authority --arbiter --out keys-arbiter
 
 and in VM.toml, the same on both hosts, {name} standing for the node's name:
   [tls]

@@ -68,7 +68,7 @@ impl Drop for Server {
 
 fn open(address: &str, vm: &str) -> Box<dyn ArbiterBackend> {
     let address = Arbiter::parse(address, |folder| folder.into()).unwrap();
-    address.open(vm).unwrap()
+    address.open(vm, None).unwrap()
 }
 
 #[test]

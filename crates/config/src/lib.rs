@@ -233,7 +233,7 @@ impl VmConfig {
             firmware: root.path("firmware")?.map(|path| path.value),
             dtb: root.path("dtb")?.map(|path| path.value),
             console,
-            arbiter: parse_arbiter(&root, &mut unsupported)?,
+            arbiter: parse_arbiter(&root, tls.is_some(), &mut unsupported)?,
             nets,
             disks,
             nodes: parse_nodes(&document, &root, tls.is_some(), &mut unsupported)?,
@@ -320,6 +320,7 @@ impl VmConfig {
 
 fn parse_arbiter(
     root: &Table<'_, '_>,
+    tls: bool,
     unsupported: &mut Vec<(usize, String)>,
 ) -> Result<Option<Arbiter>, VmTomlError> {
     let Some(text) = root.string("arbiter")? else {
@@ -327,7 +328,7 @@ fn parse_arbiter(
     };
     let arbiter = Arbiter::parse(text.value, |folder| root.relative(folder))
         .map_err(|_| root.value_at(text.line, "arbiter", text.value, EXPECTED))?;
-    if let Err(error) = arbiter.validate_supported() {
+    if let Err(error) = arbiter.validate_supported(tls) {
         unsupported.push((text.line, format!("arbiter = {:?} ({error})", text.value)));
     }
     Ok(Some(arbiter))

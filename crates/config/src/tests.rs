@@ -393,20 +393,22 @@ fn what_is_not_built_yet_is_parsed_and_refused() {
     let not_yet = |line: usize, what: &str| {
         format!("vms/VM.toml:{line}: {what} is not supported yet by this version")
     };
-    let elsewhere = |address: &str| {
-        let why = "the arbiter has no TLS yet, so its host must be a loopback address such as \
-                   127.0.0.1";
-        not_yet(2, &format!("arbiter = \"{address}\" (arbiter h:1: {why})"))
-    };
-    for address in ["tcp:h:1", "etcd:http://127.0.0.1:1,http://h:1"] {
+    let elsewhere =
+        |address: &str, why: &str| not_yet(2, &format!("arbiter = \"{address}\" (arbiter {why})"));
+    let without_tls = "h:1: without [tls] it must be a loopback address such as 127.0.0.1: make \
+                       keys as twinvm keys --help shows, and add [tls]";
+    let etcd = "etcd:http://127.0.0.1:1,http://h:1";
+    let no_tls_yet = "http://h:1: there is no TLS to etcd yet, so its members must have loopback \
+                      addresses such as 127.0.0.1";
+    for (address, why) in [("tcp:h:1", without_tls), (etcd, no_tls_yet)] {
         let file = format!("arbiter = \"{address}\"");
-        assert_eq!(unsupported(&file), elsewhere(address));
+        assert_eq!(unsupported(&file), elsewhere(address, why));
     }
     assert_eq!(unsupported("[[disk]]\nnbd = \"h:1\""), not_yet(3, "nbd"));
     // The first in the file.
     assert_eq!(
         unsupported("arbiter = \"tcp:h:1\"\n[[disk]]\npath = \"d\""),
-        elsewhere("tcp:h:1")
+        elsewhere("tcp:h:1", without_tls)
     );
 
     let vm = parse(&WHOLE.replace(

@@ -25,13 +25,11 @@ use twinvm_protocol::config::ARBITER_ANSWER_MS;
 
 use crate::arbiter_file::{FileArbiter, FileArbiterError};
 use crate::arbiter_worker::ArbiterBackend;
+use crate::tls::{Credentials, Expect, Subject, TlsError, TlsFiles};
 
 /// What an address may look like, for messages.
 pub const EXPECTED: &str = "\"file:DIR\", \"tcp:HOST:PORT\" or \"etcd:http://HOST:PORT\" \
      (several with commas between them)";
-/// Why a server must be on this host, and what to do.
-const NOT_LOOPBACK: &str =
-    "the arbiter has no TLS yet, so its host must be a loopback address such as 127.0.0.1";
 /// A call of a backend over the network ends within this time: before the protocol gives its
 /// answer up, so that what went wrong is told.
 const CALL_LIMIT: Duration = Duration::from_millis(ARBITER_ANSWER_MS * 4 / 5);
@@ -70,7 +68,7 @@ impl Server {
         Some(Self { host, port })
     }
 
-    /// Whether it is this host: there is no encryption yet.
+    /// Whether it is this host.
     fn is_loopback(&self) -> bool {
         self.host == "localhost"
             || self
@@ -79,14 +77,15 @@ impl Server {
                 .is_ok_and(|address| address.is_loopback())
     }
 
-    /// Its addresses on this host; no name server is asked.
+    /// Its addresses, those of this host alone if it is one of this host.
     fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
         let found = (self.host.as_str(), self.port)
             .to_socket_addrs()
             .map_err(|error| format!("{self}: {error}"))?;
-        let found: Vec<SocketAddr> = found.filter(|at| at.ip().is_loopback()).collect();
+        let here = self.is_loopback();
+        let found: Vec<SocketAddr> = found.filter(|at| !here || at.ip().is_loopback()).collect();
         if found.is_empty() {
-            return Err(format!("{self}: no address of this host"));
+            return Err(format!("{self}: no address"));
         }
         Ok(found)
     }
@@ -126,9 +125,19 @@ pub enum OpenError {
     /// A name that registers can't have.
     #[error("VM name {0:?}: use 1 to 64 letters, digits, '-', '_' or '.', not first '.' or '-'")]
     Name(String),
-    /// A server on another host.
-    #[error("arbiter {0}: {NOT_LOOPBACK}")]
+    /// A server on another host, and no keys.
+    #[error(
+        "arbiter {0}: without [tls] it must be a loopback address such as 127.0.0.1: make keys as twinvm keys --help shows, and add [tls]"
+    )]
     NotLoopback(Server),
+    /// A member of etcd on another host.
+    #[error(
+        "arbiter http://{0}: there is no TLS to etcd yet, so its members must have loopback addresses such as 127.0.0.1"
+    )]
+    EtcdNotLoopback(Server),
+    /// The keys for the way to it.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A server without an address.
     #[error("arbiter {0}")]
     Server(String),
@@ -162,32 +171,45 @@ impl ArbiterAddress {
         }
     }
 
-    /// Why this version can't use it, if so.
+    /// Why it can't be used, with keys (`tls`) or without, if so.
     ///
     /// # Errors
-    /// [`OpenError::NotLoopback`] for the first server on another host.
-    pub fn validate_supported(&self) -> Result<(), OpenError> {
-        let servers = match self {
-            Self::File(_) => &[],
-            Self::Tcp(server) => std::slice::from_ref(server),
-            Self::Etcd(servers) => servers,
-        };
-        match servers.iter().find(|server| !server.is_loopback()) {
-            None => Ok(()),
-            Some(server) => Err(OpenError::NotLoopback(server.clone())),
+    /// [`OpenError::NotLoopback`] or [`OpenError::EtcdNotLoopback`] for the first server on
+    /// another host that can't be reached safely.
+    pub fn validate_supported(&self, tls: bool) -> Result<(), OpenError> {
+        let elsewhere = |server: &&Server| !server.is_loopback();
+        match self {
+            Self::Tcp(server) if !tls && elsewhere(&server) => {
+                Err(OpenError::NotLoopback(server.clone()))
+            }
+            Self::Etcd(servers) => match servers.iter().find(elsewhere) {
+                Some(server) => Err(OpenError::EtcdNotLoopback(server.clone())),
+                None => Ok(()),
+            },
+            Self::File(_) | Self::Tcp(_) => Ok(()),
         }
     }
 
     /// A backend that keeps the record of the VM called `vm`. A folder is made if need be; a
-    /// server need not answer yet.
-    pub fn open(&self, vm: &str) -> Result<Box<dyn ArbiterBackend>, OpenError> {
-        self.validate_supported()?;
+    /// server need not answer yet. With `keys`, the files of the node of that name, the way to
+    /// twinvm's own server is TLS, and only the cluster's arbiter is believed.
+    pub fn open(
+        &self,
+        vm: &str,
+        keys: Option<(&TlsFiles, &str)>,
+    ) -> Result<Box<dyn ArbiterBackend>, OpenError> {
+        self.validate_supported(keys.is_some())?;
         let name = || VmName::new(vm).ok_or_else(|| OpenError::Name(vm.to_owned()));
         Ok(match self {
             Self::File(folder) => Box::new(FileArbiter::open(folder)?),
             Self::Tcp(server) => {
                 let addresses = server.addresses().map_err(OpenError::Server)?;
-                Box::new(tcp::TcpArbiter::new(addresses, name()?))
+                let load = |(files, node): (&TlsFiles, &str)| {
+                    let own = Subject::Node(node.to_owned());
+                    Credentials::load(files.clone(), own, Expect::Arbiter)
+                };
+                let keys = keys.map(load).transpose()?;
+                Box::new(tcp::TcpArbiter::new(addresses, name()?, keys))
             }
             Self::Etcd(servers) => {
                 let mut members = Vec::new();

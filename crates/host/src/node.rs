@@ -218,7 +218,8 @@ impl Surroundings {
         let (arbiter_replies, arbiter_out) = unbounded();
         let console = Console::start(store.folder().join(CONSOLE_LOG))
             .map_err(host("starting the console's thread"))?;
-        let backend = options.arbiter.open(&options.vm)?;
+        let arbiter_keys = options.tls.as_ref().map(|files| (files, &options.name[..]));
+        let backend = options.arbiter.open(&options.vm, arbiter_keys)?;
         let arbiter = ArbiterWorker::start(backend, arbiter_replies.clone())
             .map_err(host("starting the arbiter's thread"))?;
         Ok(Self {

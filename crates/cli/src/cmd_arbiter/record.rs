@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use twinvm_config::{Arbiter, VmConfig};
+use twinvm_host::arbiter::OpenError;
 use twinvm_host::arbiter_worker::ArbiterBackend;
 use twinvm_host::random::random_u128;
 use twinvm_host::store::id_of;
@@ -25,7 +26,8 @@ const MAX_RAISE: u64 = 10_000;
 struct Which {
     /// The VM's file
     file: Option<PathBuf>,
-    /// In place of the file: the arbiter, as the file's key of this name has it
+    /// In place of the file: the arbiter, as the file's key of this name has it. One that needs
+    /// keys is reached by a file with [tls] alone
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -120,7 +122,7 @@ fn bad(why: impl std::fmt::Display) -> (u8, String) {
 
 impl Register {
     fn open(which: &Which) -> Result<Self, (u8, String)> {
-        let (vm, address, nodes) = match (&which.file, &which.arbiter, &which.vm) {
+        let (vm, address, nodes, keys) = match (&which.file, &which.arbiter, &which.vm) {
             (Some(file), ..) => {
                 let vm = VmConfig::load(file).map_err(bad)?;
                 let lacking = || bad(format!("{}: names no arbiter", file.display()));
@@ -130,12 +132,18 @@ impl Register {
                     let id = id_of(&vm.state_dir, &node.name).map_err(bad)?;
                     nodes.extend(id.map(|id| (id, node.name.clone())));
                 }
-                (vm.name, address, nodes)
+                // On each host there are one node's keys, on one for both those of both.
+                let keys = vm.nodes.iter().filter_map(|node| {
+                    let files = vm.tls_of(&node.name)?;
+                    Some((files, node.name.clone()))
+                });
+                let keys: Vec<_> = keys.collect();
+                (vm.name, address, nodes, keys)
             }
             (None, Some(address), Some(vm)) => {
                 let parsed = Arbiter::parse(address, |folder| PathBuf::from(folder))
                     .map_err(|error| bad(format!("--arbiter {address}: {error}")))?;
-                (vm.clone(), parsed, Vec::new())
+                (vm.clone(), parsed, Vec::new(), Vec::new())
             }
             _ => return Err(bad("give a VM's file, or --arbiter and --vm")),
         };
@@ -148,7 +156,13 @@ impl Register {
                 "arbiter folder {folder}: there is none: is the right storage mounted?"
             )));
         }
-        let backend = address.open(&vm).map_err(bad)?;
+        let mut opened = address.open(&vm, keys.first().map(|(f, n)| (f, &n[..])));
+        for (files, node) in keys.iter().skip(1) {
+            if matches!(opened, Err(OpenError::Tls(_))) {
+                opened = address.open(&vm, Some((files, node)));
+            }
+        }
+        let backend = opened.map_err(bad)?;
         Ok(Self {
             vm,
             address,

@@ -12,13 +12,15 @@ struct Server {
 }
 
 impl Server {
-    fn start(vm: &Cluster, listen: &str) -> Self {
+    fn start(vm: &Cluster, listen: &str, keys: &[&str]) -> Self {
         let log = fs::File::create(vm.path("arbiter.log")).unwrap();
         let child = Command::new(PROGRAM)
             .args(["arbiter", "serve", "--listen", listen, "--dir"])
             .arg(vm.path("records"))
+            .args(keys)
             .stdin(Stdio::null())
-            .stdout(log)
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
             .spawn()
             .unwrap();
         wait_for("the arbiter", || {
@@ -26,6 +28,14 @@ impl Server {
             said.contains("listening on ").then_some(())
         });
         Self { child }
+    }
+}
+
+impl Cluster {
+    /// An address beside those of the nodes, which are free still.
+    fn free_port(&self) -> String {
+        let _taken = self.file.channels.map(|at| TcpListener::bind(at).unwrap());
+        free_ports()[0].to_string()
     }
 }
 
@@ -39,10 +49,7 @@ impl Drop for Server {
 #[test]
 fn a_pair_outlives_its_live_node_and_its_arbiter() {
     let mut vm = Cluster::echo();
-    // Beside those of the nodes, which are free still.
-    let taken = vm.file.channels.map(|at| TcpListener::bind(at).unwrap());
-    let listen = free_ports()[0].to_string();
-    drop(taken);
+    let listen = vm.free_port();
     vm.file.arbiter = vm.path("records/vm.test");
     vm.file.arbiter_server = Some(listen.clone());
     vm.write();
@@ -50,7 +57,7 @@ fn a_pair_outlives_its_live_node_and_its_arbiter() {
     // It need not run yet when a node starts.
     vm.start(A);
     vm.await_note(A, "the arbiter does not answer");
-    let server = Server::start(&vm, &listen);
+    let server = Server::start(&vm, &listen, &[]);
     vm.await_role(A, "live");
     vm.start(B);
     vm.await_protected(A);
@@ -66,7 +73,7 @@ fn a_pair_outlives_its_live_node_and_its_arbiter() {
     vm.kill(A);
     vm.await_note(B, "outputs wait until the record is settled");
     assert_eq!(vm.generation(), generation);
-    let _server = Server::start(&vm, &listen);
+    let _server = Server::start(&vm, &listen, &[]);
     vm.await_solo(B);
     vm.start(A);
     vm.await_protected(B);
@@ -96,4 +103,50 @@ fn after_a_reset_the_chosen_node_starts() {
     vm.start(A);
     vm.await_protected(B);
     assert_eq!(vm.generation(), generation + 3);
+}
+
+/// With keys: nodes with `[tls]` reach the arbiter by TLS, and who has none is not let in.
+#[test]
+fn a_pair_with_keys_has_an_arbiter_with_keys() {
+    let mut vm = Cluster::echo().with_keys();
+    let keys = vm.path("keys");
+    let keys = keys.to_str().unwrap();
+    let issue = ["keys", "issue", "--ca", keys, "--arbiter", "--out", keys];
+    assert!(
+        Command::new(PROGRAM)
+            .args(issue)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let listen = vm.free_port();
+    let _server = Server::start(&vm, &listen, &["--keys", keys]);
+    vm.file.arbiter = vm.path("records/vm.test");
+    vm.file.arbiter_server = Some(listen.clone());
+    vm.write();
+    vm.start_pair();
+    vm.kill(A);
+    vm.await_solo(B);
+
+    let show = |args: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(["arbiter", "show"])
+            .args(args)
+            .output()
+            .unwrap()
+    };
+    let file = vm.path("VM.toml");
+    let shown = show(&[file.to_str().unwrap()]);
+    let text = String::from_utf8(shown.stdout).unwrap();
+    assert!(
+        text.contains("node b ") && text.contains("is live, alone"),
+        "{text}"
+    );
+    let stranger = show(&["--arbiter", &format!("tcp:{listen}"), "--vm", "test"]);
+    assert_eq!(stranger.status.code(), Some(1));
+    let why = String::from_utf8(stranger.stderr).unwrap();
+    assert!(why.contains("[tls]"), "{why}");
+    let log = fs::read_to_string(vm.path("arbiter.log")).unwrap();
+    assert!(log.contains("is refused: "), "{log}");
 }

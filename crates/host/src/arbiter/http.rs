@@ -21,7 +21,7 @@ pub(super) struct Answer {
 
 /// Posts `json` to `path` on the server at `to`.
 pub(super) fn post(to: SocketAddr, path: &str, json: &str, until: Instant) -> io::Result<Answer> {
-    let mut stream = dial(to, until)?;
+    let mut stream = dial(to, None, until)?;
     let request = format!(
         "POST {path} HTTP/1.0\r\nHost: {to}\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\nConnection: close\r\n\r\n{json}",

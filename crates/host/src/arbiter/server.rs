@@ -31,6 +31,7 @@ use super::stream::{self, Stream};
 use crate::arbiter_file::{FileArbiter, FileArbiterError};
 use crate::arbiter_worker::ArbiterBackend;
 use crate::durable::sync_dir;
+use crate::tls::Credentials;
 
 /// Registers that a server keeps. Each is a folder with some small files.
 pub const MAX_VMS: usize = 1024;
@@ -42,15 +43,17 @@ pub const IDLE_LIMIT: Duration = Duration::from_secs(60);
 pub const FRAME_LIMIT: Duration = Duration::from_secs(2);
 /// Pause after an error of the host, such as no free descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Refusals are told at most this often.
+const TELL_EACH: Duration = Duration::from_secs(1);
 /// What the folders of registers begin with.
 const PREFIX: &str = "vm.";
 
 /// The server can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// Not on this host alone.
+    /// Not on this host alone, and no keys.
     #[error(
-        "{0}: the arbiter has no TLS yet, so it listens on a loopback address only, such as 127.0.0.1"
+        "{0}: without --keys it listens on a loopback address only, such as 127.0.0.1: make keys as twinvm keys --help shows"
     )]
     NotLoopback(SocketAddr),
     /// The port can't be had.
@@ -188,6 +191,35 @@ impl Guests {
     }
 }
 
+/// What all connections share.
+struct Door {
+    registers: Registers,
+    keys: Option<Credentials>,
+    tell: Box<dyn Fn(String) + Send + Sync>,
+    /// When something was told last.
+    told: Mutex<Option<Instant>>,
+}
+
+impl Door {
+    /// The client's stream, if it is one that may come in.
+    fn let_in(&self, socket: TcpStream) -> Option<Box<dyn Stream>> {
+        let from = socket.peer_addr();
+        match stream::accept(socket, self.keys.as_ref(), Instant::now() + FRAME_LIMIT) {
+            Ok(stream) => Some(stream),
+            Err(error) => {
+                let mut told = lock(&self.told);
+                if let Ok(from) = from
+                    && told.is_none_or(|at| at.elapsed() >= TELL_EACH)
+                {
+                    *told = Some(Instant::now());
+                    (self.tell)(format!("{from} is refused: {error}"));
+                }
+                None
+            }
+        }
+    }
+}
+
 /// The server. Dropping it closes all connections and ends the listening.
 #[derive(Debug)]
 pub struct ArbiterServer {
@@ -198,10 +230,17 @@ pub struct ArbiterServer {
 }
 
 impl ArbiterServer {
-    /// Listens at `listen`, a loopback address (port 0 takes a free one), and keeps the
-    /// records in `folder`, which is made if need be.
-    pub fn start(listen: SocketAddr, folder: &Path) -> Result<ArbiterServer, ServerError> {
-        if !listen.ip().is_loopback() {
+    /// Listens at `listen` (port 0 takes a free one), which must be a loopback address if there
+    /// are no `keys`, and keeps the records in `folder`, which is made if need be. With `keys`
+    /// every client must be one whom they expect; `tell` hears of those that were refused, at
+    /// most one line a second.
+    pub fn start(
+        listen: SocketAddr,
+        folder: &Path,
+        keys: Option<Credentials>,
+        tell: impl Fn(String) + Send + Sync + 'static,
+    ) -> Result<ArbiterServer, ServerError> {
+        if keys.is_none() && !listen.ip().is_loopback() {
             return Err(ServerError::NotLoopback(listen));
         }
         let failed = |source| ServerError::Listen {
@@ -210,14 +249,19 @@ impl ArbiterServer {
         };
         let listener = TcpListener::bind(listen).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let registers = Arc::new(Registers::open(folder)?);
+        let door = Arc::new(Door {
+            registers: Registers::open(folder)?,
+            keys,
+            tell: Box::new(tell),
+            told: Mutex::default(),
+        });
         let ended = Arc::new(AtomicBool::new(false));
         let guests = Arc::new(Guests::default());
         let listening = {
             let (ended, guests) = (Arc::clone(&ended), Arc::clone(&guests));
             thread::Builder::new()
                 .name("arbiter listen".to_owned())
-                .spawn(move || accept_all(&listener, &registers, &guests, &ended))
+                .spawn(move || accept_all(&listener, &door, &guests, &ended))
                 .map_err(ServerError::Thread)?
         };
         Ok(ArbiterServer {
@@ -248,12 +292,7 @@ impl Drop for ArbiterServer {
     }
 }
 
-fn accept_all(
-    listener: &TcpListener,
-    registers: &Arc<Registers>,
-    guests: &Arc<Guests>,
-    ended: &AtomicBool,
-) {
+fn accept_all(listener: &TcpListener, door: &Arc<Door>, guests: &Arc<Guests>, ended: &AtomicBool) {
     let mut number = 0;
     loop {
         let accepted = listener.accept();
@@ -270,13 +309,13 @@ fn accept_all(
             continue;
         }
         let spawned = {
-            let (registers, guests) = (Arc::clone(registers), Arc::clone(guests));
+            let (door, guests) = (Arc::clone(door), Arc::clone(guests));
             thread::Builder::new()
                 .name("arbiter client".to_owned())
                 .spawn(move || {
-                    if let Ok(mut stream) = stream::accept(socket) {
+                    if let Some(mut stream) = door.let_in(socket) {
                         // However it ends, the client makes another one.
-                        let _ = serve(&mut *stream, number, &registers, &guests);
+                        let _ = serve(&mut *stream, number, &door.registers, &guests);
                     }
                     guests.leave(number);
                 })

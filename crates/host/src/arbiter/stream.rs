@@ -1,13 +1,15 @@
 //! Bytes to and from a server, each step with a time by which it must be done.
 //!
-//! [`dial`] and [`accept`] are the only places that know what kind of stream it is: what is to
-//! be put under arbiters (TLS, say) goes there.
+//! [`dial`] and [`accept`] are the only places that know what kind of stream it is: TLS if there
+//! are keys.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use twinvm_protocol::arbiter::wire;
+
+use crate::tls::{self, Credentials, HandshakeError, TlsStream};
 
 /// A two-way stream of bytes whose waits can be bounded.
 pub(super) trait Stream: Read + Write + Send {
@@ -22,17 +24,47 @@ impl Stream for TcpStream {
     }
 }
 
-/// A stream to a server.
-pub(super) fn dial(to: SocketAddr, until: Instant) -> io::Result<Box<dyn Stream>> {
-    let stream = TcpStream::connect_timeout(&to, left(until)?)?;
-    stream.set_nodelay(true)?;
-    Ok(Box::new(stream))
+impl Stream for TlsStream {
+    fn set_wait(&self, wait: Duration) -> io::Result<()> {
+        self.tcp().set_wait(wait)
+    }
 }
 
-/// A stream from a client.
-pub(super) fn accept(stream: TcpStream) -> io::Result<Box<dyn Stream>> {
+/// A stream to a server.
+pub(super) fn dial(
+    to: SocketAddr,
+    keys: Option<&Credentials>,
+    until: Instant,
+) -> io::Result<Box<dyn Stream>> {
+    let stream = TcpStream::connect_timeout(&to, left(until)?)?;
     stream.set_nodelay(true)?;
-    Ok(Box::new(stream))
+    let Some(keys) = keys else {
+        return Ok(Box::new(stream));
+    };
+    match tls::connect(stream, keys, until) {
+        Ok(stream) => Ok(Box::new(stream)),
+        Err(HandshakeError::Timeout) => Err(io::Error::new(
+            ErrorKind::TimedOut,
+            "no TLS handshake in time",
+        )),
+        Err(HandshakeError::HungUp) => Err(io::Error::other(
+            "hung up in the TLS handshake: it needs --keys, or its log says why",
+        )),
+        Err(error) => Err(io::Error::other(error)),
+    }
+}
+
+/// A stream from a client, which must be who it should be by `until`.
+pub(super) fn accept(
+    stream: TcpStream,
+    keys: Option<&Credentials>,
+    until: Instant,
+) -> Result<Box<dyn Stream>, HandshakeError> {
+    stream.set_nodelay(true)?;
+    match keys {
+        None => Ok(Box::new(stream)),
+        Some(keys) => Ok(Box::new(tls::accept(stream, keys, until)?)),
+    }
 }
 
 /// The time that is left, which is more than nothing.

@@ -18,6 +18,7 @@ use super::CALL_LIMIT;
 use super::guard::{Guard, one_line};
 use super::stream::{self, Stream, left};
 use crate::arbiter_worker::ArbiterBackend;
+use crate::tls::Credentials;
 
 /// Answers to earlier requests that are passed over while one is awaited.
 const MAX_STALE_ANSWERS: usize = 16;
@@ -27,6 +28,7 @@ pub struct TcpArbiter {
     /// Of one server; the first that answers.
     addresses: Vec<SocketAddr>,
     vm: VmName,
+    keys: Option<Credentials>,
     stream: Option<Box<dyn Stream>>,
     number: u64,
     guard: Guard,
@@ -34,11 +36,13 @@ pub struct TcpArbiter {
 }
 
 impl TcpArbiter {
-    /// The register of `vm` on the server with these addresses. Nothing is asked yet.
-    pub fn new(addresses: Vec<SocketAddr>, vm: VmName) -> TcpArbiter {
+    /// The register of `vm` on the server with these addresses, reached by TLS if there are
+    /// `keys`. Nothing is asked yet.
+    pub fn new(addresses: Vec<SocketAddr>, vm: VmName, keys: Option<Credentials>) -> TcpArbiter {
         TcpArbiter {
             addresses,
             vm,
+            keys,
             stream: None,
             number: 0,
             guard: Guard::default(),
@@ -49,7 +53,7 @@ impl TcpArbiter {
     fn dial(&self, until: Instant) -> io::Result<Box<dyn Stream>> {
         let mut failed = io::Error::new(io::ErrorKind::AddrNotAvailable, "no address");
         for address in &self.addresses {
-            match stream::dial(*address, until) {
+            match stream::dial(*address, self.keys.as_ref(), until) {
                 Ok(stream) => return Ok(stream),
                 Err(error) => failed = error,
             }
@@ -109,7 +113,18 @@ impl TcpArbiter {
         let result = match self.ask(ask) {
             Ok(told) => judge(&mut self.guard, told),
             Err(error) => Err(match error.kind() {
-                io::ErrorKind::UnexpectedEof => "closed the connection".to_owned(),
+                io::ErrorKind::UnexpectedEof => {
+                    "closed the connection: if it has --keys, VM.toml needs [tls]".to_owned()
+                }
+                // An alert of TLS, say.
+                io::ErrorKind::InvalidData => {
+                    format!(
+                        "says what no arbiter says ({error}): if it has --keys, VM.toml needs [tls]"
+                    )
+                }
+                io::ErrorKind::ConnectionRefused => {
+                    "nobody listens there: start twinvm arbiter serve".to_owned()
+                }
                 _ => error.to_string(),
             }),
         };

@@ -34,13 +34,20 @@ fn addresses_are_parsed_once_and_shown_the_same() {
     }
     let many = ["http://127.0.0.1:1"; MAX_SERVERS + 1].join(",");
     assert_eq!(parse(&format!("etcd:{many}")), Err(AddressError));
+    // With keys the server may be anywhere; etcd may not yet.
+    let far = |text: &str| parse(text).expect(text).validate_supported(true);
+    assert!(far("tcp:10.0.0.1:5").is_ok() && far("etcd:http://10.0.0.1:5").is_err());
     for elsewhere in [
         "tcp:10.0.0.1:5",
         "tcp:[2001:db8::1]:5",
         "etcd:http://127.0.0.1:1,http://etcd.example:5",
     ] {
         let address = parse(elsewhere).expect(elsewhere);
-        let error = address.open("shop").err().expect("a refusal").to_string();
+        let error = address
+            .open("shop", None)
+            .err()
+            .expect("a refusal")
+            .to_string();
         assert!(
             error.contains("loopback") && !error.contains('\n'),
             "{error}"
@@ -51,7 +58,11 @@ fn addresses_are_parsed_once_and_shown_the_same() {
 #[test]
 fn a_register_needs_a_name_that_fits() {
     let address = parse("tcp:127.0.0.1:1").expect("an address");
-    assert!(address.open("shop").is_ok());
-    let error = address.open("a/b").err().expect("a refusal").to_string();
+    assert!(address.open("shop", None).is_ok());
+    let error = address
+        .open("a/b", None)
+        .err()
+        .expect("a refusal")
+        .to_string();
     assert!(error.contains("\"a/b\""), "{error}");
 }

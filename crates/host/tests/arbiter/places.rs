@@ -19,7 +19,7 @@ pub(crate) trait Place: Sync {
 /// A handle by an address as people write it.
 pub(crate) fn open(address: &str, vm: &str) -> Box<dyn ArbiterBackend> {
     let address = ArbiterAddress::parse(address, |folder| PathBuf::from(folder)).unwrap();
-    address.open(vm).unwrap()
+    address.open(vm, None).unwrap()
 }
 
 #[derive(Default)]
@@ -75,7 +75,7 @@ impl TcpPlace {
         let folder = TempDir::new().unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
         Self {
-            server: ArbiterServer::start(listen, folder.path()).unwrap(),
+            server: ArbiterServer::start(listen, folder.path(), None, drop).unwrap(),
             _folder: folder,
         }
     }

@@ -6,6 +6,8 @@ use twinvm_protocol::{Incarnation, LiveName, NodeId, Record};
 
 use super::*;
 use crate::arbiter::tcp::TcpArbiter;
+use crate::tls::tests::Cluster;
+use crate::tls::{Expect, Subject};
 
 fn record(generation: u64, id: u128) -> Record {
     Record {
@@ -26,12 +28,12 @@ fn name(text: &str) -> VmName {
 fn started() -> (TempDir, ArbiterServer) {
     let folder = tempfile::tempdir().unwrap();
     let listen = "127.0.0.1:0".parse().unwrap();
-    let server = ArbiterServer::start(listen, folder.path()).unwrap();
+    let server = ArbiterServer::start(listen, folder.path(), None, drop).unwrap();
     (folder, server)
 }
 
 fn client(server: &ArbiterServer, vm: &str) -> TcpArbiter {
-    TcpArbiter::new(vec![server.local_addr()], name(vm))
+    TcpArbiter::new(vec![server.local_addr()], name(vm), None)
 }
 
 #[test]
@@ -72,7 +74,7 @@ fn a_client_finds_the_server_that_was_started_again() {
         text.starts_with(&format!("arbiter tcp:{address}: ")),
         "{text}"
     );
-    let _server = ArbiterServer::start(address, folder.path()).unwrap();
+    let _server = ArbiterServer::start(address, folder.path(), None, drop).unwrap();
     assert_eq!(a.read(), Outcome::Read(Some(record(1, 1))));
 }
 
@@ -87,7 +89,7 @@ fn a_server_on_another_folder_is_not_believed() {
     );
     drop(server);
     let other = tempfile::tempdir().unwrap();
-    let _server = ArbiterServer::start(address, other.path()).unwrap();
+    let _server = ArbiterServer::start(address, other.path(), None, drop).unwrap();
     assert_eq!(a.read(), Outcome::Unknown);
     let text = a.take_trouble().expect("a text");
     assert!(
@@ -187,14 +189,64 @@ fn silent_clients_keep_nobody_out() {
 fn what_it_can_not_serve_is_refused_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let everywhere = "0.0.0.0:0".parse().unwrap();
-    let error = ArbiterServer::start(everywhere, folder.path()).unwrap_err();
+    let error = ArbiterServer::start(everywhere, folder.path(), None, drop).unwrap_err();
     assert!(error.to_string().contains("loopback"), "{error}");
     let (_other, server) = started();
-    let error = ArbiterServer::start(server.local_addr(), folder.path()).unwrap_err();
+    let error = ArbiterServer::start(server.local_addr(), folder.path(), None, drop).unwrap_err();
     assert!(error.to_string().contains("can't listen there"), "{error}");
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     let listen = "127.0.0.1:0".parse().unwrap();
-    let error = ArbiterServer::start(listen, &file).unwrap_err().to_string();
+    let error = ArbiterServer::start(listen, &file, None, drop)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("file") && !error.contains('\n'), "{error}");
+}
+
+#[test]
+fn with_keys_only_nodes_of_the_cluster_ask_and_only_its_arbiter_is_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (Cluster::new(), Cluster::new());
+    let (tell, told) = std::sync::mpsc::channel();
+    let start = |keys| {
+        let tell = tell.clone();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let told = move |line| tell.send(line).unwrap();
+        ArbiterServer::start(listen, folder.path(), keys, told).unwrap()
+    };
+    let server = start(Some(ours.member(Subject::Arbiter, Expect::AnyNode)));
+    let client =
+        |server: &ArbiterServer, keys| TcpArbiter::new(vec![server.local_addr()], name("a"), keys);
+    let mut node = client(&server, Some(ours.node("n", Expect::Arbiter)));
+    assert_eq!(
+        node.cas(Generation(0), record(1, 1)),
+        Outcome::Won(record(1, 1))
+    );
+    // One connection serves more than one request, and a silent end of it is no end.
+    assert_eq!(node.read(), Outcome::Read(Some(record(1, 1))));
+    server.guests.all_leave();
+    assert_eq!(node.read(), Outcome::Read(Some(record(1, 1))));
+    assert!(told.try_recv().is_err());
+
+    let strangers = [
+        None,
+        Some(theirs.node("n", Expect::Arbiter)),
+        Some(ours.member(Subject::Arbiter, Expect::Arbiter)),
+    ];
+    for keys in strangers {
+        let mut stranger = client(&server, keys);
+        assert_eq!(stranger.cas(Generation(1), record(2, 9)), Outcome::Unknown);
+        let text = stranger.take_trouble().expect("a text");
+        assert!(!text.contains('\n'), "{text}");
+    }
+    assert!(told.recv().unwrap().contains(" is refused: "));
+    // A node in the arbiter's place, and a server without keys.
+    let posing = start(Some(ours.node("x", Expect::AnyNode)));
+    for (server, why) in [(posing, "arbiter"), (start(None), "--keys")] {
+        let mut node = client(&server, Some(ours.node("n", Expect::Arbiter)));
+        assert_eq!(node.read(), Outcome::Unknown);
+        let text = node.take_trouble().expect("a text");
+        assert!(text.contains(why), "{text}");
+    }
+    assert_eq!(node.read(), Outcome::Read(Some(record(1, 1))));
 }
