@@ -33,7 +33,7 @@ use twinvm_cpu::tier::Tier;
 pub const HOT_AT: u8 = 8;
 
 /// Of the guest's RAM above so many bytes, translated code may take this part.
-const SMALL_RAM_BYTES: u64 = 192 << 20;
+const SMALL_RAM_BYTES: u64 = 216 << 20;
 /// See [`SMALL_RAM_BYTES`].
 const RAM_PER_CODE: u64 = 5;
 /// Least and most bytes of code that are kept, whatever the RAM.
