@@ -4,7 +4,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use twinvm_config::VmConfig;
-use twinvm_host::node::{NodeOptions, Wire};
+use twinvm_host::journal::LogFormat;
+use twinvm_host::node::{NodeOptions, Operation, Wire};
 use twinvm_host::port::PortAddress;
 use twinvm_machine::EngineKind;
 
@@ -40,6 +41,25 @@ pub(crate) struct NodeArgs {
     /// node may have the other one
     #[arg(long, value_name = "NAME")]
     engine: Option<EngineArg>,
+    /// How lines on standard error look: for people, or a JSON object on each
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormatArg,
+}
+
+/// What `--log-format` can be.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum LogFormatArg {
+    Text,
+    Json,
+}
+
+impl From<LogFormatArg> for LogFormat {
+    fn from(arg: LogFormatArg) -> Self {
+        match arg {
+            LogFormatArg::Text => Self::Text,
+            LogFormatArg::Json => Self::Json,
+        }
+    }
 }
 
 fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
@@ -92,6 +112,9 @@ fn options(args: NodeArgs) -> Result<NodeOptions, String> {
         engine,
         wires: wires.collect(),
         protect: vm.protect,
+        operation: Operation {
+            log_format: args.log_format.into(),
+        },
     })
 }
 

@@ -18,6 +18,7 @@
 //! - [`ctl_socket`]: a person's requests to a running node.
 //! - [`snapshot_file`]: a machine's snapshot as a durable file.
 //! - [`node`]: the loop that joins all of them with the replica.
+//! - [`journal`]: what a node says on standard error.
 //! - [`console`], [`signals`], [`time`], [`random`], [`allocator`]: terminal, signals, clocks, dice,
 //!   memory of the process.
 
@@ -32,6 +33,7 @@ pub mod channel;
 pub mod console;
 pub mod ctl_socket;
 pub mod disk;
+pub mod journal;
 pub mod lan_port;
 pub mod node;
 pub mod offload;

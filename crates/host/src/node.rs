@@ -3,50 +3,41 @@
 //! The loop takes what the host's threads bring, hands it to the [`Replica`] and carries out
 //! what that asks. It waits only when the guest has nothing to do.
 
+mod actions;
 mod console;
 mod env;
-mod journal;
 mod keys;
+mod options;
 mod snapshots;
 mod status;
+mod surroundings;
 mod takeover;
 mod wires;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Select, Sender, bounded, unbounded};
-use twinvm_machine::{EngineKind, MachineConfig};
-use twinvm_protocol::config::IdentityError;
-use twinvm_protocol::message::Field;
-use twinvm_protocol::{Config, ConnId, Ctl, ExitReason, Identity, Incarnation, NoteLevel, Outcome};
-use twinvm_replica::{Action, Env, Event, Replica, Wait};
+use crossbeam_channel::{Select, Sender};
+use twinvm_protocol::{ConnId, Ctl, ExitReason, Identity, NoteLevel};
+use twinvm_replica::{Env, Event, Replica, Wait};
 
-use crate::arbiter::{ArbiterAddress, OpenError};
-use crate::arbiter_worker::{ArbiterReply, ArbiterRequest, ArbiterWorker};
-use crate::channel::{ChannelError, ChannelEvent, ChannelHub, SendError};
-use crate::ctl_socket::{CtlCall, CtlReply, CtlRequest, CtlServer, CtlServerError};
-use crate::port::{Port, PortAddress, PortError, PortEvent};
-use crate::random::random_u128;
-use crate::signals::{SignalEvent, SignalWatch};
-use crate::store::{NodeStore, StoreError};
-use crate::tls::{TlsError, TlsFiles};
+use crate::arbiter_worker::{ArbiterReply, ArbiterWorker};
+use crate::channel::{ChannelEvent, ChannelHub};
+use crate::ctl_socket::{CtlCall, CtlReply, CtlRequest, CtlServer};
+use crate::journal::Journal;
+use crate::port::Port;
+use crate::signals::SignalWatch;
+use crate::store::NodeStore;
 use console::Console;
 use env::HostEnv;
-use journal::Journal;
 use keys::Keys;
 use snapshots::FileSnapshot;
 use status::Meter;
+use surroundings::{Inputs, Surroundings, identity};
 use takeover::Watch;
 
-/// Packets from the wire that wait for the guest: a burst of a few round trips, 16 MiB at most.
-const FRAME_QUEUE: usize = 256;
-/// Frames of the channel that wait for the loop; each may have 8 MiB, so few.
-const CHANNEL_QUEUE: usize = 64;
-/// Requests of people that wait for the loop.
-const CTL_QUEUE: usize = 16;
+pub use options::{NodeError, NodeOptions, Operation, Wire};
+
 /// Things taken from the queues between two slices: the guest must go on too.
 const INPUTS_PER_TURN: usize = 64;
 /// The loop looks at timers at least this often while the guest runs: 1 ms.
@@ -58,100 +49,10 @@ const CONSOLE_LOG: &str = "console.log";
 /// Longest sleep of the loop: it looks at its timers now and then whatever happens.
 const LONGEST_WAIT: Duration = Duration::from_millis(1000);
 
-/// One network device and what it is plugged into.
-#[derive(Debug, Clone)]
-pub struct Wire {
-    /// Virtio slot.
-    pub device: u8,
-    /// Where it leads.
-    pub address: PortAddress,
-}
-
-/// What a node needs to know.
-pub struct NodeOptions {
-    /// Name of the VM.
-    pub vm: String,
-    /// Name of this node.
-    pub name: String,
-    /// Name of the other one.
-    pub peer_name: String,
-    /// Folder under which each node has its own.
-    pub state_dir: PathBuf,
-    /// Address this node listens on for its peer.
-    pub listen: SocketAddr,
-    /// The peer's address.
-    pub peer: SocketAddr,
-    /// Keys of the cluster; without them both addresses must be loopback.
-    pub tls: Option<TlsFiles>,
-    /// Where the arbiter's record is.
-    pub arbiter: ArbiterAddress,
-    /// The machine.
-    pub machine: MachineConfig,
-    /// What executes the guest on this node; `None`: the fastest that there is.
-    pub engine: Option<EngineKind>,
-    /// Network devices.
-    pub wires: Vec<Wire>,
-    /// Timers.
-    pub protect: Config,
-}
-
-/// Why a node did not start, or ended badly.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// What it is called or made of doesn't fit into the channel's first message.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// The node's folder.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The arbiter.
-    #[error(transparent)]
-    Arbiter(#[from] OpenError),
-    /// The channel.
-    #[error(transparent)]
-    Channel(#[from] ChannelError),
-    /// The keys.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// A network port.
-    #[error(transparent)]
-    Port(#[from] PortError),
-    /// The socket for requests.
-    #[error(transparent)]
-    Ctl(#[from] CtlServerError),
-    /// The host refuses something that a process always gets.
-    #[error("{what}: {source}")]
-    Host {
-        /// What was asked for.
-        what: &'static str,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A fault of our own. The guest, if it was live here, lives on at the backup.
-    #[error("internal fault, this node has stopped: {0}")]
-    Fault(String),
-}
-
-impl NodeError {
-    /// Whether nothing ran: the mend is in the input or the surroundings.
-    pub fn is_bad_input(&self) -> bool {
-        !matches!(self, Self::Fault(_))
-    }
-}
-
 /// Runs a node until it ends.
 pub fn run(options: NodeOptions) -> Result<ExitReason, NodeError> {
     let mut node = NodeLoop::start(options)?;
     node.run()
-}
-
-/// The receiving ends of all queues that feed the loop.
-struct Inputs {
-    channel: Receiver<ChannelEvent>,
-    arbiter: Receiver<ArbiterReply>,
-    ctl: Receiver<CtlCall>,
-    wires: Vec<Receiver<PortEvent>>,
-    signals: Receiver<SignalEvent>,
 }
 
 struct NodeLoop {
@@ -183,83 +84,6 @@ struct NodeLoop {
     ended: Option<Result<ExitReason, NodeError>>,
 }
 
-/// What a node needs of its host, open.
-struct Surroundings {
-    inputs: Inputs,
-    hub: ChannelHub,
-    keys: Keys,
-    arbiter: ArbiterWorker,
-    arbiter_replies: Sender<ArbiterReply>,
-    ports: Vec<(u8, Port)>,
-    ctl_server: CtlServer,
-    signals: SignalWatch,
-    console: Console,
-}
-
-impl Surroundings {
-    /// Opens all; the arbiter, whose folder is made if need be, last.
-    fn open(options: &NodeOptions, store: &NodeStore) -> Result<Self, NodeError> {
-        let host = |what| move |source| NodeError::Host { what, source };
-        let keys = Keys::load(options)?;
-        let (signals_in, signals_rx) = bounded(CTL_QUEUE);
-        let signals = SignalWatch::start(signals_in).map_err(host("watching for signals"))?;
-        let (channel_in, channel) = bounded(CHANNEL_QUEUE);
-        let hub = ChannelHub::start(options.listen, options.peer, keys.credentials(), channel_in)?;
-        let mut ports = Vec::new();
-        let mut wires = Vec::new();
-        for wire in &options.wires {
-            let (frames_in, frames) = bounded(FRAME_QUEUE);
-            ports.push((wire.device, Port::open(&wire.address, frames_in)?));
-            wires.push(frames);
-        }
-        let (ctl_in, ctl) = bounded(CTL_QUEUE);
-        let ctl_server = CtlServer::start(&store.ctl_path(), ctl_in)?;
-        // One for each request, of which the protocol has a few at a time.
-        let (arbiter_replies, arbiter_out) = unbounded();
-        let console = Console::start(store.folder().join(CONSOLE_LOG))
-            .map_err(host("starting the console's thread"))?;
-        let arbiter_keys = options.tls.as_ref().map(|files| (files, &options.name[..]));
-        let backend = options.arbiter.open(&options.vm, arbiter_keys)?;
-        let arbiter = ArbiterWorker::start(backend, arbiter_replies.clone())
-            .map_err(host("starting the arbiter's thread"))?;
-        Ok(Self {
-            inputs: Inputs {
-                channel,
-                arbiter: arbiter_out,
-                ctl,
-                wires,
-                signals: signals_rx,
-            },
-            hub,
-            keys,
-            arbiter,
-            arbiter_replies,
-            ports,
-            ctl_server,
-            signals,
-            console,
-        })
-    }
-}
-
-/// Who this node is, from now on.
-fn identity(options: &NodeOptions, store: &NodeStore) -> Result<Identity, NodeError> {
-    let incarnation = random_u128().map_err(|source| NodeError::Host {
-        what: "reading random numbers",
-        source,
-    })?;
-    let fields = options.machine.fields().into_iter();
-    let identity = Identity {
-        id: store.id(),
-        name: options.name.clone(),
-        peer_name: options.peer_name.clone(),
-        incarnation: Incarnation(incarnation),
-        machine: fields.map(|(name, value)| Field { name, value }).collect(),
-    };
-    identity.validate()?;
-    Ok(identity)
-}
-
 impl NodeLoop {
     fn start(options: NodeOptions) -> Result<Self, NodeError> {
         let store = NodeStore::open(&options.state_dir, &options.name)?;
@@ -285,7 +109,7 @@ impl NodeLoop {
             replica.set_engine(engine);
         }
         Self {
-            journal: Journal::new(&options.name),
+            journal: Journal::new(options.operation.log_format, &options.vm, &options.name),
             console: host.console,
             meter: Meter::default(),
             watch: Watch::default(),
@@ -313,14 +137,16 @@ impl NodeLoop {
 
     fn run(&mut self) -> Result<ExitReason, NodeError> {
         let generation = self.store.generation();
-        self.journal.line(&format!(
+        self.journal.set_generation(generation.0);
+        let text = format!(
             "VM {:?}, node id {}, listening on {} ({}); the guest's console is in {}",
             self.options.vm,
             self.store.id(),
             self.hub.local_addr(),
             self.keys.describe(),
             self.store.folder().join(CONSOLE_LOG).display()
-        ));
+        );
+        self.journal.tell(NoteLevel::Info, "started", &text);
         self.apply(Event::Start { generation });
         loop {
             if let Some(end) = self.ended.take() {
@@ -500,111 +326,6 @@ impl NodeLoop {
     fn apply(&mut self, event: Event) {
         self.replica.apply(&mut self.env, event);
         self.perform();
-    }
-
-    /// Carries out what the replica asks, in order.
-    fn perform(&mut self) {
-        while let Some(action) = self.replica.next_action() {
-            if self.ended.is_some() {
-                return;
-            }
-            let now_ns = self.env.now().mono_ns;
-            match action {
-                Action::Dial => {
-                    if let Err(error) = self.hub.dial() {
-                        self.journal.line(&format!("dialling the peer: {error}"));
-                        self.replica.apply(&mut self.env, Event::DialFailed);
-                    }
-                }
-                Action::Send { conn, message } => match self.hub.send(conn, message) {
-                    Ok(()) | Err(SendError::Gone) => {}
-                    Err(error) => {
-                        self.journal.line(&format!("channel: {error}"));
-                        self.hub.close(conn);
-                        self.conns.retain(|known| *known != conn);
-                        self.replica
-                            .apply(&mut self.env, Event::ChannelDown { conn });
-                    }
-                },
-                Action::Close { conn, .. } => {
-                    self.hub.close(conn);
-                    self.conns.retain(|known| *known != conn);
-                    self.closing.push(conn);
-                }
-                Action::ArbiterRead { req } => self.ask(ArbiterRequest::Read { req }, req),
-                Action::ArbiterCas {
-                    req,
-                    expect,
-                    record,
-                } => {
-                    self.watch.asked(now_ns);
-                    self.ask(
-                        ArbiterRequest::Cas {
-                            req,
-                            expect,
-                            record,
-                        },
-                        req,
-                    );
-                }
-                Action::PersistGeneration { generation } => {
-                    if let Err(error) = self.store.raise_generation(generation) {
-                        self.ended = Some(Err(error.into()));
-                    }
-                }
-                Action::Transmit { device, bytes } => {
-                    self.watch.transmitted(now_ns);
-                    if let Some((_, port)) = self.ports.iter().find(|(slot, _)| *slot == device) {
-                        port.send(&bytes);
-                    }
-                }
-                Action::Console(text) => self.console.write(text),
-                Action::RoleChanged { from, to, why } => {
-                    self.watch.role_changed(now_ns, from, to);
-                    self.journal.line(&format!("{from} -> {to}: {why}"));
-                    self.meter.restart();
-                }
-                Action::Note { level, text } => self.journal.note(level, &text),
-                Action::CtlAnswer { ctl, result } => self.answer(ctl, result),
-                Action::Exit { reason } => {
-                    self.journal.line(&format!("ends: {reason:?}"));
-                    while let Some((_, reply)) = self.ctl_waiting.pop_front() {
-                        reply.send(Ok(serde_json::json!({ "ended": true })));
-                    }
-                    self.ended = Some(Ok(reason));
-                }
-                Action::Fatal { what } => {
-                    self.journal.note(NoteLevel::Error, &what);
-                    self.ended = Some(Err(NodeError::Fault(what)));
-                }
-            }
-        }
-    }
-
-    fn ask(&mut self, request: ArbiterRequest, req: twinvm_protocol::ReqId) {
-        if let Err(busy) = self.arbiter.submit(request) {
-            let trouble = Some(busy.to_string());
-            let reply = ArbiterReply {
-                req,
-                outcome: Outcome::Unknown,
-                trouble,
-            };
-            let _ = self.arbiter_replies.send(reply);
-        }
-    }
-
-    fn answer(&mut self, ctl: Ctl, result: Result<(), String>) {
-        let at = self
-            .ctl_waiting
-            .iter()
-            .position(|(waiting, _)| *waiting == ctl);
-        let Some((_, reply)) = at.and_then(|at| self.ctl_waiting.remove(at)) else {
-            return;
-        };
-        reply.send(match result {
-            Ok(()) => Ok(serde_json::json!({ "begun": true })),
-            Err(why) => Err(why),
-        });
     }
 }
 

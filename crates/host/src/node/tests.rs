@@ -1,6 +1,9 @@
-use twinvm_machine::{Images, OnReset};
+use twinvm_machine::{Images, MachineConfig, OnReset};
+
+use twinvm_protocol::Config;
 
 use super::*;
+use crate::arbiter::ArbiterAddress;
 
 #[test]
 fn a_machine_that_no_message_can_describe_is_refused_at_the_start() {
@@ -28,6 +31,7 @@ fn a_machine_that_no_message_can_describe_is_refused_at_the_start() {
         engine: None,
         wires: Vec::new(),
         protect: Config::default(),
+        operation: Operation::default(),
     });
     let error = started.err().expect("it starts");
     assert!(error.is_bad_input());

@@ -1,0 +1,118 @@
+//! Carries out what the replica asks.
+
+use twinvm_protocol::{Ctl, NoteLevel, Outcome, ReqId};
+use twinvm_replica::{Action, Env, Event};
+
+use super::{NodeError, NodeLoop};
+use crate::arbiter_worker::{ArbiterReply, ArbiterRequest};
+use crate::channel::SendError;
+
+impl NodeLoop {
+    /// Carries out what the replica asks, in order.
+    pub(super) fn perform(&mut self) {
+        while let Some(action) = self.replica.next_action() {
+            if self.ended.is_some() {
+                return;
+            }
+            let now_ns = self.env.now().mono_ns;
+            match action {
+                Action::Dial => {
+                    if let Err(error) = self.hub.dial() {
+                        self.journal.line(&format!("dialling the peer: {error}"));
+                        self.replica.apply(&mut self.env, Event::DialFailed);
+                    }
+                }
+                Action::Send { conn, message } => match self.hub.send(conn, message) {
+                    Ok(()) | Err(SendError::Gone) => {}
+                    Err(error) => {
+                        self.journal.line(&format!("channel: {error}"));
+                        self.hub.close(conn);
+                        self.conns.retain(|known| *known != conn);
+                        self.replica
+                            .apply(&mut self.env, Event::ChannelDown { conn });
+                    }
+                },
+                Action::Close { conn, .. } => {
+                    self.hub.close(conn);
+                    self.conns.retain(|known| *known != conn);
+                    self.closing.push(conn);
+                }
+                Action::ArbiterRead { req } => self.ask(ArbiterRequest::Read { req }, req),
+                Action::ArbiterCas {
+                    req,
+                    expect,
+                    record,
+                } => {
+                    self.watch.asked(now_ns);
+                    self.ask(
+                        ArbiterRequest::Cas {
+                            req,
+                            expect,
+                            record,
+                        },
+                        req,
+                    );
+                }
+                Action::PersistGeneration { generation } => {
+                    self.journal.set_generation(generation.0);
+                    if let Err(error) = self.store.raise_generation(generation) {
+                        self.ended = Some(Err(error.into()));
+                    }
+                }
+                Action::Transmit { device, bytes } => {
+                    self.watch.transmitted(now_ns);
+                    if let Some((_, port)) = self.ports.iter().find(|(slot, _)| *slot == device) {
+                        port.send(&bytes);
+                    }
+                }
+                Action::Console(text) => self.console.write(text),
+                Action::RoleChanged { from, to, why } => {
+                    self.watch.role_changed(now_ns, from, to);
+                    let text = format!("{from} -> {to}: {why}");
+                    self.journal.tell(NoteLevel::Info, "role", &text);
+                    self.meter.restart();
+                }
+                Action::Note { level, text } => self.journal.note(level, &text),
+                Action::CtlAnswer { ctl, result } => self.answer(ctl, result),
+                Action::Exit { reason } => {
+                    let text = format!("ends: {reason:?}");
+                    self.journal.tell(NoteLevel::Info, "ended", &text);
+                    while let Some((_, reply)) = self.ctl_waiting.pop_front() {
+                        reply.send(Ok(serde_json::json!({ "ended": true })));
+                    }
+                    self.ended = Some(Ok(reason));
+                }
+                Action::Fatal { what } => {
+                    self.journal.tell(NoteLevel::Error, "fault", &what);
+                    self.ended = Some(Err(NodeError::Fault(what)));
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, request: ArbiterRequest, req: ReqId) {
+        if let Err(busy) = self.arbiter.submit(request) {
+            let trouble = Some(busy.to_string());
+            let reply = ArbiterReply {
+                req,
+                outcome: Outcome::Unknown,
+                trouble,
+            };
+            let _ = self.arbiter_replies.send(reply);
+        }
+    }
+
+    fn answer(&mut self, ctl: Ctl, result: Result<(), String>) {
+        let at = self
+            .ctl_waiting
+            .iter()
+            .position(|(waiting, _)| *waiting == ctl);
+        let Some((_, reply)) = at.and_then(|at| self.ctl_waiting.remove(at)) else {
+            return;
+        };
+        reply.send(match result {
+            Ok(()) => Ok(serde_json::json!({ "begun": true })),
+            Err(why) => Err(why),
+        });
+    }
+}

@@ -1,0 +1,106 @@
+//! What a node is told, and why it may not start.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use twinvm_machine::{EngineKind, MachineConfig};
+use twinvm_protocol::Config;
+use twinvm_protocol::config::IdentityError;
+
+use crate::arbiter::{ArbiterAddress, OpenError};
+use crate::channel::ChannelError;
+use crate::ctl_socket::CtlServerError;
+use crate::journal::LogFormat;
+use crate::port::{PortAddress, PortError};
+use crate::store::StoreError;
+use crate::tls::{TlsError, TlsFiles};
+
+/// One network device and what it is plugged into.
+#[derive(Debug, Clone)]
+pub struct Wire {
+    /// Virtio slot.
+    pub device: u8,
+    /// Where it leads.
+    pub address: PortAddress,
+}
+
+/// What a node needs to know.
+pub struct NodeOptions {
+    /// Name of the VM.
+    pub vm: String,
+    /// Name of this node.
+    pub name: String,
+    /// Name of the other one.
+    pub peer_name: String,
+    /// Folder under which each node has its own.
+    pub state_dir: PathBuf,
+    /// Address this node listens on for its peer.
+    pub listen: SocketAddr,
+    /// The peer's address.
+    pub peer: SocketAddr,
+    /// Keys of the cluster; without them both addresses must be loopback.
+    pub tls: Option<TlsFiles>,
+    /// Where the arbiter's record is.
+    pub arbiter: ArbiterAddress,
+    /// The machine.
+    pub machine: MachineConfig,
+    /// What executes the guest on this node; `None`: the fastest that there is.
+    pub engine: Option<EngineKind>,
+    /// Network devices.
+    pub wires: Vec<Wire>,
+    /// Timers.
+    pub protect: Config,
+    /// How it is watched from outside.
+    pub operation: Operation,
+}
+
+/// What a node shows of itself, and to whom. Nothing of it changes what the node does.
+#[derive(Debug, Default)]
+pub struct Operation {
+    /// How lines on standard error look.
+    pub log_format: LogFormat,
+}
+
+/// Why a node did not start, or ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// What it is called or made of doesn't fit into the channel's first message.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The node's folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The arbiter.
+    #[error(transparent)]
+    Arbiter(#[from] OpenError),
+    /// The channel.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// The keys.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A network port.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// The socket for requests.
+    #[error(transparent)]
+    Ctl(#[from] CtlServerError),
+    /// The host refuses something that a process always gets.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was asked for.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A fault of our own. The guest, if it was live here, lives on at the backup.
+    #[error("internal fault, this node has stopped: {0}")]
+    Fault(String),
+}
+
+impl NodeError {
+    /// Whether nothing ran: the mend is in the input or the surroundings.
+    pub fn is_bad_input(&self) -> bool {
+        !matches!(self, Self::Fault(_))
+    }
+}

@@ -1,0 +1,109 @@
+//! What a node needs of its host: opened before it begins, closed when it ends.
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use twinvm_protocol::message::Field;
+use twinvm_protocol::{Identity, Incarnation};
+
+use super::console::Console;
+use super::keys::Keys;
+use super::{CONSOLE_LOG, NodeError, NodeOptions};
+use crate::arbiter_worker::{ArbiterReply, ArbiterWorker};
+use crate::channel::{ChannelEvent, ChannelHub};
+use crate::ctl_socket::{CtlCall, CtlServer};
+use crate::port::{Port, PortEvent};
+use crate::random::random_u128;
+use crate::signals::{SignalEvent, SignalWatch};
+use crate::store::NodeStore;
+
+/// Packets from the wire that wait for the guest: a burst of a few round trips, 16 MiB at most.
+const FRAME_QUEUE: usize = 256;
+/// Frames of the channel that wait for the loop; each may have 8 MiB, so few.
+const CHANNEL_QUEUE: usize = 64;
+/// Requests of people that wait for the loop.
+const CTL_QUEUE: usize = 16;
+
+/// The receiving ends of all queues that feed the loop.
+pub(super) struct Inputs {
+    pub(super) channel: Receiver<ChannelEvent>,
+    pub(super) arbiter: Receiver<ArbiterReply>,
+    pub(super) ctl: Receiver<CtlCall>,
+    pub(super) wires: Vec<Receiver<PortEvent>>,
+    pub(super) signals: Receiver<SignalEvent>,
+}
+
+/// What a node needs of its host, open.
+pub(super) struct Surroundings {
+    pub(super) inputs: Inputs,
+    pub(super) hub: ChannelHub,
+    pub(super) keys: Keys,
+    pub(super) arbiter: ArbiterWorker,
+    pub(super) arbiter_replies: Sender<ArbiterReply>,
+    pub(super) ports: Vec<(u8, Port)>,
+    pub(super) ctl_server: CtlServer,
+    pub(super) signals: SignalWatch,
+    pub(super) console: Console,
+}
+
+impl Surroundings {
+    /// Opens all; the arbiter, whose folder is made if need be, last.
+    pub(super) fn open(options: &NodeOptions, store: &NodeStore) -> Result<Self, NodeError> {
+        let host = |what| move |source| NodeError::Host { what, source };
+        let keys = Keys::load(options)?;
+        let (signals_in, signals_rx) = bounded(CTL_QUEUE);
+        let signals = SignalWatch::start(signals_in).map_err(host("watching for signals"))?;
+        let (channel_in, channel) = bounded(CHANNEL_QUEUE);
+        let hub = ChannelHub::start(options.listen, options.peer, keys.credentials(), channel_in)?;
+        let mut ports = Vec::new();
+        let mut wires = Vec::new();
+        for wire in &options.wires {
+            let (frames_in, frames) = bounded(FRAME_QUEUE);
+            ports.push((wire.device, Port::open(&wire.address, frames_in)?));
+            wires.push(frames);
+        }
+        let (ctl_in, ctl) = bounded(CTL_QUEUE);
+        let ctl_server = CtlServer::start(&store.ctl_path(), ctl_in)?;
+        // One for each request, of which the protocol has a few at a time.
+        let (arbiter_replies, arbiter_out) = unbounded();
+        let console = Console::start(store.folder().join(CONSOLE_LOG))
+            .map_err(host("starting the console's thread"))?;
+        let arbiter_keys = options.tls.as_ref().map(|files| (files, &options.name[..]));
+        let backend = options.arbiter.open(&options.vm, arbiter_keys)?;
+        let arbiter = ArbiterWorker::start(backend, arbiter_replies.clone())
+            .map_err(host("starting the arbiter's thread"))?;
+        Ok(Self {
+            inputs: Inputs {
+                channel,
+                arbiter: arbiter_out,
+                ctl,
+                wires,
+                signals: signals_rx,
+            },
+            hub,
+            keys,
+            arbiter,
+            arbiter_replies,
+            ports,
+            ctl_server,
+            signals,
+            console,
+        })
+    }
+}
+
+/// Who this node is, from now on.
+pub(super) fn identity(options: &NodeOptions, store: &NodeStore) -> Result<Identity, NodeError> {
+    let incarnation = random_u128().map_err(|source| NodeError::Host {
+        what: "reading random numbers",
+        source,
+    })?;
+    let fields = options.machine.fields().into_iter();
+    let identity = Identity {
+        id: store.id(),
+        name: options.name.clone(),
+        peer_name: options.peer_name.clone(),
+        incarnation: Incarnation(incarnation),
+        machine: fields.map(|(name, value)| Field { name, value }).collect(),
+    };
+    identity.validate()?;
+    Ok(identity)
+}
