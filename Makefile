@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build test differential demo demo-ci bench image fuzz model image-debian fmt lint check clean
+.PHONY: help build test faults differential demo demo-ci bench image fuzz model image-debian fmt lint check clean
 
 # The stages of one target follow each other; cargo itself uses all cores.
 .NOTPARALLEL:
@@ -21,6 +21,8 @@ DIFF_ARGS ?=
 BENCH_ARGS ?=
 IMAGE_ARGS ?=
 DEMO_KILLS ?= 6
+FAULTS ?=
+FAULT_ROUNDS ?= 1
 MODEL_ARGS ?= --faults 2 --requests 1
 FUZZ_TARGET ?= virtqueues
 FUZZ_SECONDS ?= 300
@@ -49,6 +51,12 @@ test: ## every check and every test, from nothing: what CI runs
 	@$(STAGE) image 300 $(OUT)/release/twinvm image build redis --out target/image/redis --renew
 	@$(STAGE) tests 1200 $(CARGO) test --release --workspace $(LOCKED)
 	@$(STAGE) "tests, one engine" 300 $(CARGO) test --release --package twinvm-machine --no-default-features $(LOCKED)
+
+faults: ## real faults on three hosts in network namespaces; FAULTS=loss,disk chooses, FAULT_ROUNDS=3 repeats
+	@$(STAGE) setup 600 scripts/setup.sh test
+	@$(STAGE) image 900 $(TWINVM) image build redis --out target/image/redis
+	@TWINVM_FAULTS=$(FAULTS) TWINVM_FAULT_ROUNDS=$(FAULT_ROUNDS) \
+		$(CARGO) test --release --package twinvm $(LOCKED) --test faults -- every_fault --nocapture
 
 differential: ## the processor against the reference simulator; DIFF_ARGS="--seed 1 --instructions 100000000"
 	@$(STAGE) setup 600 scripts/setup.sh test

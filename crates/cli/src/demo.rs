@@ -19,7 +19,7 @@ pub(crate) mod error;
 pub(crate) mod play;
 pub(crate) mod processes;
 mod report;
-pub(crate) mod resp;
+pub(crate) use crate::lab::resp;
 mod rng;
 pub(crate) mod status;
 mod svg;

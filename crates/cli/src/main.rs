@@ -17,6 +17,8 @@ mod cmd_run;
 mod demo;
 mod engine_arg;
 mod guest;
+#[allow(dead_code)]
+mod lab;
 mod perf_map;
 mod say;
 mod usage;

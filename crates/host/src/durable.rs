@@ -20,11 +20,30 @@ pub(crate) fn replace_file(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<(
         .truncate(true)
         .mode(0o600)
         .open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
     drop(file);
+    if written.is_err() {
+        // What room it has taken others may need.
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
     fs::rename(&temporary, dir.join(name))?;
     sync_dir(dir)
+}
+
+/// Whether an error says that there is no room left.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
+/// Writes `bytes` over the beginning of a small file, which takes no room where a file system
+/// overwrites in place. After a power failure the file holds the old or the new bytes on disks
+/// that write their sectors whole.
+pub(crate) fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// The content of a file of at most `max` bytes; `None` if there is no such file. A longer

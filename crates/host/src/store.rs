@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use twinvm_protocol::{Generation, NodeId};
 
-use crate::durable::{read_small, replace_file, sync_dir};
+use crate::durable::{self, read_small, replace_file, sync_dir};
 use crate::random::random_u128;
 
 const LOCK: &str = "lock";
@@ -187,10 +187,24 @@ impl NodeStore {
     }
 
     /// Stores `generation` durably if it is higher than the one stored. After an error the
-    /// old one counts, and the call may be repeated.
+    /// old one counts, and the call may be repeated. A full file system is no error: a VM must not
+    /// end for the want of a few bytes.
     pub fn raise_generation(&mut self, generation: Generation) -> Result<(), StoreError> {
         if generation > self.generation {
-            write_value(&self.folder, GENERATION, &format!("{generation}\n"))?;
+            let text = format!("{generation}\n");
+            match write_value(&self.folder, GENERATION, &text) {
+                Err(StoreError::Io { source, .. }) if durable::is_full(&source) => {
+                    let path = self.folder.join(GENERATION);
+                    durable::overwrite(&path, text.as_bytes()).map_err(|source| {
+                        StoreError::Io {
+                            path,
+                            doing: "can't write",
+                            source,
+                        }
+                    })?;
+                }
+                done => done?,
+            }
             self.generation = generation;
         }
         Ok(())

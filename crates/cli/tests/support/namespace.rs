@@ -20,11 +20,11 @@ fn ways() -> Vec<Vec<&'static str>> {
     }
 }
 
-/// Whether the kernel does all this there for `ip`, and lets us use TAP interfaces.
+/// Whether the kernel does all this there, and lets us use TAP interfaces.
 fn works(way: &[&str], needs: &[&str]) -> bool {
     let mut script = String::from("set -e\nexec 3<>/dev/net/tun\n");
-    for args in needs {
-        script += &format!("ip {args}\n");
+    for line in needs {
+        script += &format!("{line}\n");
     }
     let done = Command::new(way[0])
         .args(&way[1..])
@@ -41,14 +41,22 @@ pub(crate) fn inside() -> bool {
 /// Runs `body`, which is the test named `test`, in a namespace where `ip` can do what it `needs`:
 /// starts this program once more, for that test alone.
 pub(crate) fn in_a_namespace(test: &str, needs: &[&str], body: fn()) {
+    let needs: Vec<String> = needs.iter().map(|args| format!("ip {args}")).collect();
+    let needs: Vec<&str> = needs.iter().map(String::as_str).collect();
+    in_namespaces(test, &[], &needs, body);
+}
+
+/// The same with `more` namespaces, as `unshare` calls them, and where these command lines work.
+pub(crate) fn in_namespaces(test: &str, more: &[&'static str], needs: &[&str], body: fn()) {
     if inside() {
         ip("link set lo up");
         return body();
     }
-    let Some(way) = ways().into_iter().find(|way| works(way, needs)) else {
+    let ways = ways().into_iter().map(|way| [&way[..], more].concat());
+    let Some(way) = ways.into_iter().find(|way| works(way, needs)) else {
         let lacks = format!(
-            "no network namespace here in which `ip` can do {needs:?}: it takes unshare, ip \
-             (iproute2), /dev/net/tun and the right to use them"
+            "no namespaces here in which {needs:?} works: it takes unshare, ip (iproute2), \
+             /dev/net/tun and the right to use them"
         );
         assert!(std::env::var_os("CI").is_none(), "{lacks}");
         eprintln!("{test} is skipped: {lacks}");

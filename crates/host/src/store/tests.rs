@@ -29,6 +29,28 @@ fn the_id_stays_and_the_generation_only_rises() {
     assert_ne!(NodeStore::open(&state, "b").unwrap().id(), id);
 }
 
+/// Every write to this device finds no room (full(4)).
+const FULL: &str = "/dev/full";
+
+#[test]
+fn a_full_file_system_does_not_keep_a_generation_from_rising() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = NodeStore::open(dir.path(), "a").unwrap();
+    for generation in [9, 10, 11] {
+        let temporary = store.folder().join("generation.tmp");
+        std::os::unix::fs::symlink(FULL, &temporary).unwrap();
+        store.raise_generation(Generation(generation)).unwrap();
+    }
+    drop(store);
+    let mut store = NodeStore::open(dir.path(), "a").unwrap();
+    assert_eq!(store.generation(), Generation(11));
+    assert_eq!(files(store.folder()), ["generation", "lock", "node.id"]);
+    // What else goes wrong is an error, as before.
+    fs::create_dir(store.folder().join("generation.tmp")).unwrap();
+    store.raise_generation(Generation(12)).unwrap_err();
+    assert_eq!(store.generation(), Generation(11));
+}
+
 #[test]
 fn a_second_opening_is_refused_and_told_by_whom() {
     let dir = tempfile::tempdir().unwrap();
