@@ -55,6 +55,7 @@ use verify::{PeerVerifier, SubjectError};
 
 pub use authority::{Authority, AuthorityError, CA_CERT, CA_DAYS, CA_KEY, ISSUE_DAYS, Issued};
 pub use dates::{Moment, Validity};
+pub(crate) use stream::send_now;
 pub use stream::{HandshakeError, TlsReader, TlsStream, TlsWriter, accept, connect};
 
 /// How long before its end a certificate is spoken of: 30 days.

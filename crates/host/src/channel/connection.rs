@@ -1,9 +1,13 @@
 //! One connection: its queue, its reader thread and its writer thread.
+//!
+//! A small frame that finds nothing before it is written by who sends it, as far as the socket takes
+//! it at once: the writer thread would have to be woken first, and a guest's answer waits for that
+//! frame. All else is the writer's.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +29,9 @@ const READ_BYTES: usize = 64 << 10;
 const KEEP_BYTES: usize = 1 << 20;
 /// The end of a connection whose hub has no user any more.
 const NOBODY: &str = "nobody takes its frames";
+/// A frame that costs more is the writer's from the beginning: encrypting it takes time. No more
+/// than a record of TLS.
+const AT_ONCE_BYTES: usize = 16 << 10;
 /// How often a writer that a peer keeps waiting looks whether it should stop.
 const WRITE_TURN: Duration = Duration::from_millis(50);
 
@@ -33,9 +40,12 @@ const WRITE_TURN: Duration = Duration::from_millis(50);
 pub(crate) struct Connection {
     /// To end it; its bytes are the threads' business.
     stream: TcpStream,
-    /// Taken by [`Connection::close`]: the writer ends when the queue is empty.
-    queue: Mutex<Option<Sender<Message>>>,
+    /// Taken by [`Connection::close`]: the writer ends when the queue is empty. Held by who sends.
+    queue: Mutex<Option<Sender<Work>>>,
+    /// What the frames cost that are not written to their end yet.
     queued: AtomicUsize,
+    /// Held by who writes.
+    out: Mutex<Out>,
     /// Nothing more is to be handed over.
     closing: AtomicBool,
     /// Set once; the writer gives up then.
@@ -44,12 +54,27 @@ pub(crate) struct Connection {
     reason: Mutex<Option<&'static str>>,
 }
 
+/// What the writer is woken for.
+#[derive(Debug)]
+enum Work {
+    /// A frame.
+    Frame(Message),
+    /// The rest of a frame of this cost, of which the socket has taken a part.
+    Rest(usize),
+}
+
+/// The writing half, and what belongs before anything else.
+#[derive(Debug)]
+struct Out {
+    writing: Writing,
+    bytes: Vec<u8>,
+}
+
 /// What the threads of a connection start with.
 pub(crate) struct Threads {
     conn: ConnId,
     reading: Reading,
-    writing: Writing,
-    queue: Receiver<Message>,
+    queue: Receiver<Work>,
 }
 
 impl Connection {
@@ -63,13 +88,16 @@ impl Connection {
         let threads = Threads {
             conn,
             reading,
-            writing,
             queue,
         };
         let connection = Connection {
             stream,
             queue: Mutex::new(Some(sender)),
             queued: AtomicUsize::new(0),
+            out: Mutex::new(Out {
+                writing,
+                bytes: Vec::new(),
+            }),
             closing: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             reason: Mutex::new(None),
@@ -81,14 +109,32 @@ impl Connection {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let sender = queue.as_ref().ok_or(SendError::Gone)?;
         let cost = cost(&message);
-        if self.queued.load(Ordering::Relaxed) + cost > MAX_QUEUE_BYTES {
+        let before = self.queued.load(Ordering::Acquire);
+        if before + cost > MAX_QUEUE_BYTES {
             drop(queue);
             self.set_reason("the peer reads too slowly: the queue for it is full");
             self.cut();
             return Err(SendError::Overflow);
         }
         self.queued.fetch_add(cost, Ordering::Relaxed);
-        sender.send(message).map_err(|_| SendError::Gone)
+        let mut work = Work::Frame(message);
+        // With nothing queued nobody else comes before it.
+        if before == 0
+            && cost <= AT_ONCE_BYTES
+            && let Ok(mut out) = self.out.try_lock()
+            && let Work::Frame(message) = &work
+        {
+            if out.at_once(message) {
+                self.queued.fetch_sub(cost, Ordering::Release);
+                return Ok(());
+            }
+            work = Work::Rest(cost);
+        }
+        sender.send(work).map_err(|_| SendError::Gone)
+    }
+
+    fn out(&self) -> MutexGuard<'_, Out> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn queued_bytes(&self) -> usize {
@@ -133,6 +179,18 @@ impl Connection {
     }
 }
 
+impl Out {
+    /// Writes a frame as far as the socket takes it now; whether that is to its end. What is wrong
+    /// with the socket the writer finds out.
+    fn at_once(&mut self, message: &Message) -> bool {
+        self.bytes.clear();
+        encode_frame(message, &mut self.bytes);
+        let (taken, out) = self.writing.write_now(&self.bytes);
+        self.bytes.drain(..taken);
+        out && self.bytes.is_empty()
+    }
+}
+
 /// What a frame counts for in the queue.
 fn cost(message: &Message) -> usize {
     let payload = match message {
@@ -160,7 +218,6 @@ impl Threads {
         let Threads {
             conn,
             reading,
-            mut writing,
             queue,
         } = self;
         // The reader never sends on it: the writer learns that it has ended.
@@ -169,8 +226,8 @@ impl Threads {
         thread::Builder::new()
             .name(format!("channel {} out", conn.0))
             .spawn(move || {
-                let unsent = write_frames(&written, &mut writing, &queue);
-                finish(&written, writing, unsent, &reader_ended);
+                let unsent = write_frames(&written, &queue);
+                finish(&written, unsent, &reader_ended);
             })?;
         let shared = Arc::clone(shared);
         let held = Arc::clone(&connection);
@@ -276,27 +333,37 @@ fn read_frame(stream: &mut impl Read, body: &mut Vec<u8>) -> Result<Message, Rea
 
 /// Writes what is queued, several small frames at a time, until the queue is dropped and
 /// empty, or the connection has ended: then something is unsent.
-fn write_frames(connection: &Connection, writing: &mut Writing, queue: &Receiver<Message>) -> bool {
-    let mut bytes = Vec::new();
+fn write_frames(connection: &Connection, queue: &Receiver<Work>) -> bool {
     // Set when the connection is being closed.
     let mut deadline = None;
     while let Ok(first) = queue.recv() {
-        bytes.clear();
-        bytes.shrink_to(KEEP_BYTES);
-        let mut cost_sum = cost(&first);
-        encode_frame(&first, &mut bytes);
-        while bytes.len() < COALESCE_BYTES {
-            let Ok(next) = queue.try_recv() else { break };
-            cost_sum += cost(&next);
-            encode_frame(&next, &mut bytes);
+        let mut out = connection.out();
+        let Out { writing, bytes } = &mut *out;
+        let mut cost_sum = 0;
+        let mut next = Some(first);
+        while let Some(work) = next {
+            cost_sum += match work {
+                Work::Rest(cost) => cost,
+                Work::Frame(message) => {
+                    encode_frame(&message, bytes);
+                    cost(&message)
+                }
+            };
+            next = match bytes.len() < COALESCE_BYTES {
+                true => queue.try_recv().ok(),
+                false => None,
+            };
         }
-        if write_all(connection, writing, &bytes, &mut deadline).is_err() {
+        if write_all(connection, writing, bytes, &mut deadline).is_err() {
             // The reader finds the end, after what the peer sent before it.
             connection.drop_queue();
             let _ = connection.stream.shutdown(Shutdown::Write);
             return true;
         }
-        connection.queued.fetch_sub(cost_sum, Ordering::Relaxed);
+        bytes.clear();
+        bytes.shrink_to(KEEP_BYTES);
+        drop(out);
+        connection.queued.fetch_sub(cost_sum, Ordering::Release);
     }
     connection.is_cut()
 }
@@ -332,14 +399,9 @@ fn write_all(
 
 /// Ends the connection so that the peer gets what was written: first our direction, then,
 /// when the peer has ended its own or took too long, the rest.
-fn finish(
-    connection: &Connection,
-    mut writing: Writing,
-    unsent: bool,
-    reader_ended: &Receiver<()>,
-) {
+fn finish(connection: &Connection, unsent: bool, reader_ended: &Receiver<()>) {
     // An orderly end would be a lie when something is missing before it.
-    if unsent || writing.close().is_err() {
+    if unsent || connection.out().writing.close().is_err() {
         let _ = connection.stream.shutdown(Shutdown::Write);
     }
     let _ = reader_ended.recv_timeout(LINGER);

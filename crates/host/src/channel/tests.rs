@@ -63,25 +63,40 @@ struct Pair {
 
 /// One on bare sockets, one over TLS: the same must hold for both.
 fn pairs() -> [Pair; 2] {
+    pairs_with(unbounded)
+}
+
+type Events = fn() -> (Sender<ChannelEvent>, Receiver<ChannelEvent>);
+
+fn pairs_with(events: Events) -> [Pair; 2] {
     let cluster = Cluster::new();
     [
-        pair(None, None),
+        pair(None, None, events),
         pair(
             Some(cluster.node("a", Expect::Node("b".to_owned()))),
             Some(cluster.node("b", Expect::Node("a".to_owned()))),
+            events,
         ),
     ]
 }
 
 fn hub_with(peer: SocketAddr, tls: Option<Credentials>) -> (ChannelHub, Receiver<ChannelEvent>) {
-    let (events, heard) = unbounded();
+    hub_telling(peer, tls, unbounded)
+}
+
+fn hub_telling(
+    peer: SocketAddr,
+    tls: Option<Credentials>,
+    events: Events,
+) -> (ChannelHub, Receiver<ChannelEvent>) {
+    let (events, heard) = events();
     let hub = ChannelHub::start(loopback(0), peer, tls, events).unwrap();
     (hub, heard)
 }
 
-fn pair(a_tls: Option<Credentials>, b_tls: Option<Credentials>) -> Pair {
-    let (b, b_heard) = hub_with(loopback(1), b_tls);
-    let (a, a_heard) = hub_with(b.local_addr(), a_tls);
+fn pair(a_tls: Option<Credentials>, b_tls: Option<Credentials>, events: Events) -> Pair {
+    let (b, b_heard) = hub_telling(loopback(1), b_tls, events);
+    let (a, a_heard) = hub_telling(b.local_addr(), a_tls, events);
     a.dial().unwrap();
     let (a_conn, dialed, a_nonce) = up(&a_heard);
     assert!(dialed);
@@ -148,6 +163,39 @@ fn frames_arrive_whole_and_in_order_both_ways_in(p: Pair) {
     while p.a.queued_bytes(p.a_conn) > 0 {
         assert!(start.elapsed() < PATIENCE);
         thread::yield_now();
+    }
+}
+
+/// Small frames are written by who sends them until the socket is full, at any byte of one; then the
+/// writer has the rest, and what comes after it waits for that.
+#[test]
+fn frames_keep_their_order_whoever_writes_them() {
+    for p in pairs_with(|| bounded(1)) {
+        // Bytes of several records' lengths, none of which divides a buffer's.
+        let frame = |number: u64| match number % 3 {
+            0 => heartbeat(number),
+            _ => chunk(number, (number * 997 % 15_000) as usize),
+        };
+        let (mut sent, mut waited) = (0, 0);
+        // Nobody takes them: the other side's buffers fill up, then this one's.
+        while waited < 200 {
+            p.a.send(p.a_conn, frame(sent)).unwrap();
+            sent += 1;
+            waited += u64::from(p.a.queued_bytes(p.a_conn) > 0);
+            assert!(sent < 100_000, "all of it leaves, and nobody takes it");
+        }
+        for number in 0..sent {
+            assert_eq!(received(&p.b_heard), (p.b_conn, frame(number)));
+        }
+        // All is out, and the next ones are written at once again.
+        while p.a.queued_bytes(p.a_conn) > 0 {
+            thread::yield_now();
+        }
+        for number in 0..10 {
+            p.a.send(p.a_conn, heartbeat(number)).unwrap();
+            assert_eq!(p.a.queued_bytes(p.a_conn), 0);
+            assert_eq!(received(&p.b_heard), (p.b_conn, heartbeat(number)));
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-use crate::tls::{TlsReader, TlsStream, TlsWriter};
+use crate::tls::{TlsReader, TlsStream, TlsWriter, send_now};
 
 /// A connection that is open.
 #[derive(Debug)]
@@ -64,6 +64,15 @@ impl Read for Reading {
 }
 
 impl Writing {
+    /// Takes as many bytes as it can without waiting: how many, and whether they have all been
+    /// given to the socket. What is wrong with the socket the next write says.
+    pub(crate) fn write_now(&mut self, bytes: &[u8]) -> (usize, bool) {
+        match self {
+            Self::Plain(tcp) => (send_now(tcp, bytes), true),
+            Self::Tls(writer) => writer.write_now(bytes),
+        }
+    }
+
     /// Ends our direction in order. What is still to be said for it may take as long as a write.
     pub(crate) fn close(&mut self) -> io::Result<()> {
         match self {

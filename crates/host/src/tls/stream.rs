@@ -10,6 +10,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::net::{SendFlags, send};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, Connection, ServerConnection};
 
@@ -318,6 +319,43 @@ impl TlsWriter {
         &self.tcp
     }
 
+    /// Takes as many bytes as it can without waiting for the socket: how many, and whether nothing
+    /// of them waits for the next call. What is wrong with the socket that one says.
+    pub fn write_now(&mut self, bytes: &[u8]) -> (usize, bool) {
+        let taken = match self.flush_now() {
+            true => self.encrypt(bytes).unwrap_or(0),
+            false => 0,
+        };
+        (taken, self.flush_now())
+    }
+
+    /// Whether the socket has taken everything.
+    fn flush_now(&mut self) -> bool {
+        self.sent += send_now(&self.tcp, &self.bytes[self.sent..]);
+        if self.sent < self.bytes.len() {
+            return false;
+        }
+        self.bytes.clear();
+        self.sent = 0;
+        true
+    }
+
+    /// As many bytes as fit; what of them the socket has taken is another question.
+    fn encrypt(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut taken = 0;
+        while taken < bytes.len() && self.bytes.len() < WRITE_BYTES {
+            let mut session = lock(&self.session);
+            let end = bytes.len().min(taken + RECORD_BYTES);
+            let count = session.writer().write(&bytes[taken..end])?;
+            drain(&mut session, &mut self.bytes)?;
+            if count == 0 {
+                break;
+            }
+            taken += count;
+        }
+        Ok(taken)
+    }
+
     /// Tells the peer that nothing more comes (`close_notify`), and that the socket's writing side
     /// is at its end.
     ///
@@ -334,6 +372,14 @@ impl TlsWriter {
     }
 }
 
+/// Gives the socket what it takes without waiting; how much that is.
+pub(crate) fn send_now(tcp: &TcpStream, bytes: &[u8]) -> usize {
+    if bytes.is_empty() {
+        return 0;
+    }
+    send(tcp, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).unwrap_or(0)
+}
+
 fn drain(session: &mut Connection, bytes: &mut Vec<u8>) -> io::Result<()> {
     while session.wants_write() {
         session.write_tls(bytes)?;
@@ -346,17 +392,7 @@ impl Write for TlsWriter {
     /// the next call, at most [`WRITE_BYTES`] and a record.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.flush()?;
-        let mut taken = 0;
-        while taken < bytes.len() && self.bytes.len() < WRITE_BYTES {
-            let mut session = lock(&self.session);
-            let end = bytes.len().min(taken + RECORD_BYTES);
-            let count = session.writer().write(&bytes[taken..end])?;
-            drain(&mut session, &mut self.bytes)?;
-            if count == 0 {
-                break;
-            }
-            taken += count;
-        }
+        let taken = self.encrypt(bytes)?;
         match self.flush() {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             _ => Ok(taken),

@@ -24,6 +24,7 @@ impl Attacked {
         let pair = pair(
             Some(cluster.node("a", node("b"))),
             Some(cluster.node("b", node("a"))),
+            unbounded,
         );
         let target = pair.b.local_addr();
         Self {
