@@ -323,12 +323,17 @@ pub fn encode_frame(message: &Message, out: &mut Vec<u8>) {
 
 /// The length of the body that a frame's first four bytes announce.
 pub fn body_len(head: [u8; 4]) -> Result<usize, DecodeError> {
+    len_within(head, MAX_BODY_BYTES)
+}
+
+/// A frame's length, if it is not more than `max`.
+pub(crate) fn len_within(head: [u8; 4], max: usize) -> Result<usize, DecodeError> {
     let len = u32::from_le_bytes(head);
-    if len as usize > MAX_BODY_BYTES {
+    if len as usize > max {
         return Err(DecodeError::TooLong {
             what: "frame",
             len: u64::from(len),
-            max: MAX_BODY_BYTES as u64,
+            max: max as u64,
         });
     }
     Ok(len as usize)

@@ -121,6 +121,16 @@ pub struct Record {
 }
 
 impl Record {
+    /// The record that names `live`, alone.
+    pub const fn solo(generation: Generation, live: LiveName) -> Self {
+        Self {
+            generation,
+            live,
+            backup: None,
+            halted: false,
+        }
+    }
+
     /// Whether this record lets the holder of `session` on node `id` claim.
     pub fn names_backup(&self, id: NodeId, session: SessionId) -> bool {
         self.backup == Some(BackupName { id, session })

@@ -7,15 +7,8 @@ use twinvm_protocol::{Incarnation, LiveName, NodeId};
 use super::*;
 
 fn record(generation: u64, author: u128) -> Record {
-    Record {
-        generation: Generation(generation),
-        live: LiveName {
-            id: NodeId(author),
-            incarnation: Incarnation(author * 7),
-        },
-        backup: None,
-        halted: false,
-    }
+    let (id, incarnation) = (NodeId(author), Incarnation(author * 7));
+    Record::solo(Generation(generation), LiveName { id, incarnation })
 }
 
 fn names(dir: &Path, prefix: &str) -> Vec<String> {

@@ -36,15 +36,8 @@ impl ArbiterBackend for Gated {
 }
 
 fn record(generation: u64) -> Record {
-    Record {
-        generation: Generation(generation),
-        live: LiveName {
-            id: NodeId(1),
-            incarnation: Incarnation(2),
-        },
-        backup: None,
-        halted: false,
-    }
+    let (id, incarnation) = (NodeId(1), Incarnation(2));
+    Record::solo(Generation(generation), LiveName { id, incarnation })
 }
 
 struct Asked {

@@ -11,15 +11,8 @@ use crate::history::History;
 use crate::places::Place;
 
 fn record(generation: u64, author: u128) -> Record {
-    Record {
-        generation: Generation(generation),
-        live: LiveName {
-            id: NodeId(author),
-            incarnation: Incarnation(author << 64),
-        },
-        backup: None,
-        halted: false,
-    }
+    let (id, incarnation) = (NodeId(author), Incarnation(author << 64));
+    Record::solo(Generation(generation), LiveName { id, incarnation })
 }
 
 /// All of them; `rounds`: how often writers race.

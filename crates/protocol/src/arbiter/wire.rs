@@ -7,7 +7,9 @@
 
 use std::fmt;
 
-use crate::codec::{DecodeError, Reader, decode_record, encode_record, put_bytes, put_u64};
+use crate::codec::{
+    DecodeError, Reader, decode_record, encode_record, len_within, put_bytes, put_u64,
+};
 use crate::record::{Generation, Record};
 
 /// Version byte at the head of every body.
@@ -134,15 +136,7 @@ fn frame(put: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 
 /// The length of the body that a frame's first four bytes announce.
 pub fn body_len(head: [u8; 4]) -> Result<usize, DecodeError> {
-    let len = u32::from_le_bytes(head);
-    if len as usize > MAX_BODY_BYTES {
-        return Err(DecodeError::TooLong {
-            what: "frame",
-            len: u64::from(len),
-            max: MAX_BODY_BYTES as u64,
-        });
-    }
-    Ok(len as usize)
+    len_within(head, MAX_BODY_BYTES)
 }
 
 /// A request as a whole frame.

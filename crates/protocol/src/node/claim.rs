@@ -60,12 +60,8 @@ impl<T> Claim<T> {
         }
         self.drained = position;
         if core.broken(Mutation::ClaimWithoutCas) {
-            core.change(Change::Claimed(Record {
-                generation: core.generation.next(),
-                live: core.live_name(),
-                backup: None,
-                halted: false,
-            }));
+            let record = Record::solo(core.generation.next(), core.live_name());
+            core.change(Change::Claimed(record));
             return;
         }
         // A late answer may have shown that the record has moved on since we were told.

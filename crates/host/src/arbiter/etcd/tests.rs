@@ -56,15 +56,8 @@ fn two_clusters_are_not_taken_for_one() {
 
 #[test]
 fn only_a_whole_answer_is_a_record_or_none() {
-    let record = Record {
-        generation: Generation(7),
-        live: LiveName {
-            id: NodeId(1),
-            incarnation: Incarnation(2),
-        },
-        backup: None,
-        halted: false,
-    };
+    let (id, incarnation) = (NodeId(1), Incarnation(2));
+    let record = Record::solo(Generation(7), LiveName { id, incarnation });
     let value = base64::encode(&encode_record(&record));
     let pair = json!({ "key": "a2V5", "value": value });
     let header = json!({ "cluster_id": "1" });

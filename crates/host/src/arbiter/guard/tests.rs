@@ -3,15 +3,8 @@ use twinvm_protocol::{Incarnation, LiveName, NodeId};
 use super::*;
 
 fn record(generation: u64, id: u128) -> Record {
-    Record {
-        generation: Generation(generation),
-        live: LiveName {
-            id: NodeId(id),
-            incarnation: Incarnation(1),
-        },
-        backup: None,
-        halted: false,
-    }
+    let (id, incarnation) = (NodeId(id), Incarnation(1));
+    Record::solo(Generation(generation), LiveName { id, incarnation })
 }
 
 #[test]

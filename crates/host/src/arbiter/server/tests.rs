@@ -10,15 +10,8 @@ use crate::tls::tests::Cluster;
 use crate::tls::{Expect, Subject};
 
 fn record(generation: u64, id: u128) -> Record {
-    Record {
-        generation: Generation(generation),
-        live: LiveName {
-            id: NodeId(id),
-            incarnation: Incarnation(1),
-        },
-        backup: None,
-        halted: false,
-    }
+    let (id, incarnation) = (NodeId(id), Incarnation(1));
+    Record::solo(Generation(generation), LiveName { id, incarnation })
 }
 
 fn name(text: &str) -> VmName {
