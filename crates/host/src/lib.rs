@@ -17,6 +17,8 @@
 //! - [`disk`]: a disk's file and the threads that read and write it.
 //! - [`ctl_socket`]: a person's requests to a running node.
 //! - [`snapshot_file`]: a machine's snapshot as a durable file.
+//! - [`sandbox`]: what a process gives up before it listens to anybody: its rights, and the system
+//!   calls that it has no use for.
 //! - [`node`]: the loop that joins all of them with the replica.
 //! - [`journal`]: what a node says on standard error.
 //! - [`console`], [`signals`], [`time`], [`random`], [`allocator`]: terminal, signals, clocks, dice,
@@ -39,6 +41,7 @@ pub mod node;
 pub mod offload;
 pub mod port;
 pub mod random;
+pub mod sandbox;
 pub mod signals;
 pub mod snapshot_file;
 pub mod store;
