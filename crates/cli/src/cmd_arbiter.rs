@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 
 use crossbeam_channel::bounded;
 use twinvm_host::arbiter::server::{ArbiterServer, ServerError};
+use twinvm_host::sandbox::OwnFolder;
 use twinvm_host::signals::SignalWatch;
 use twinvm_host::tls::{CA_CERT, Credentials, Expect, Subject, TlsFiles};
 
+use crate::process_args::ProcessArgs;
 use crate::{BAD_INPUT, FAULT, Outcome, say};
 
 /// Keeps, shows and resets the record that says which node is live
@@ -49,7 +51,8 @@ enum What {
 #[command(after_help = "\
 Examples:
   twinvm arbiter serve --listen 127.0.0.1:7790 --dir /var/lib/twinvm-arbiter
-  twinvm arbiter serve --listen 192.0.2.3:7790 --dir /var/lib/twinvm-arbiter --keys keys-arbiter
+  twinvm arbiter serve --listen 192.0.2.3:7790 --dir /var/lib/twinvm-arbiter --keys keys-arbiter \
+    --user twinvm
 
 Once it listens it prints `listening on` and the address with the port it got. SIGTERM or Ctrl-C
 ends it.
@@ -70,6 +73,8 @@ struct ServeArgs {
     /// then it speaks TLS 1.3 only, and lets in only nodes of its cluster, whose VM.toml has [tls]
     #[arg(long, value_name = "DIR")]
     keys: Option<PathBuf>,
+    #[command(flatten)]
+    process: ProcessArgs,
 }
 
 /// Does it; the exit code, or what to say and the exit code.
@@ -104,6 +109,16 @@ fn keys_in(folder: &Path) -> Result<Credentials, (u8, String)> {
 
 fn serve(args: &ServeArgs) -> Outcome {
     let fault = |error: std::io::Error| (FAULT, error.to_string());
+    let listen = resolve(&args.listen)?;
+    // Before anybody is listened to, and while there is one thread.
+    let confinement = args.process.confinement()?;
+    let notice = confinement
+        .enter(&[OwnFolder {
+            path: args.dir.clone(),
+            mode: 0o755,
+            must_own: true,
+        }])
+        .map_err(|error| (BAD_INPUT, error.to_string()))?;
     let (signals_in, signals) = bounded(1);
     let _watch = SignalWatch::start(signals_in).map_err(fault)?;
     let keys = args.keys.as_deref().map(keys_in).transpose()?;
@@ -111,11 +126,14 @@ fn serve(args: &ServeArgs) -> Outcome {
         say::line(format_args!("twinvm arbiter: {notice}"));
     }
     let tell = |text| say::line(format_args!("twinvm arbiter: {text}"));
-    let server = match ArbiterServer::start(resolve(&args.listen)?, &args.dir, keys, tell) {
+    let server = match ArbiterServer::start(listen, &args.dir, keys, tell) {
         Ok(server) => server,
         Err(error @ ServerError::Thread(_)) => return Err((FAULT, error.to_string())),
         Err(error) => return Err((BAD_INPUT, error.to_string())),
     };
+    if let Some(notice) = notice {
+        say::line(format_args!("twinvm arbiter: {notice}"));
+    }
     // Nobody need read it.
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "listening on {}", server.local_addr()).and_then(|()| out.flush());

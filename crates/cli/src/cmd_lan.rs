@@ -12,6 +12,7 @@ use twinvm_lan::{
     BoundAddrs, ConfigError, FixedLease, Forward, Impairment, LanConfig, LanError, stop_pair,
 };
 
+use crate::process_args::SandboxArgs;
 use crate::{BAD_INPUT, FAULT, Outcome};
 
 /// Runs a network for guests: a switch that needs no rights, with TCP ports of this host
@@ -57,6 +58,8 @@ pub(crate) struct LanArgs {
     /// Lose so many of 100 frames between the switch and a node, each way, at random
     #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
     loss: f64,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
 }
 
 /// Runs the switch until a signal.
@@ -77,6 +80,11 @@ pub(crate) fn run(args: LanArgs) -> Outcome {
             .map_err(|error| (BAD_INPUT, format!("{error}")))?;
         config.dhcp.fixed.push(lease);
     }
+    // Before anybody is listened to. That root runs a switch is nothing to say at each start.
+    let confinement = args.sandbox.confinement();
+    confinement
+        .enter(&[])
+        .map_err(|error| (BAD_INPUT, error.to_string()))?;
     let fault = |error: std::io::Error| (FAULT, error.to_string());
     let (stopper, stop) = stop_pair().map_err(fault)?;
     let (signals_in, signals) = bounded(1);

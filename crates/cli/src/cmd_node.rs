@@ -7,10 +7,12 @@ use twinvm_config::VmConfig;
 use twinvm_host::journal::LogFormat;
 use twinvm_host::node::{NodeOptions, Operation, Wire};
 use twinvm_host::port::PortAddress;
+use twinvm_host::sandbox::Confinement;
 use twinvm_machine::EngineKind;
 
 use crate::engine_arg::EngineArg;
 use crate::guest;
+use crate::process_args::ProcessArgs;
 use crate::{BAD_INPUT, FAULT, Outcome};
 
 /// Runs one of the VM's two nodes on this host.
@@ -24,6 +26,10 @@ SIGTERM or Ctrl-C on a protected VM's node hands the VM to the other node. On th
 it powers the VM off, and what was in its memory is gone. A second signal ends the node at once.
 
 On two hosts the nodes need keys, and VM.toml [tls]: see twinvm keys --help.
+
+A node needs none of root's rights: run it as a user of its own, or start it as root with --user:
+  twinvm node VM.toml --name a --user twinvm
+Its folder, its keys, its TAP interface and a file: arbiter's folder must be that user's.
 
 After a power-off the node that was live last starts the VM again; the other one joins it.
 
@@ -44,6 +50,8 @@ pub(crate) struct NodeArgs {
     /// How lines on standard error look: for people, or a JSON object on each
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormatArg,
+    #[command(flatten)]
+    process: ProcessArgs,
 }
 
 /// What `--log-format` can be.
@@ -71,7 +79,7 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
         .ok_or_else(|| format!("channel {host}:{port}: no address"))
 }
 
-fn options(args: NodeArgs) -> Result<NodeOptions, String> {
+fn options(args: NodeArgs, confinement: Confinement) -> Result<NodeOptions, String> {
     let vm = VmConfig::load(&args.file).map_err(|error| error.to_string())?;
     vm.validate_supported().map_err(|error| error.to_string())?;
     let (own, peer) = vm.pair(&args.name).map_err(|error| error.to_string())?;
@@ -108,6 +116,7 @@ fn options(args: NodeArgs) -> Result<NodeOptions, String> {
         peer: resolve(&peer.channel.host, peer.channel.port)?,
         tls: vm.tls_of(&own.name),
         arbiter,
+        arbiter_tls: vm.arbiter_tls_of(&own.name),
         machine,
         engine,
         wires: wires.collect(),
@@ -115,12 +124,14 @@ fn options(args: NodeArgs) -> Result<NodeOptions, String> {
         operation: Operation {
             log_format: args.log_format.into(),
         },
+        confinement,
     })
 }
 
 /// Runs the node until it ends; the exit code, or what to say and the exit code.
 pub(crate) fn run(args: NodeArgs) -> Outcome {
-    let options = options(args).map_err(|message| (BAD_INPUT, message))?;
+    let confinement = args.process.confinement()?;
+    let options = options(args, confinement).map_err(|message| (BAD_INPUT, message))?;
     match twinvm_host::node::run(options) {
         Ok(_) => Ok(0),
         Err(error) if error.is_bad_input() => Err((BAD_INPUT, error.to_string())),

@@ -20,6 +20,7 @@ mod guest;
 #[allow(dead_code)]
 mod lab;
 mod perf_map;
+mod process_args;
 mod say;
 mod usage;
 

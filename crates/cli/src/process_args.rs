@@ -19,7 +19,12 @@ pub(crate) enum Sandbox {
 pub(crate) struct SandboxArgs {
     /// Whether the kernel refuses system calls that this process never needs, and keeps debuggers
     /// and core files away from its memory
-    #[arg(long, value_name = "ON|OFF", default_value = "on", hide_possible_values = true)]
+    #[arg(
+        long,
+        value_name = "ON|OFF",
+        default_value = "on",
+        hide_possible_values = true
+    )]
     sandbox: Sandbox,
 }
 

@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::{Folder, LIMIT, PROGRAM, twinvm, twinvm_with};
 use twinvm_config::Arbiter;
+use twinvm_host::arbiter::ArbiterKeys;
 use twinvm_host::arbiter_worker::ArbiterBackend;
 use twinvm_protocol::{
     BackupName, Generation, Incarnation, LiveName, NodeId, Outcome, Record, SessionId,
@@ -68,7 +69,7 @@ impl Drop for Server {
 
 fn open(address: &str, vm: &str) -> Box<dyn ArbiterBackend> {
     let address = Arbiter::parse(address, |folder| folder.into()).unwrap();
-    address.open(vm, None).unwrap()
+    address.open(vm, &ArbiterKeys::default()).unwrap()
 }
 
 #[test]

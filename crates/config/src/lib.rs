@@ -14,7 +14,7 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use twinvm_host::arbiter::EXPECTED;
+use twinvm_host::arbiter::{EXPECTED, KeyKinds};
 use twinvm_host::port::PortAddress;
 use twinvm_host::tls::TlsFiles;
 use twinvm_machine::{MAX_HARTS, OnReset};
@@ -46,6 +46,7 @@ const ROOT_KEYS: &[&str] = &[
     "dtb",
     "console",
     "arbiter",
+    "arbiter_tls",
     "net",
     "disk",
     "node",
@@ -56,7 +57,7 @@ const NET_KEYS: &[&str] = &["mac", "backend"];
 const DISK_KEYS: &[&str] = &["path", "readonly", "nbd"];
 const NODE_KEYS: &[&str] = &["name", "channel", "tap", "path"];
 const TLS_KEYS: &[&str] = &["ca", "cert", "key"];
-/// Stands for the node's name in the paths of `[tls]`.
+/// Stands for the node's name in the paths of `[tls]` and `[arbiter_tls]`.
 const NAME_PLACE: &str = "{name}";
 const PROTECT_KEYS: &[&str] = &["heartbeat_ms", "suspect_ms", "stall_ms", "cold_delay_ms"];
 
@@ -99,6 +100,8 @@ pub struct VmConfig {
     pub nodes: Vec<Node>,
     /// Keys of the channel, with `{name}` where a node's name goes.
     pub tls: Option<TlsFiles>,
+    /// Keys for the way to etcd.
+    pub arbiter_tls: Option<TlsFiles>,
     /// Limits of the protocol.
     pub protect: Protect,
     file: PathBuf,
@@ -205,7 +208,12 @@ impl VmConfig {
             [("uart", ConsoleKind::Uart), ("virtio", ConsoleKind::Virtio)],
         )?;
         let nets = parse_nets(&document, &root)?;
-        let tls = parse_tls(&document, &root)?;
+        let tls = parse_tls(&document, &root, "tls")?;
+        let arbiter_tls = parse_tls(&document, &root, "arbiter_tls")?;
+        let keys = KeyKinds {
+            cluster: tls.is_some(),
+            etcd: arbiter_tls.is_some(),
+        };
         let disk_tables = document.tables(&root, "disk", DISK_KEYS)?;
         let disks = parse_disks(&disk_tables, &mut unsupported)?;
         if nets.len() + disks.len() > MAX_DEVICES {
@@ -233,11 +241,12 @@ impl VmConfig {
             firmware: root.path("firmware")?.map(|path| path.value),
             dtb: root.path("dtb")?.map(|path| path.value),
             console,
-            arbiter: parse_arbiter(&root, tls.is_some(), &mut unsupported)?,
+            arbiter: parse_arbiter(&root, keys)?,
             nets,
             disks,
             nodes: parse_nodes(&document, &root, tls.is_some(), &mut unsupported)?,
             tls,
+            arbiter_tls,
             protect: parse_protect(&document, &root)?,
             file: path.to_path_buf(),
             unsupported,
@@ -262,15 +271,12 @@ impl VmConfig {
 
     /// The files of `[tls]` for the node called `name`, or for `"arbiter"`.
     pub fn tls_of(&self, name: &str) -> Option<TlsFiles> {
-        let place = |path: &PathBuf| match path.to_str() {
-            Some(text) => PathBuf::from(text.replace(NAME_PLACE, name)),
-            None => path.clone(),
-        };
-        self.tls.as_ref().map(|files| TlsFiles {
-            ca: place(&files.ca),
-            cert: place(&files.cert),
-            key: place(&files.key),
-        })
+        self.tls.as_ref().map(|files| of_node(files, name))
+    }
+
+    /// The files of `[arbiter_tls]` for the node called `name`.
+    pub fn arbiter_tls_of(&self, name: &str) -> Option<TlsFiles> {
+        self.arbiter_tls.as_ref().map(|files| of_node(files, name))
     }
 
     /// Checks that the file describes a pair, as `twinvm node` needs it, and finds the node
@@ -318,20 +324,16 @@ impl VmConfig {
     }
 }
 
-fn parse_arbiter(
-    root: &Table<'_, '_>,
-    tls: bool,
-    unsupported: &mut Vec<(usize, String)>,
-) -> Result<Option<Arbiter>, VmTomlError> {
+fn parse_arbiter(root: &Table<'_, '_>, keys: KeyKinds) -> Result<Option<Arbiter>, VmTomlError> {
     let Some(text) = root.string("arbiter")? else {
         return Ok(None);
     };
     let arbiter = Arbiter::parse(text.value, |folder| root.relative(folder))
         .map_err(|_| root.value_at(text.line, "arbiter", text.value, EXPECTED))?;
-    if let Err(error) = arbiter.validate_supported(tls) {
-        unsupported.push((text.line, format!("arbiter = {:?} ({error})", text.value)));
+    match arbiter.validate_supported(keys) {
+        Ok(()) => Ok(Some(arbiter)),
+        Err(error) => Err(root.conflict(Some(text.line), error.to_string())),
     }
-    Ok(Some(arbiter))
 }
 
 fn parse_nets(document: &Document<'_>, root: &Table<'_, '_>) -> Result<Vec<Net>, VmTomlError> {
@@ -457,8 +459,9 @@ fn parse_nodes(
 fn parse_tls(
     document: &Document<'_>,
     root: &Table<'_, '_>,
+    name: &'static str,
 ) -> Result<Option<TlsFiles>, VmTomlError> {
-    let Some(table) = document.table(root, "tls", TLS_KEYS)? else {
+    let Some(table) = document.table(root, name, TLS_KEYS)? else {
         return Ok(None);
     };
     let path = |key| -> Result<PathBuf, VmTomlError> {
@@ -469,6 +472,19 @@ fn parse_tls(
         cert: path("cert")?,
         key: path("key")?,
     }))
+}
+
+/// The paths for one node.
+fn of_node(files: &TlsFiles, name: &str) -> TlsFiles {
+    let place = |path: &PathBuf| match path.to_str() {
+        Some(text) => PathBuf::from(text.replace(NAME_PLACE, name)),
+        None => path.clone(),
+    };
+    TlsFiles {
+        ca: place(&files.ca),
+        cert: place(&files.cert),
+        key: place(&files.key),
+    }
 }
 
 fn is_loopback(host: &str) -> bool {

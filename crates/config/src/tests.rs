@@ -393,23 +393,10 @@ fn what_is_not_built_yet_is_parsed_and_refused() {
     let not_yet = |line: usize, what: &str| {
         format!("vms/VM.toml:{line}: {what} is not supported yet by this version")
     };
-    let elsewhere =
-        |address: &str, why: &str| not_yet(2, &format!("arbiter = \"{address}\" (arbiter {why})"));
-    let without_tls = "h:1: without [tls] it must be a loopback address such as 127.0.0.1: make \
-                       keys as twinvm keys --help shows, and add [tls]";
-    let etcd = "etcd:http://127.0.0.1:1,http://h:1";
-    let no_tls_yet = "http://h:1: there is no TLS to etcd yet, so its members must have loopback \
-                      addresses such as 127.0.0.1";
-    for (address, why) in [("tcp:h:1", without_tls), (etcd, no_tls_yet)] {
-        let file = format!("arbiter = \"{address}\"");
-        assert_eq!(unsupported(&file), elsewhere(address, why));
-    }
     assert_eq!(unsupported("[[disk]]\nnbd = \"h:1\""), not_yet(3, "nbd"));
     // The first in the file.
-    assert_eq!(
-        unsupported("arbiter = \"tcp:h:1\"\n[[disk]]\npath = \"d\""),
-        elsewhere("tcp:h:1", without_tls)
-    );
+    let both = "[[disk]]\nnbd = \"h:1\"\n[[disk]]\nnbd = \"h:2\"";
+    assert_eq!(unsupported(both), not_yet(3, "nbd"));
 
     let vm = parse(&WHOLE.replace(
         "127.0.0.1:7001",
@@ -427,6 +414,45 @@ fn what_is_not_built_yet_is_parsed_and_refused() {
             .validate_supported()
             .unwrap();
     }
+}
+
+#[test]
+fn an_arbiter_on_another_host_needs_keys_of_its_kind() {
+    let refused = |rest: &str| {
+        let vm = parse(&format!("name = \"x\"\n{rest}"));
+        vm.map(|_| ()).unwrap_err().to_string()
+    };
+    assert_eq!(
+        refused("arbiter = \"tcp:h:1\""),
+        "vms/VM.toml:2: arbiter h:1: without [tls] it must be a loopback address such as 127.0.0.1: \
+         make keys as twinvm keys --help shows, and add [tls]"
+    );
+    assert_eq!(
+        refused("arbiter = \"etcd:http://127.0.0.1:1,http://h:1\""),
+        "vms/VM.toml:2: arbiter http://h:1: without TLS its members must have loopback addresses such \
+         as 127.0.0.1: use https://, and [arbiter_tls]"
+    );
+    assert_eq!(
+        refused("arbiter = \"etcd:https://h:1\""),
+        "vms/VM.toml:2: arbiter https://h:1: it takes [arbiter_tls]: ca, whose certificates etcd's \
+         members have, and the cert and key of a client that etcd lets in"
+    );
+    let keys =
+        "[arbiter_tls]\nca = \"e/ca.crt\"\ncert = \"e/{name}.crt\"\nkey = \"e/{name}.key\"\n";
+    assert_eq!(
+        refused(&format!("arbiter = \"file:arb\"\n{keys}")),
+        "vms/VM.toml:2: [arbiter_tls] is for etcd's members with https://, and this is \
+         file:vms/arb: remove one of them"
+    );
+    assert!(refused("arbiter = \"etcd:https://h:1\"\n[arbiter_tls]\n").contains("ca is"));
+    let vm = parse(&format!(
+        "name = \"x\"\narbiter = \"etcd:https://h:1\"\n{keys}"
+    ))
+    .unwrap();
+    vm.validate_supported().unwrap();
+    let files = vm.arbiter_tls_of("b").unwrap();
+    assert_eq!(files.cert, Path::new("vms/e/b.crt"));
+    assert_eq!(vm.tls_of("b"), None);
 }
 
 #[test]

@@ -25,17 +25,19 @@ use twinvm_protocol::config::ARBITER_ANSWER_MS;
 
 use crate::arbiter_file::{FileArbiter, FileArbiterError};
 use crate::arbiter_worker::ArbiterBackend;
-use crate::tls::{Credentials, Expect, Subject, TlsError, TlsFiles};
+use crate::tls::{Credentials, Expect, ServerName, Subject, TlsError, TlsFiles, WebClient};
 
 /// What an address may look like, for messages.
-pub const EXPECTED: &str = "\"file:DIR\", \"tcp:HOST:PORT\" or \"etcd:http://HOST:PORT\" \
-     (several with commas between them)";
+pub const EXPECTED: &str = "\"file:DIR\", \"tcp:HOST:PORT\", \"etcd:http://HOST:PORT\" or \
+     \"etcd:https://HOST:PORT\" (several with commas between them)";
 /// A call of a backend over the network ends within this time: before the protocol gives its
 /// answer up, so that what went wrong is told.
 const CALL_LIMIT: Duration = Duration::from_millis(ARBITER_ANSWER_MS * 4 / 5);
 /// Servers that one address may name.
 const MAX_SERVERS: usize = 9;
 const MAX_HOST_BYTES: usize = 253;
+const HTTP: &str = "http://";
+const HTTPS: &str = "https://";
 
 /// A host and a port of an arbiter's server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +79,12 @@ impl Server {
                 .is_ok_and(|address| address.is_loopback())
     }
 
+    /// Whom its certificate must be for.
+    fn tls_name(&self) -> Result<ServerName<'static>, OpenError> {
+        ServerName::try_from(self.host.clone())
+            .map_err(|error| OpenError::Server(format!("https://{self}: {error}")))
+    }
+
     /// Its addresses, those of this host alone if it is one of this host.
     fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
         let found = (self.host.as_str(), self.port)
@@ -108,7 +116,40 @@ pub enum ArbiterAddress {
     /// twinvm's own server.
     Tcp(Server),
     /// The members of an etcd cluster.
-    Etcd(Vec<Server>),
+    Etcd {
+        /// All of them.
+        servers: Vec<Server>,
+        /// Whether they speak TLS: `https`.
+        tls: bool,
+    },
+}
+
+/// The keys for the way to an arbiter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArbiterKeys {
+    /// The files of the node of this name, for twinvm's own server.
+    pub cluster: Option<(TlsFiles, String)>,
+    /// The files of a client, for etcd.
+    pub etcd: Option<TlsFiles>,
+}
+
+impl ArbiterKeys {
+    /// Which there are.
+    pub fn kinds(&self) -> KeyKinds {
+        KeyKinds {
+            cluster: self.cluster.is_some(),
+            etcd: self.etcd.is_some(),
+        }
+    }
+}
+
+/// Which keys there are for the way to an arbiter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyKinds {
+    /// `[tls]`.
+    pub cluster: bool,
+    /// `[arbiter_tls]`.
+    pub etcd: bool,
 }
 
 /// A text is no arbiter's address.
@@ -132,9 +173,19 @@ pub enum OpenError {
     NotLoopback(Server),
     /// A member of etcd on another host.
     #[error(
-        "arbiter http://{0}: there is no TLS to etcd yet, so its members must have loopback addresses such as 127.0.0.1"
+        "arbiter http://{0}: without TLS its members must have loopback addresses such as 127.0.0.1: use https://, and [arbiter_tls]"
     )]
     EtcdNotLoopback(Server),
+    /// TLS, and nothing to show or to believe.
+    #[error(
+        "arbiter https://{0}: it takes [arbiter_tls]: ca, whose certificates etcd's members have, and the cert and key of a client that etcd lets in"
+    )]
+    EtcdKeys(Server),
+    /// Keys that would not be used.
+    #[error(
+        "[arbiter_tls] is for etcd's members with https://, and this is {0}: remove one of them"
+    )]
+    UnusedKeys(ArbiterAddress),
     /// The keys for the way to it.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -155,15 +206,18 @@ impl ArbiterAddress {
             "file" if !rest.is_empty() && !rest.contains('\0') => Ok(Self::File(folder(rest))),
             "tcp" => Ok(Self::Tcp(server(rest)?)),
             "etcd" => {
+                // Of one kind, all of them.
+                let tls = rest.starts_with(HTTPS);
+                let scheme = if tls { HTTPS } else { HTTP };
                 let servers = rest
                     .split(',')
                     .map(|url| {
-                        let rest = url.strip_prefix("http://").ok_or(AddressError)?;
+                        let rest = url.strip_prefix(scheme).ok_or(AddressError)?;
                         server(rest.strip_suffix('/').unwrap_or(rest))
                     })
                     .collect::<Result<Vec<Server>, AddressError>>()?;
                 match servers.len() {
-                    1..=MAX_SERVERS => Ok(Self::Etcd(servers)),
+                    1..=MAX_SERVERS => Ok(Self::Etcd { servers, tls }),
                     _ => Err(AddressError),
                 }
             }
@@ -171,52 +225,65 @@ impl ArbiterAddress {
         }
     }
 
-    /// Why it can't be used, with keys (`tls`) or without, if so.
+    /// Why it can't be used with these keys, if so.
     ///
     /// # Errors
-    /// [`OpenError::NotLoopback`] or [`OpenError::EtcdNotLoopback`] for the first server on
-    /// another host that can't be reached safely.
-    pub fn validate_supported(&self, tls: bool) -> Result<(), OpenError> {
+    /// The first server that can't be reached safely, or keys that nothing here is for.
+    pub fn validate_supported(&self, keys: KeyKinds) -> Result<(), OpenError> {
         let elsewhere = |server: &&Server| !server.is_loopback();
+        let etcd_tls = matches!(self, Self::Etcd { tls: true, .. });
+        if keys.etcd && !etcd_tls {
+            return Err(OpenError::UnusedKeys(self.clone()));
+        }
         match self {
-            Self::Tcp(server) if !tls && elsewhere(&server) => {
+            Self::Tcp(server) if !keys.cluster && elsewhere(&server) => {
                 Err(OpenError::NotLoopback(server.clone()))
             }
-            Self::Etcd(servers) => match servers.iter().find(elsewhere) {
-                Some(server) => Err(OpenError::EtcdNotLoopback(server.clone())),
-                None => Ok(()),
-            },
+            Self::Etcd { servers, tls } => {
+                let lacking = match (tls, keys.etcd) {
+                    (true, true) => None,
+                    (true, false) => servers.first().cloned().map(OpenError::EtcdKeys),
+                    (false, _) => {
+                        let far = servers.iter().find(elsewhere);
+                        far.cloned().map(OpenError::EtcdNotLoopback)
+                    }
+                };
+                lacking.map_or(Ok(()), Err)
+            }
             Self::File(_) | Self::Tcp(_) => Ok(()),
         }
     }
 
     /// A backend that keeps the record of the VM called `vm`. A folder is made if need be; a
-    /// server need not answer yet. With `keys`, the files of the node of that name, the way to
-    /// twinvm's own server is TLS, and only the cluster's arbiter is believed.
-    pub fn open(
-        &self,
-        vm: &str,
-        keys: Option<(&TlsFiles, &str)>,
-    ) -> Result<Box<dyn ArbiterBackend>, OpenError> {
-        self.validate_supported(keys.is_some())?;
+    /// server need not answer yet. With keys for it the way to a server is TLS: of twinvm's own
+    /// only the cluster's arbiter is believed, of etcd only who has a certificate for its address.
+    pub fn open(&self, vm: &str, keys: &ArbiterKeys) -> Result<Box<dyn ArbiterBackend>, OpenError> {
+        self.validate_supported(keys.kinds())?;
         let name = || VmName::new(vm).ok_or_else(|| OpenError::Name(vm.to_owned()));
         Ok(match self {
             Self::File(folder) => Box::new(FileArbiter::open(folder)?),
             Self::Tcp(server) => {
                 let addresses = server.addresses().map_err(OpenError::Server)?;
-                let load = |(files, node): (&TlsFiles, &str)| {
-                    let own = Subject::Node(node.to_owned());
+                let load = |(files, node): &(TlsFiles, String)| {
+                    let own = Subject::Node(node.clone());
                     Credentials::load(files.clone(), own, Expect::Arbiter)
                 };
-                let keys = keys.map(load).transpose()?;
+                let keys = keys.cluster.as_ref().map(load).transpose()?;
                 Box::new(tcp::TcpArbiter::new(addresses, name()?, keys))
             }
-            Self::Etcd(servers) => {
+            Self::Etcd { servers, tls } => {
                 let mut members = Vec::new();
                 for server in servers {
-                    members.extend(server.addresses().map_err(OpenError::Server)?);
+                    let name = tls.then(|| server.tls_name()).transpose()?;
+                    let addresses = server.addresses().map_err(OpenError::Server)?;
+                    let member = |at| etcd::Member {
+                        at,
+                        name: name.clone(),
+                    };
+                    members.extend(addresses.into_iter().map(member));
                 }
-                Box::new(etcd::EtcdArbiter::new(members, &name()?))
+                let keys = keys.etcd.clone().map(WebClient::load).transpose()?;
+                Box::new(etcd::EtcdArbiter::new(members, &name()?, keys))
             }
         })
     }
@@ -227,11 +294,12 @@ impl fmt::Display for ArbiterAddress {
         match self {
             Self::File(folder) => write!(f, "file:{}", folder.display()),
             Self::Tcp(server) => write!(f, "tcp:{server}"),
-            Self::Etcd(servers) => {
+            Self::Etcd { servers, tls } => {
                 f.write_str("etcd:")?;
+                let scheme = if *tls { HTTPS } else { HTTP };
                 for (index, server) in servers.iter().enumerate() {
                     let comma = if index > 0 { "," } else { "" };
-                    write!(f, "{comma}http://{server}")?;
+                    write!(f, "{comma}{scheme}{server}")?;
                 }
                 Ok(())
             }

@@ -49,9 +49,14 @@ const CONSOLE_LOG: &str = "console.log";
 /// Longest sleep of the loop: it looks at its timers now and then whatever happens.
 const LONGEST_WAIT: Duration = Duration::from_millis(1000);
 
-/// Runs a node until it ends.
+/// Runs a node until it ends. It is to be the only thing that its process does.
 pub fn run(options: NodeOptions) -> Result<ExitReason, NodeError> {
+    // Before anybody is listened to, and while there is one thread.
+    let notice = options.confine()?;
     let mut node = NodeLoop::start(options)?;
+    if let Some(notice) = notice {
+        node.journal.tell(NoteLevel::Warn, "rights", &notice);
+    }
     node.run()
 }
 

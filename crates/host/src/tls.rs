@@ -34,6 +34,7 @@ mod dates;
 mod explain;
 mod stream;
 mod verify;
+mod web;
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
@@ -55,8 +56,10 @@ use verify::{PeerVerifier, SubjectError};
 
 pub use authority::{Authority, AuthorityError, CA_CERT, CA_DAYS, CA_KEY, ISSUE_DAYS, Issued};
 pub use dates::{Moment, Validity};
+pub use rustls::pki_types::ServerName;
 pub(crate) use stream::send_now;
 pub use stream::{HandshakeError, TlsReader, TlsStream, TlsWriter, accept, connect};
+pub use web::{WebClient, WebStream};
 
 /// How long before its end a certificate is spoken of: 30 days.
 pub const WARN_BEFORE_S: i64 = 30 * dates::DAY_S;

@@ -15,7 +15,10 @@ use twinvm_host::sandbox::{Confinement, OwnFolder, SandboxError, User};
 const CASE: &str = "TWINVM_TEST_RIGHTS";
 const FOLDER: &str = "TWINVM_TEST_FOLDER";
 
-const CASES: [(&str, fn(&Path)); 4] = [
+/// What is tried, in a folder of its own.
+type Case = fn(&Path);
+
+const CASES: [(&str, Case); 4] = [
     ("root becomes somebody else for good", becomes),
     ("a folder of somebody else is not taken away", foreign),
     ("a shared folder may be anybody's", shared),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use twinvm_config::{Arbiter, VmConfig};
-use twinvm_host::arbiter::OpenError;
+use twinvm_host::arbiter::{ArbiterKeys, OpenError};
 use twinvm_host::arbiter_worker::ArbiterBackend;
 use twinvm_host::random::random_u128;
 use twinvm_host::store::id_of;
@@ -27,7 +27,7 @@ struct Which {
     /// The VM's file
     file: Option<PathBuf>,
     /// In place of the file: the arbiter, as the file's key of this name has it. One that needs
-    /// keys is reached by a file with [tls] alone
+    /// keys is reached by a file with [tls] or [arbiter_tls] alone
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -133,9 +133,9 @@ impl Register {
                     nodes.extend(id.map(|id| (id, node.name.clone())));
                 }
                 // On each host there are one node's keys, on one for both those of both.
-                let keys = vm.nodes.iter().filter_map(|node| {
-                    let files = vm.tls_of(&node.name)?;
-                    Some((files, node.name.clone()))
+                let keys = vm.nodes.iter().map(|node| ArbiterKeys {
+                    cluster: vm.tls_of(&node.name).map(|it| (it, node.name.clone())),
+                    etcd: vm.arbiter_tls_of(&node.name),
                 });
                 let keys: Vec<_> = keys.collect();
                 (vm.name, address, nodes, keys)
@@ -156,10 +156,11 @@ impl Register {
                 "arbiter folder {folder}: there is none: is the right storage mounted?"
             )));
         }
-        let mut opened = address.open(&vm, keys.first().map(|(f, n)| (f, &n[..])));
-        for (files, node) in keys.iter().skip(1) {
+        let none = ArbiterKeys::default();
+        let mut opened = address.open(&vm, keys.first().unwrap_or(&none));
+        for keys in keys.iter().skip(1) {
             if matches!(opened, Err(OpenError::Tls(_))) {
-                opened = address.open(&vm, Some((files, node)));
+                opened = address.open(&vm, keys);
             }
         }
         let backend = opened.map_err(bad)?;

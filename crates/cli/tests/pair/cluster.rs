@@ -62,6 +62,18 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
+    /// The small one, its kernel in this folder.
+    fn echo(folder: &Path) -> Self {
+        let kernel = folder.join("kernel");
+        fs::write(&kernel, echo::image()).unwrap();
+        Guest {
+            kernel,
+            initrd: None,
+            cmdline: String::new(),
+            memory: "8M",
+        }
+    }
+
     /// Debian's kernel and Redis.
     fn redis() -> Self {
         let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/image/redis");
@@ -151,6 +163,8 @@ impl VmFile {
 pub(crate) struct Cluster {
     nodes: [Option<Child>; 2],
     lan: Option<Child>,
+    /// More arguments for nodes that are started.
+    pub(crate) more_args: Vec<String>,
     /// Where the guest's Redis is to be reached.
     pub(crate) redis: Option<SocketAddr>,
     pub(crate) file: VmFile,
@@ -162,15 +176,15 @@ impl Cluster {
     /// A guest of a few instructions that answers frames; it boots in no time.
     pub(crate) fn echo() -> Self {
         let folder = TempDir::new().unwrap();
-        let kernel = folder.path().join("kernel");
-        fs::write(&kernel, echo::image()).unwrap();
-        let guest = Guest {
-            kernel,
-            initrd: None,
-            cmdline: String::new(),
-            memory: "8M",
-        };
+        let guest = Guest::echo(folder.path());
         Self::new(folder, guest)
+    }
+
+    /// The same with each node on an interface of its own.
+    pub(crate) fn echo_on(taps: [&'static str; 2]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let guest = Guest::echo(folder.path());
+        Self::with(folder, guest, Some(taps))
     }
 
     /// Debian's kernel and Redis.
@@ -209,6 +223,7 @@ impl Cluster {
         let cluster = Self {
             nodes: [None, None],
             lan: None,
+            more_args: Vec::new(),
             redis: None,
             file,
             folder,
@@ -289,7 +304,8 @@ impl Cluster {
     pub(crate) fn start(&mut self, node: usize) {
         assert!(self.nodes[node].is_none(), "it runs already");
         let args = self.node_args(node);
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let args = args.iter().chain(&self.more_args);
+        let args: Vec<&str> = args.map(String::as_str).collect();
         self.nodes[node] = Some(self.spawn(&args, &format!("{}.log", NAMES[node])));
     }
 

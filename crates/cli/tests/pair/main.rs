@@ -10,6 +10,7 @@ mod cluster;
 mod input;
 mod redis;
 mod rights;
+mod sandbox;
 mod snapshot;
 mod stop;
 mod tls;

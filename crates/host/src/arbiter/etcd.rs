@@ -8,9 +8,13 @@
 //! another value and changes nothing. Reads are linearizable, which is etcd's default: a member
 //! without a majority does not answer them.
 //!
+//! On the way to another host it is TLS 1.3, both sides authenticated; who may ask is etcd's to say,
+//! by the certificate (`--client-cert-auth`).
+//!
 //! A member that does not answer is left for the next one. All must belong to one cluster: an
 //! answer with another `cluster_id` is not believed.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -22,7 +26,9 @@ use twinvm_protocol::{ArbiterContract, Generation, Outcome, Record};
 use super::CALL_LIMIT;
 use super::guard::{Guard, one_line};
 use super::http;
+use super::stream::{Stream, connect};
 use crate::arbiter_worker::ArbiterBackend;
+use crate::tls::{ServerName, WebClient};
 
 /// What the keys of registers begin with.
 const KEY_PREFIX: &str = "twinvm/arbiter/";
@@ -32,10 +38,21 @@ const MEMBER_LIMIT: Duration = Duration::from_millis(700);
 /// Pause before all members are asked again.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// A member of the cluster.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Where it listens for clients.
+    pub at: SocketAddr,
+    /// Whom its certificate must be for, if it has one.
+    pub name: Option<ServerName<'static>>,
+}
+
 /// The arbiter in an etcd cluster. Calls block for at most 2.4 s.
 #[derive(Debug)]
 pub struct EtcdArbiter {
-    members: Vec<SocketAddr>,
+    members: Vec<Member>,
+    /// For those that have names.
+    keys: Option<WebClient>,
     /// The one that answered last.
     member: usize,
     /// The key in base64, as the gateway has all bytes.
@@ -47,10 +64,12 @@ pub struct EtcdArbiter {
 }
 
 impl EtcdArbiter {
-    /// The register of `vm` in the cluster with these members. Nothing is asked yet.
-    pub fn new(members: Vec<SocketAddr>, vm: &VmName) -> EtcdArbiter {
+    /// The register of `vm` in the cluster with these members, which with `keys` are spoken to in
+    /// TLS only. Nothing is asked yet.
+    pub fn new(members: Vec<Member>, vm: &VmName, keys: Option<WebClient>) -> EtcdArbiter {
         EtcdArbiter {
             members,
+            keys,
             member: 0,
             key: base64::encode(format!("{KEY_PREFIX}{vm}").as_bytes()),
             cluster: None,
@@ -65,21 +84,26 @@ impl EtcdArbiter {
         loop {
             let mut failed = "no member is named".to_owned();
             for _ in 0..self.members.len() {
-                let member = self.members[self.member];
+                let member = self.members[self.member].clone();
+                let at = member.at;
                 let now = Instant::now();
                 if now >= until {
                     return Err(failed);
                 }
-                match http::post(member, path, &question, until.min(now + MEMBER_LIMIT)) {
+                let until = until.min(now + MEMBER_LIMIT);
+                let answer = self
+                    .dial(member, until)
+                    .and_then(|mut stream| http::post(&mut *stream, at, path, &question, until));
+                match answer {
                     Ok(answer) if answer.status == 200 => match self.judge(&answer.body) {
                         Ok(answer) => return Ok(answer),
-                        Err(why) => failed = format!("{member} {why}"),
+                        Err(why) => failed = format!("{at} {why}"),
                     },
                     Ok(answer) => {
                         let text = String::from_utf8_lossy(&answer.body).into_owned();
-                        failed = format!("{member} answers {}: {text}", answer.status);
+                        failed = format!("{at} answers {}: {text}", answer.status);
                     }
-                    Err(error) => failed = format!("{member}: {error}"),
+                    Err(error) => failed = format!("{at}: {error}"),
                 }
                 self.member = (self.member + 1) % self.members.len();
             }
@@ -88,6 +112,21 @@ impl EtcdArbiter {
             }
             std::thread::sleep(PAUSE);
         }
+    }
+
+    fn dial(&mut self, member: Member, until: Instant) -> io::Result<Box<dyn Stream>> {
+        let tcp = connect(member.at, until)?;
+        let (keys, name) = match (&mut self.keys, member.name) {
+            (None, None) => return Ok(Box::new(tcp)),
+            (Some(keys), Some(name)) => (keys, name),
+            // Never in the clear what was to be in TLS.
+            _ => return Err(io::Error::other("there are no keys for it")),
+        };
+        let stream = keys.connect(tcp, name, until);
+        if let Some(trouble) = keys.take_trouble() {
+            self.trouble = Some(format!("arbiter etcd: {}", one_line(&trouble)));
+        }
+        Ok(Box::new(stream?))
     }
 
     /// The answer, if it is etcd that gave it, and the same cluster as before.

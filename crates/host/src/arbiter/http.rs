@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::stream::{dial, read_some, write_all};
+use super::stream::{Stream, read_some, write_all};
 
 /// Longest answer: a record and what stands around it take below 2 KiB.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
@@ -19,19 +19,24 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
 }
 
-/// Posts `json` to `path` on the server at `to`.
-pub(super) fn post(to: SocketAddr, path: &str, json: &str, until: Instant) -> io::Result<Answer> {
-    let mut stream = dial(to, None, until)?;
+/// Posts `json` to `path` on the server at `to`, to which there is this stream.
+pub(super) fn post(
+    stream: &mut dyn Stream,
+    to: SocketAddr,
+    path: &str,
+    json: &str,
+    until: Instant,
+) -> io::Result<Answer> {
     let request = format!(
         "POST {path} HTTP/1.0\r\nHost: {to}\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\nConnection: close\r\n\r\n{json}",
         json.len()
     );
-    write_all(&mut *stream, request.as_bytes(), until)?;
+    write_all(stream, request.as_bytes(), until)?;
     let mut bytes = Vec::new();
     let mut part = [0; 4096];
     loop {
-        match read_some(&mut *stream, &mut part, until)? {
+        match read_some(stream, &mut part, until)? {
             0 => break,
             count => bytes.extend_from_slice(&part[..count]),
         }
@@ -46,7 +51,7 @@ pub(super) fn post(to: SocketAddr, path: &str, json: &str, until: Instant) -> io
 }
 
 /// Takes a whole answer apart.
-fn parse(bytes: &[u8]) -> Option<Answer> {
+pub(super) fn parse(bytes: &[u8]) -> Option<Answer> {
     const END: &[u8] = b"\r\n\r\n";
     let at = bytes.windows(END.len()).position(|four| four == END)?;
     let head = str::from_utf8(&bytes[..at]).ok()?;

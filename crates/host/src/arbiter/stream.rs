@@ -1,7 +1,7 @@
 //! Bytes to and from a server, each step with a time by which it must be done.
 //!
-//! [`dial`] and [`accept`] are the only places that know what kind of stream it is: TLS if there
-//! are keys.
+//! [`dial`] and [`accept`] are the only places that know what kind of stream one of twinvm's own is:
+//! TLS if there are keys.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use twinvm_protocol::arbiter::wire;
 
-use crate::tls::{self, Credentials, HandshakeError, TlsStream};
+use crate::tls::{self, Credentials, HandshakeError, TlsStream, WebStream};
 
 /// A two-way stream of bytes whose waits can be bounded.
 pub(super) trait Stream: Read + Write + Send {
@@ -30,14 +30,27 @@ impl Stream for TlsStream {
     }
 }
 
-/// A stream to a server.
+impl Stream for WebStream {
+    fn set_wait(&self, wait: Duration) -> io::Result<()> {
+        WebStream::set_wait(self, wait);
+        Ok(())
+    }
+}
+
+/// A connection to a server.
+pub(super) fn connect(to: SocketAddr, until: Instant) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&to, left(until)?)?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// A stream to a server of twinvm's own.
 pub(super) fn dial(
     to: SocketAddr,
     keys: Option<&Credentials>,
     until: Instant,
 ) -> io::Result<Box<dyn Stream>> {
-    let stream = TcpStream::connect_timeout(&to, left(until)?)?;
-    stream.set_nodelay(true)?;
+    let stream = connect(to, until)?;
     let Some(keys) = keys else {
         return Ok(Box::new(stream));
     };

@@ -12,6 +12,7 @@ use crate::channel::ChannelError;
 use crate::ctl_socket::CtlServerError;
 use crate::journal::LogFormat;
 use crate::port::{PortAddress, PortError};
+use crate::sandbox::{Confinement, OwnFolder, SandboxError};
 use crate::store::StoreError;
 use crate::tls::{TlsError, TlsFiles};
 
@@ -42,6 +43,8 @@ pub struct NodeOptions {
     pub tls: Option<TlsFiles>,
     /// Where the arbiter's record is.
     pub arbiter: ArbiterAddress,
+    /// Keys for the way to etcd.
+    pub arbiter_tls: Option<TlsFiles>,
     /// The machine.
     pub machine: MachineConfig,
     /// What executes the guest on this node; `None`: the fastest that there is.
@@ -52,6 +55,19 @@ pub struct NodeOptions {
     pub protect: Config,
     /// How it is watched from outside.
     pub operation: Operation,
+    /// What the process gives up before anything of this is opened.
+    pub confinement: Confinement,
+}
+
+impl NodeOptions {
+    /// Gives up what is to be given up; a line for the journal.
+    pub(super) fn confine(&self) -> Result<Option<String>, SandboxError> {
+        let mut folders = vec![OwnFolder::private(&self.state_dir.join(&self.name))];
+        if let ArbiterAddress::File(folder) = &self.arbiter {
+            folders.push(OwnFolder::shared(folder));
+        }
+        self.confinement.enter(&folders)
+    }
 }
 
 /// What a node shows of itself, and to whom. Nothing of it changes what the node does.
@@ -67,6 +83,9 @@ pub enum NodeError {
     /// What it is called or made of doesn't fit into the channel's first message.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// What is to be given up.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// The node's folder.
     #[error(transparent)]
     Store(#[from] StoreError),

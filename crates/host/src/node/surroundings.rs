@@ -7,6 +7,7 @@ use twinvm_protocol::{Identity, Incarnation};
 use super::console::Console;
 use super::keys::Keys;
 use super::{CONSOLE_LOG, NodeError, NodeOptions};
+use crate::arbiter::ArbiterKeys;
 use crate::arbiter_worker::{ArbiterReply, ArbiterWorker};
 use crate::channel::{ChannelEvent, ChannelHub};
 use crate::ctl_socket::{CtlCall, CtlServer};
@@ -66,8 +67,15 @@ impl Surroundings {
         let (arbiter_replies, arbiter_out) = unbounded();
         let console = Console::start(store.folder().join(CONSOLE_LOG))
             .map_err(host("starting the console's thread"))?;
-        let arbiter_keys = options.tls.as_ref().map(|files| (files, &options.name[..]));
-        let backend = options.arbiter.open(&options.vm, arbiter_keys)?;
+        let cluster = options
+            .tls
+            .clone()
+            .map(|files| (files, options.name.clone()));
+        let arbiter_keys = ArbiterKeys {
+            cluster,
+            etcd: options.arbiter_tls.clone(),
+        };
+        let backend = options.arbiter.open(&options.vm, &arbiter_keys)?;
         let arbiter = ArbiterWorker::start(backend, arbiter_replies.clone())
             .map_err(host("starting the arbiter's thread"))?;
         Ok(Self {

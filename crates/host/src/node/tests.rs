@@ -19,6 +19,7 @@ fn a_machine_that_no_message_can_describe_is_refused_at_the_start() {
         peer: address,
         tls: None,
         arbiter: ArbiterAddress::File(folder.path().join("arbiter")),
+        arbiter_tls: None,
         machine: MachineConfig {
             ram_bytes: 16 << 20,
             harts: 1,
@@ -32,6 +33,7 @@ fn a_machine_that_no_message_can_describe_is_refused_at_the_start() {
         wires: Vec::new(),
         protect: Config::default(),
         operation: Operation::default(),
+        confinement: Default::default(),
     });
     let error = started.err().expect("it starts");
     assert!(error.is_bad_input());

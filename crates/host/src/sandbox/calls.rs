@@ -269,7 +269,9 @@ const IOCTLS: &[u64] = &[
 /// addresses when it looks a name up.
 const FAMILIES: &[i32] = &[c::AF_UNIX, c::AF_INET, c::AF_INET6, c::AF_NETLINK];
 
-/// Of prctl(2): what threads and mappings are called, and what the C library asks about itself.
+/// `PR_GET_AUXV` of Linux 6.4 (linux/prctl.h).
+const PR_GET_AUXV: i32 = 0x4155_5856;
+/// Of prctl(2): what threads and mappings are called, and what libraries ask about their process.
 const PRCTLS: &[i32] = &[
     c::PR_SET_NAME,
     c::PR_GET_NAME,
@@ -277,11 +279,12 @@ const PRCTLS: &[i32] = &[
     c::PR_GET_DUMPABLE,
     c::PR_GET_NO_NEW_PRIVS,
     c::PR_GET_SECCOMP,
+    PR_GET_AUXV,
 ];
 
 /// What a new thread shares with its process: all that makes it no process of its own.
-pub(super) const THREAD: u64 = (c::CLONE_VM | c::CLONE_FS | c::CLONE_FILES | c::CLONE_SIGHAND | c::CLONE_THREAD)
-    as u64;
+pub(super) const THREAD: u64 =
+    (c::CLONE_VM | c::CLONE_FS | c::CLONE_FILES | c::CLONE_SIGHAND | c::CLONE_THREAD) as u64;
 /// What makes another world for it.
 const WORLDS: u64 = (c::CLONE_NEWNS
     | c::CLONE_NEWCGROUP
@@ -305,12 +308,21 @@ pub(super) fn allowed() -> Result<Rules, BackendError> {
         let cases = not_both.map(|protection| on(2, MaskedEq(both), protection as u64));
         rules.insert(call, any(cases)?);
     }
-    rules.insert(c::SYS_clone, any([on(0, MaskedEq(THREAD | WORLDS), THREAD)])?);
-    rules.insert(c::SYS_socket, any(FAMILIES.iter().map(|it| on(0, Eq, *it as u64)))?);
+    rules.insert(
+        c::SYS_clone,
+        any([on(0, MaskedEq(THREAD | WORLDS), THREAD)])?,
+    );
+    rules.insert(
+        c::SYS_socket,
+        any(FAMILIES.iter().map(|it| on(0, Eq, *it as u64)))?,
+    );
     let pair = on(0, Eq, c::AF_UNIX as u64);
     rules.insert(c::SYS_socketpair, any([pair])?);
     rules.insert(c::SYS_ioctl, any(IOCTLS.iter().map(|it| on(1, Eq, *it)))?);
-    rules.insert(c::SYS_prctl, any(PRCTLS.iter().map(|it| on(0, Eq, *it as u32 as u64)))?);
+    rules.insert(
+        c::SYS_prctl,
+        any(PRCTLS.iter().map(|it| on(0, Eq, *it as u32 as u64)))?,
+    );
     // Limits are read, never set.
     let reading = SeccompCondition::new(2, Qword, Eq, 0);
     rules.insert(c::SYS_prlimit64, any([reading])?);

@@ -55,7 +55,12 @@ pub fn install() -> Result<(), FilterError> {
     let refuse = SeccompAction::Errno(libc::ENOSYS as u32);
     let always = |numbers: &[i64]| numbers.iter().map(|call| (*call, Vec::new())).collect();
     let allow = SeccompAction::Allow;
-    let kill = program(always(calls::HOSTILE), allow.clone(), SeccompAction::KillProcess, arch)?;
+    let kill = program(
+        always(calls::HOSTILE),
+        allow.clone(),
+        SeccompAction::KillProcess,
+        arch,
+    )?;
     let quiet = program(always(calls::QUIET), allow.clone(), refuse.clone(), arch)?;
     let rest = program(calls::allowed()?, refuse, allow, arch)?;
     // Of several filters' answers the kernel takes the hardest. The last one is about installing

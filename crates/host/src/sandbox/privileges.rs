@@ -46,7 +46,11 @@ pub(super) fn become_user(user: &User, folders: &[OwnFolder]) -> Result<(), Sand
                 .map_err(system("giving up a capability for good"))?;
         }
     }
-    let groups: Vec<Gid> = user.groups().iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let groups: Vec<Gid> = user
+        .groups()
+        .iter()
+        .map(|gid| Gid::from_raw(*gid))
+        .collect();
     set_thread_groups(&groups).map_err(system("leaving root's groups"))?;
     let gid = Gid::from_raw(user.gid());
     set_thread_res_gid(gid, gid, gid).map_err(system("leaving root's group"))?;
@@ -87,7 +91,10 @@ fn make(folder: &OwnFolder, user: &User) -> Result<(), SandboxError> {
             source,
         }
     };
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+    if let Some(parent) = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
         fs::create_dir_all(parent).map_err(failed("can't make the folder above it"))?;
     }
     match DirBuilder::new().mode(folder.mode).create(path) {
@@ -99,7 +106,9 @@ fn make(folder: &OwnFolder, user: &User) -> Result<(), SandboxError> {
                 .map_err(failed("can't hand it over"))
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let owner = fs::metadata(path).map_err(failed("can't look at it"))?.uid();
+            let owner = fs::metadata(path)
+                .map_err(failed("can't look at it"))?
+                .uid();
             match folder.must_own && owner != user.uid() {
                 false => Ok(()),
                 true => Err(SandboxError::NotOwned {

@@ -99,7 +99,12 @@ fn the_rest_is_refused_as_if_the_kernel_did_not_have_it() {
         (libc::SYS_clone, [libc::SIGCHLD.into(), 0, 0, 0]),
         (
             libc::SYS_clone,
-            [(calls::THREAD as i64) | i64::from(libc::CLONE_NEWUSER), 0, 0, 0],
+            [
+                (calls::THREAD as i64) | i64::from(libc::CLONE_NEWUSER),
+                0,
+                0,
+                0,
+            ],
         ),
         // Whoever writes to its user's terminal as if that user typed.
         (libc::SYS_ioctl, [0, libc::TIOCSTI as i64, 0, 0]),

@@ -46,7 +46,9 @@ pub enum UserError {
         name: String,
     },
     /// A number that no line has.
-    #[error("--user {text}: user {uid} is not in /etc/passwd, so its group is needed too: {uid}:GID")]
+    #[error(
+        "--user {text}: user {uid} is not in /etc/passwd, so its group is needed too: {uid}:GID"
+    )]
     GroupNeeded {
         /// What was given.
         text: String,
@@ -99,14 +101,12 @@ impl User {
             }
         };
         let gid = match wanted_group {
-            Some(wanted) => {
-                gid_of(wanted, group)
-                    .or_else(|| number(wanted))
-                    .ok_or_else(|| UserError::NoGroup {
-                        text: owned(),
-                        name: wanted.to_owned(),
-                    })?
-            }
+            Some(wanted) => gid_of(wanted, group)
+                .or_else(|| number(wanted))
+                .ok_or_else(|| UserError::NoGroup {
+                    text: owned(),
+                    name: wanted.to_owned(),
+                })?,
             None => own_gid.ok_or_else(|| UserError::GroupNeeded { text: owned(), uid })?,
         };
         if uid == 0 || gid == 0 {

@@ -3,6 +3,7 @@
 mod contract;
 mod etcd;
 mod history;
+mod keys;
 mod places;
 mod proxy;
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
-use twinvm_host::arbiter::ArbiterAddress;
 use twinvm_host::arbiter::server::ArbiterServer;
+use twinvm_host::arbiter::{ArbiterAddress, ArbiterKeys, OpenError};
 use twinvm_host::arbiter_worker::ArbiterBackend;
 use twinvm_protocol::{ArbiterContract, Generation, MemoryArbiter, Outcome, Record};
 
@@ -18,8 +18,17 @@ pub(crate) trait Place: Sync {
 
 /// A handle by an address as people write it.
 pub(crate) fn open(address: &str, vm: &str) -> Box<dyn ArbiterBackend> {
+    open_with(address, vm, &ArbiterKeys::default()).unwrap()
+}
+
+/// The same with keys.
+pub(crate) fn open_with(
+    address: &str,
+    vm: &str,
+    keys: &ArbiterKeys,
+) -> Result<Box<dyn ArbiterBackend>, OpenError> {
     let address = ArbiterAddress::parse(address, |folder| PathBuf::from(folder)).unwrap();
-    address.open(vm, None).unwrap()
+    address.open(vm, keys)
 }
 
 #[derive(Default)]

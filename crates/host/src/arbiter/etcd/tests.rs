@@ -40,7 +40,7 @@ proptest! {
 #[test]
 fn two_clusters_are_not_taken_for_one() {
     let vm = VmName::new("shop").expect("a name");
-    let mut arbiter = EtcdArbiter::new(Vec::new(), &vm);
+    let mut arbiter = EtcdArbiter::new(Vec::new(), &vm, None);
     let answer = |cluster: &str| json!({ "header": { "cluster_id": cluster } }).to_string();
     assert!(arbiter.judge(answer("7").as_bytes()).is_ok());
     let why = arbiter.judge(answer("8").as_bytes()).expect_err("another");

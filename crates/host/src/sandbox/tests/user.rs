@@ -58,13 +58,38 @@ fn whoever_is_not_there_or_is_root_is_refused() {
         says("4000"),
         "--user 4000: user 4000 is not in /etc/passwd, so its group is needed too: 4000:GID"
     );
-    for root in ["root", "0", "0:5", "toor", "wheel", "twinvm:root", "twinvm:0", "5:0"] {
+    for root in [
+        "root",
+        "0",
+        "0:5",
+        "toor",
+        "wheel",
+        "twinvm:root",
+        "twinvm:0",
+        "5:0",
+    ] {
         assert!(matches!(find(root), Err(UserError::Root(_))), "{root}");
     }
-    for nobody in ["", ":", ":5", "broken", "huge", "leave", "4294967295:5", "-1:5", "+5:5"] {
-        assert!(matches!(find(nobody), Err(UserError::NoUser { .. })), "{nobody}");
+    for nobody in [
+        "",
+        ":",
+        ":5",
+        "broken",
+        "huge",
+        "leave",
+        "4294967295:5",
+        "-1:5",
+        "+5:5",
+    ] {
+        assert!(
+            matches!(find(nobody), Err(UserError::NoUser { .. })),
+            "{nobody}"
+        );
     }
     assert!(matches!(find("5:-1"), Err(UserError::NoGroup { .. })));
-    assert!(matches!(find("5:4294967295"), Err(UserError::NoGroup { .. })));
+    assert!(matches!(
+        find("5:4294967295"),
+        Err(UserError::NoGroup { .. })
+    ));
     assert!(matches!(find("twinvm:"), Err(UserError::NoGroup { .. })));
 }
