@@ -1,4 +1,4 @@
-//! The project's own checks, run as `cargo xtask check`.
+//! The project's own checks, run as `cargo xtask check`, and its simulator, `cargo xtask simulate`.
 //!
 //! Each rule lives in a module of its own and turns text into [`Finding`]s; only this file and
 //! [`tree`] read the file system, and only [`workspace`] asks cargo. So every rule can be shown bad
@@ -9,6 +9,7 @@ mod core_rules;
 mod length;
 mod lexer;
 mod lints;
+mod simulate;
 mod tree;
 mod unsafe_rules;
 mod words;
@@ -22,6 +23,13 @@ use anyhow::{Context, Result};
 
 /// The document that holds the table of allowed arrows.
 const ARCHITECTURE: &str = "docs/ARCHITECTURE.md";
+
+const USAGE: &str = "\
+usage:
+  cargo xtask check                   the project's own rules
+  cargo xtask simulate --minutes 10   production replicas in a simulated world, run after run with
+                                      new seeds (simulate --help says more)
+";
 
 /// How much a finding weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,11 +85,16 @@ impl fmt::Display for Finding {
 
 fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments != ["check"] {
-        eprintln!("usage: cargo xtask check");
-        return Ok(ExitCode::from(2));
-    }
     let root = root(&std::env::current_dir()?)?;
+    match arguments.split_first() {
+        Some((first, [])) if first == "check" => {}
+        Some((first, rest)) if first == "simulate" => return simulate::run(&root, rest),
+        _ => {
+            eprint!("{USAGE}");
+            let asked = matches!(&arguments[..], [one] if one == "--help" || one == "-h");
+            return Ok(ExitCode::from(if asked { 0 } else { 2 }));
+        }
+    }
     let (findings, files) = check(&root)?;
     for finding in &findings {
         eprintln!("{finding}");

@@ -13,6 +13,9 @@ use twinvm_machine::PowerOn;
 pub trait Env {
     /// The host's clocks now.
     fn now(&mut self) -> HostTime;
+    /// The guest has just executed this many steps. They took their time on a host's own clock,
+    /// which has nothing to do here; a simulated one moves on by them.
+    fn ran(&mut self, steps: u64);
     /// Fills `bytes` from the host's source of randomness.
     fn random(&mut self, bytes: &mut [u8]);
     /// Wall time now, for a machine that powers on: nanoseconds since 1970.

@@ -299,11 +299,12 @@ impl Live {
         self.stop_at = icount;
     }
 
-    /// Runs one slice. `clock` reads the host's time when the slice has ended.
+    /// Runs one slice. `clock` reads the host's time when the slice has ended; it is told how many
+    /// steps that had.
     pub fn slice(
         &mut self,
         now: HostTime,
-        clock: &mut dyn FnMut() -> HostTime,
+        clock: &mut dyn FnMut(u64) -> HostTime,
     ) -> Result<LiveExit, LiveError> {
         if self
             .pacing
@@ -311,13 +312,11 @@ impl Live {
         {
             self.anchor(now)?;
         }
-        let until = self
-            .machine
-            .icount()
-            .saturating_add(self.pacing.slice_steps());
+        let began = self.machine.icount();
+        let until = began.saturating_add(self.pacing.slice_steps());
         let until = until.min(self.next_digest).min(self.stop_at);
         let exit = self.machine.run(until);
-        let now = clock();
+        let now = clock(self.machine.icount().saturating_sub(began));
         self.pacing.ran(now, self.machine.icount());
         Ok(match exit {
             Exit::Limit => {

@@ -415,7 +415,7 @@ impl Replica {
             ProtocolAction::BeginDrain => {
                 if let Vm::Following(following) = &mut self.vm {
                     following.draining = true;
-                    self.drain(events);
+                    self.drain(env, events);
                 }
             }
             // Opaque words are for disks; this version has none.

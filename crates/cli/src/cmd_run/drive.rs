@@ -130,7 +130,7 @@ impl Drive {
             if !self.take_inputs()? {
                 return Ok(End::Stopped);
             }
-            let exit = self.live.slice(now(), &mut now)?;
+            let exit = self.live.slice(now(), &mut |_| now())?;
             self.print();
             for request in self.live.take_disk_requests() {
                 self.disks.submit(request);

@@ -74,7 +74,10 @@ impl Replica {
             }
         }
         let Vm::Live(live) = &mut self.vm else { return };
-        let exit = live.slice(now, &mut || env.now());
+        let exit = live.slice(now, &mut |steps| {
+            env.ran(steps);
+            env.now()
+        });
         let ended = env.now();
         print(live.machine_mut(), &mut self.actions);
         let exit = match exit {
@@ -151,7 +154,9 @@ impl Replica {
         let Vm::Following(following) = &mut self.vm else {
             return;
         };
+        let began = following.replay.machine().icount();
         let result = following.replay.run(steps);
+        env.ran(following.replay.machine().icount().saturating_sub(began));
         print(following.replay.machine_mut(), &mut self.actions);
         match result {
             Ok(ReplayExit::Output { position, output }) => {
@@ -188,12 +193,18 @@ impl Replica {
     }
 
     /// Executes all that is stored, for a claim.
-    pub(super) fn drain(&mut self, events: &mut VecDeque<ProtocolEvent<Output>>) {
+    pub(super) fn drain(
+        &mut self,
+        env: &mut dyn Env,
+        events: &mut VecDeque<ProtocolEvent<Output>>,
+    ) {
         loop {
             let Vm::Following(following) = &mut self.vm else {
                 return;
             };
+            let began = following.replay.machine().icount();
             let exit = following.replay.run(DRAIN_STEPS);
+            env.ran(following.replay.machine().icount().saturating_sub(began));
             let position = Position(following.replay.position());
             print(following.replay.machine_mut(), &mut self.actions);
             match exit {
@@ -227,6 +238,25 @@ impl Replica {
         self.idle = None;
         self.woken(level);
         self.send_batches(env);
+    }
+
+    /// Has the backup compare the guest as it is now: a digest in the log, beside those that a
+    /// machine's own steps bring ([`Replica::status`] counts what was equal). False if nothing
+    /// executes here.
+    pub fn log_digest(&mut self, env: &mut dyn Env) -> bool {
+        let now = env.now();
+        let Vm::Live(live) = &mut self.vm else {
+            return false;
+        };
+        if self.frozen {
+            return false;
+        }
+        if let Err(error) = live.log_digest(now) {
+            self.fatal(error.to_string());
+            return false;
+        }
+        self.send_batches(env);
+        true
     }
 
     /// Whether the backup has executed all there is.

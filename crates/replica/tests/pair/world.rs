@@ -42,6 +42,8 @@ impl Env for Surroundings {
         }
     }
 
+    fn ran(&mut self, _steps: u64) {}
+
     fn random(&mut self, bytes: &mut [u8]) {
         for byte in bytes {
             self.dice = self

@@ -242,7 +242,7 @@ fn a_divergence_says_what_it_has_at_hand() {
     run.key(b'q');
     let now = run.now;
     while !matches!(
-        run.live.slice(now, &mut || now).unwrap(),
+        run.live.slice(now, &mut |_| now).unwrap(),
         LiveExit::Output { .. }
     ) {}
     let mut records = run.records();

@@ -55,7 +55,7 @@ impl Run {
                 self.key(b'k');
             }
             let now = self.now;
-            let exit = self.live.slice(now, &mut || now).unwrap();
+            let exit = self.live.slice(now, &mut |_| now).unwrap();
             assert!(matches!(exit, LiveExit::Busy), "{exit:?}");
             self.now.mono_ns += (self.live.machine().icount() - from) * 10 / 3;
         }

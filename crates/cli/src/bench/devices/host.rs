@@ -73,7 +73,7 @@ impl Driven {
     pub(super) fn slice(&mut self) -> Result<(), DemoError> {
         let exit = self
             .live
-            .slice(now(), &mut now)
+            .slice(now(), &mut |_| now())
             .map_err(|error| fault(&error))?;
         self.live.machine_mut().take_console();
         while let Some((slot, len)) = self.live.entropy_wanted() {

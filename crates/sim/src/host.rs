@@ -1,0 +1,133 @@
+//! A simulated host, and the node's process on it: production code with what it reads of its
+//! surroundings.
+
+use std::collections::VecDeque;
+
+use twinvm_machine::Machine;
+use twinvm_protocol::{LiveName, RoleKind};
+use twinvm_replica::{Action, Env, Event, HostTime, Replica, SnapshotPieces, SnapshotSource};
+
+use crate::check::Life;
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::guest::BOOT_NS;
+use crate::rng::Rng;
+
+/// Each look at the clock takes this long, so that time always moves.
+const LOOK_NS: u64 = 20;
+/// What one turn of a node's loop costs beside the guest's steps.
+pub(crate) const TURN_NS: u64 = 1000;
+
+/// What a replica reads from its host while it works.
+pub(crate) struct SimEnv {
+    pub(crate) clock: Clock,
+    /// The world's time when this turn began, and how long it has taken so far.
+    pub(crate) began: u64,
+    pub(crate) elapsed: u64,
+    pub(crate) ns_per_kstep: u64,
+    pub(crate) dice: Rng,
+    /// The number that a power-on gets, and whether there was one.
+    pub(crate) next_boot: u64,
+    pub(crate) powered_on: bool,
+}
+
+impl Env for SimEnv {
+    fn now(&mut self) -> HostTime {
+        self.elapsed += LOOK_NS;
+        HostTime {
+            mono_ns: self.clock.shows(self.began + self.elapsed),
+        }
+    }
+
+    fn ran(&mut self, steps: u64) {
+        self.elapsed += steps * self.ns_per_kstep / 1000;
+    }
+
+    fn random(&mut self, bytes: &mut [u8]) {
+        for byte in bytes {
+            *byte = self.dice.next() as u8;
+        }
+    }
+
+    fn wall_ns(&mut self) -> u64 {
+        self.powered_on = true;
+        self.next_boot * BOOT_NS
+    }
+
+    fn read_snapshot(&mut self, source: SnapshotSource) -> Box<dyn SnapshotPieces> {
+        Box::new(source)
+    }
+}
+
+/// What waits for a node's loop.
+pub(crate) enum Input {
+    Event(Event),
+    /// A frame of the channel.
+    Channel(Event),
+    /// A packet from the clients' network.
+    Packet(Vec<u8>),
+    /// The guest is to be compared.
+    Digest,
+}
+
+/// A node's process.
+pub(crate) struct Process {
+    /// Tells this process from others on the same host.
+    pub(crate) epoch: u64,
+    pub(crate) replica: Replica,
+    pub(crate) env: SimEnv,
+    pub(crate) inbox: VecDeque<Input>,
+    /// Frames of the channel in the inbox.
+    pub(crate) channel_waits: usize,
+    /// Inputs taken since the last slice or tick.
+    pub(crate) taken: u32,
+    /// Stopped from outside until then.
+    pub(crate) paused_until: u64,
+    /// When its loop goes on.
+    pub(crate) turn_at: u64,
+    /// Its loop waits for input.
+    pub(crate) sleeps: bool,
+    /// On its own clock.
+    pub(crate) last_tick_ns: u64,
+    /// A generation is being stored: since when, and how long it takes.
+    pub(crate) storing: Option<(u64, u64, u64)>,
+    /// Actions that a negligent driver carries out later.
+    pub(crate) late: Vec<Action>,
+    pub(crate) life: Life,
+    /// When it last went live by a takeover.
+    pub(crate) live_since: u64,
+    pub(crate) claim: Option<LiveName>,
+    /// Connections, by the world's number.
+    pub(crate) wires: Vec<usize>,
+}
+
+impl Process {
+    pub(crate) fn machine(&mut self) -> Option<&mut Machine> {
+        self.replica.machine_mut()
+    }
+
+    pub(crate) fn role(&self) -> RoleKind {
+        self.replica.status().protocol.role
+    }
+
+    /// Time on the host's clock at the world's time.
+    pub(crate) fn local(&self, now: u64) -> u64 {
+        self.env.clock.shows(now)
+    }
+}
+
+/// One host: what outlives its processes.
+pub(crate) struct Host {
+    pub(crate) clock: Clock,
+    pub(crate) disk: Disk,
+    /// Nanoseconds for a thousand steps, and a factor that is on until then.
+    pub(crate) ns_per_kstep: u64,
+    pub(crate) slow_until: u64,
+    /// The highest generation that a process here has stored and gone on with.
+    pub(crate) stored: u64,
+    /// The clients' network does not reach it until then.
+    pub(crate) lan_down_until: u64,
+    /// No process starts here any more.
+    pub(crate) retired: bool,
+    pub(crate) process: Option<Process>,
+}

@@ -1,0 +1,134 @@
+//! What a run is made of, drawn from its seed.
+
+use crate::disk::DiskFault;
+use crate::rng::Rng;
+
+pub(crate) const US: u64 = 1000;
+pub(crate) const MS: u64 = 1000 * US;
+
+/// A rule broken on purpose, for tests of the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// One of the protocol's own rules.
+    #[cfg(feature = "mutations")]
+    Protocol(twinvm_protocol::node::Mutation),
+    /// The generation's file is written wrongly.
+    Disk(DiskFault),
+    /// One of the simulated driver's duties.
+    Driver(DriverFault),
+}
+
+/// Duties of a driver that can be neglected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverFault {
+    /// The arbiter's answer is not waited for: every compare-and-set counts as won.
+    CasUnasked,
+    /// Outputs leave later than frames to the peer that were asked for after them.
+    SendsFirst,
+    /// The generation is not stored before the next action.
+    GenerationLater,
+    /// What a new live node sends in its first moments is lost on the way to the wire.
+    FirstOutputsDropped,
+    /// Now and then something reaches a machine that is not in the log.
+    UnloggedInput,
+}
+
+/// The measures of one run.
+#[derive(Clone, Debug)]
+pub(crate) struct Measures {
+    /// Nanoseconds that a thousand steps take on each host.
+    pub(crate) ns_per_kstep: [u64; 2],
+    /// Each host's drift, millionths.
+    pub(crate) drift_ppm: [i64; 2],
+    pub(crate) clients: u64,
+    /// A client's longest pause between two questions.
+    pub(crate) think_ns: u64,
+    /// Questions are asked at multiples of this, so that several meet.
+    pub(crate) beat_ns: u64,
+    /// Questions of a run at most.
+    pub(crate) max_asked: usize,
+    /// Of this many frames between clients and guest one is lost; 0: none.
+    pub(crate) loss_one_in: u64,
+    /// Longest delay of the channel, of the arbiter and of the clients' network.
+    pub(crate) link_ns: u64,
+    pub(crate) arbiter_ns: u64,
+    pub(crate) lan_ns: u64,
+    /// Packets come to a host at multiples of this, so that several come at once.
+    pub(crate) bunch_ns: u64,
+    /// The channel's bottleneck.
+    pub(crate) ns_per_kib: u64,
+    /// Longest time that storing a generation takes.
+    pub(crate) sync_ns: u64,
+    /// Of this many actions one is the last of its process; 0: none.
+    pub(crate) crash_one_in: u64,
+    /// The same for packets that have just left; 0: none.
+    pub(crate) crash_sent_one_in: u64,
+    /// Longest time between two faults; 0: no faults.
+    pub(crate) fault_ns: u64,
+    /// While the pair is not protected, one fault in this many is not held back.
+    pub(crate) unprotected_one_in: u64,
+    /// When faults begin and end.
+    pub(crate) faults_from_ns: u64,
+    pub(crate) faults_to_ns: u64,
+}
+
+impl Measures {
+    /// A quiet run: two equal hosts, one after the other started, nothing goes wrong.
+    pub(crate) fn quiet() -> Self {
+        Self {
+            ns_per_kstep: [50 * US; 2],
+            drift_ppm: [0; 2],
+            clients: 2,
+            think_ns: 20 * MS,
+            beat_ns: 1,
+            max_asked: 200,
+            loss_one_in: 0,
+            link_ns: 200 * US,
+            arbiter_ns: 2 * MS,
+            lan_ns: 100 * US,
+            bunch_ns: 1,
+            ns_per_kib: US,
+            sync_ns: MS,
+            crash_one_in: 0,
+            crash_sent_one_in: 0,
+            fault_ns: 0,
+            unprotected_one_in: 1,
+            faults_from_ns: 0,
+            faults_to_ns: 0,
+        }
+    }
+
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let fast = rng.range(20, 100) * US;
+        let slow = fast * rng.pick(&[1, 1, 1, 3, 10]);
+        let from = rng.range(150, 1200) * MS;
+        Self {
+            ns_per_kstep: if rng.one_in(2) {
+                [fast, slow]
+            } else {
+                [slow, fast]
+            },
+            drift_ppm: [
+                rng.range(0, 400) as i64 - 200,
+                rng.range(0, 400) as i64 - 200,
+            ],
+            clients: rng.range(1, 7),
+            think_ns: rng.pick(&[3, 20, 80, 200]) * MS,
+            beat_ns: rng.pick(&[1, 2 * MS, 20 * MS]),
+            max_asked: 250,
+            loss_one_in: rng.pick(&[0, 100, 15]),
+            link_ns: rng.pick(&[300, 2000, 20_000]) * US,
+            arbiter_ns: rng.pick(&[1, 8, 60]) * MS,
+            lan_ns: rng.pick(&[100, 1000, 10_000]) * US,
+            bunch_ns: rng.pick(&[1, 200 * US, 2 * MS]),
+            ns_per_kib: rng.pick(&[US, 10 * US, 200 * US]),
+            sync_ns: rng.pick(&[1, 20, 200]) * MS,
+            crash_one_in: rng.pick(&[300, 2000, 20_000]),
+            crash_sent_one_in: rng.pick(&[30, 100, 0]),
+            fault_ns: rng.pick(&[150, 500, 1500]) * MS,
+            unprotected_one_in: rng.pick(&[1, 6, 20]),
+            faults_from_ns: from,
+            faults_to_ns: from + rng.range(500, 6000) * MS,
+        }
+    }
+}

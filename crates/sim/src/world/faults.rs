@@ -1,0 +1,205 @@
+//! What goes wrong, and what people ask for.
+
+use twinvm_log::{Body, Record as LogRecord};
+use twinvm_protocol::Ctl;
+
+use super::*;
+use crate::guest::Op;
+
+impl World {
+    /// The process on a host ends: killed, or with its host's power. What it has sent and has not
+    /// arrived yet is lost from some point on.
+    pub(super) fn down(&mut self, slot: usize, power: bool) {
+        self.end_process(slot, power, |world, wire, to| world.prefix(wire, to));
+    }
+
+    /// The process ends, with all that it has sent arriving, and is not started again.
+    pub(crate) fn end_for_good(&mut self, slot: usize, power: bool) {
+        self.end_process(slot, power, |world, wire, to| world.wires[wire].flying(to));
+        self.hosts[slot].retired = true;
+    }
+
+    /// The same; `keep` says how many frames of a connection still arrive.
+    pub(super) fn end_process(
+        &mut self,
+        slot: usize,
+        power: bool,
+        keep: impl Fn(&mut Self, usize, usize) -> usize,
+    ) {
+        let now = self.now;
+        let host = &mut self.hosts[slot];
+        let Some(process) = host.process.take() else {
+            return;
+        };
+        self.trace.note(now, || {
+            format!(
+                "{} {}",
+                name(slot),
+                if power { "loses its power" } else { "ends" }
+            )
+        });
+        if let Some((since, busy, _)) = process.storing {
+            host.disk.advance(now - since, busy);
+        }
+        if power {
+            host.disk.lose_power(&mut self.rng);
+        } else {
+            host.disk.process_ended();
+        }
+        for wire in self.open_wires() {
+            let Some(end) = self.wires[wire].end_of(slot, process.epoch) else {
+                continue;
+            };
+            self.wires[wire].open[end] = false;
+            let keep = keep(self, wire, 1 - end);
+            // A host without power says nothing, not even that a connection has ended.
+            self.cut(wire, 1 - end, keep, !power);
+        }
+        if self.faults || self.asking {
+            self.after(20 * MS, 900 * MS, Hap::Boot { slot });
+        }
+    }
+
+    pub(super) fn fault(&mut self) {
+        let protected = self.protected(0) && self.protected(1);
+        let goes = protected || self.rng.one_in(self.measures.unprotected_one_in);
+        if !self.faults || !goes {
+            return;
+        }
+        self.fault_count += 1;
+        let slot = self.rng.below(2) as usize;
+        let now = self.now;
+        let kind = self.rng.below(24);
+        self.trace
+            .note(now, || format!("fault {kind} at {}", name(slot)));
+        match kind {
+            0..3 => self.down(slot, false),
+            3 => self.down(slot, true),
+            4..6 => self.cut_all(),
+            6 => self.half_open(),
+            7 => self.partition_until = now + self.rng.range(20, 1500) * MS,
+            8..10 => self.silence(),
+            10..13 => {
+                let until = now + self.rng.range(20, 1500) * MS;
+                if let Some(process) = &mut self.hosts[slot].process {
+                    process.paused_until = process.paused_until.max(until);
+                }
+            }
+            13 => self.hosts[slot].slow_until = now + self.rng.range(50, 2000) * MS,
+            14 => self.hosts[slot].clock.ahead_ns += self.rng.range(1, 3000) * MS,
+            15..18 => {
+                let until = now + self.rng.range(20, 2500) * MS;
+                let both = self.rng.one_in(2);
+                self.outage_until[slot] = until;
+                if both {
+                    self.outage_until[1 - slot] = until;
+                }
+            }
+            18 => self.hosts[slot].lan_down_until = now + self.rng.range(20, 1000) * MS,
+            19 => self.person(slot, Event::Terminate),
+            20 => {
+                let ctl = self
+                    .rng
+                    .pick(&[Ctl::Takeover, Ctl::Takeover, Ctl::Detach, Ctl::Stop]);
+                self.person(slot, Event::Ctl(ctl));
+            }
+            21 if self.rng.one_in(3) => self.power_off(),
+            22 if self.is_broken(DriverFault::UnloggedInput) => self.inject_unlogged(slot),
+            _ => self.cut_all(),
+        }
+    }
+
+    fn person(&mut self, slot: usize, event: Event) {
+        let epoch = self.hosts[slot].process.as_ref().map(|p| p.epoch);
+        if let Some(epoch) = epoch {
+            self.input(slot, epoch, Input::Event(event));
+        }
+    }
+
+    /// Somebody asks the guest to power off.
+    fn power_off(&mut self) {
+        let client = guest::CLIENTS - 1;
+        let packet = guest::question(client, u64::MAX >> 1, 0, Op::PowerOff);
+        self.put_on_lan(packet);
+    }
+
+    fn cut_all(&mut self) {
+        for wire in self.open_wires() {
+            for to in 0..2 {
+                let keep = self.prefix(wire, to);
+                self.cut(wire, to, keep, true);
+            }
+        }
+    }
+
+    /// One end hears that the connection is over, the other nothing more at all.
+    fn half_open(&mut self) {
+        for wire in self.open_wires() {
+            let told = self.rng.below(2) as usize;
+            for to in 0..2 {
+                let keep = self.prefix(wire, to);
+                self.cut(wire, to, keep, to == told);
+            }
+        }
+    }
+
+    /// One way of the channel is silent for a while; what was sent arrives afterwards.
+    fn silence(&mut self) {
+        let to = self.rng.below(2) as usize;
+        let until = self.now + self.rng.range(20, 1500) * MS;
+        for wire in self.open_wires() {
+            let end = self.wires[wire]
+                .ends
+                .iter()
+                .position(|(slot, _)| *slot == to);
+            if let Some(end) = end {
+                self.wires[wire].silence(end, until);
+            }
+        }
+    }
+
+    /// Something reaches the guest's machine that is not in the log: a key on its console.
+    fn inject_unlogged(&mut self, slot: usize) {
+        self.trace
+            .note(self.now, || format!("unlogged input at {}", name(slot)));
+        let process = self.hosts[slot].process.as_mut();
+        if let Some(machine) = process.and_then(Process::machine) {
+            let body = Body::ConsoleRx {
+                bytes: b"x".to_vec(),
+            };
+            let icount = machine.icount();
+            // Refused if the console is full; another one will do.
+            let _ = machine.inject(&LogRecord { icount, body });
+        }
+    }
+
+    /// Nothing more goes wrong; who is down comes back.
+    pub(super) fn heal(&mut self) {
+        let now = self.now;
+        self.trace.note(now, || "faults end".to_owned());
+        self.faults = false;
+        self.partition_until = 0;
+        self.outage_until = [0; 2];
+        self.healed_at = now;
+        for slot in 0..2 {
+            self.hosts[slot].slow_until = 0;
+            self.hosts[slot].lan_down_until = 0;
+            match &mut self.hosts[slot].process {
+                Some(process) if process.paused_until > now => {
+                    process.paused_until = now;
+                    let epoch = process.epoch;
+                    self.turn_at(slot, epoch, now);
+                }
+                Some(_) => {}
+                None => self.after(1, 500 * MS, Hap::Boot { slot }),
+            }
+        }
+        for wire in self.open_wires() {
+            self.wires[wire].heal();
+            for to in 0..2 {
+                self.at(now, Hap::Look { wire, to });
+            }
+        }
+        self.at(now + 50 * MS, Hap::Watch);
+    }
+}

@@ -1,0 +1,218 @@
+//! The loop of a node: as the host's own loop, with time as an argument.
+
+use twinvm_replica::{Event, Wait};
+
+use super::*;
+use crate::host::TURN_NS;
+
+/// Inputs taken between two slices.
+const INPUTS_PER_TURN: u32 = 64;
+/// The loop looks at timers at least this often while the guest runs.
+const TICK_NS: u64 = MS;
+/// Longest sleep of the loop.
+const LONGEST_SLEEP_NS: u64 = 1000 * MS;
+/// Frames of the channel that wait for the loop.
+pub(super) const CHANNEL_QUEUE: usize = 64;
+/// Other things that wait for it; more means that something is not bounded.
+const OTHER_QUEUE: usize = 1024;
+
+impl World {
+    /// Something waits for the node's loop now.
+    pub(super) fn input(&mut self, slot: usize, epoch: u64, input: Input) {
+        let now = self.now;
+        let Some(process) = self.process(slot, epoch) else {
+            return;
+        };
+        if matches!(input, Input::Channel(_)) {
+            process.channel_waits += 1;
+        }
+        process.inbox.push_back(input);
+        if process.sleeps {
+            process.sleeps = false;
+            let at = now.max(process.paused_until);
+            self.turn_at(slot, epoch, at);
+        }
+    }
+
+    pub(super) fn turn_at(&mut self, slot: usize, epoch: u64, at: u64) {
+        if let Some(process) = self.process(slot, epoch) {
+            process.turn_at = at;
+            self.at(at, Hap::Turn { slot, epoch, at });
+        }
+    }
+
+    /// The node goes on: carries out what was asked, then takes what comes next.
+    pub(super) fn turn(&mut self, slot: usize, epoch: u64, at: u64) -> Result<(), String> {
+        let now = self.now;
+        let Some(process) = self.process(slot, epoch) else {
+            return Ok(());
+        };
+        if process.turn_at != at {
+            return Ok(());
+        }
+        process.sleeps = false;
+        if process.paused_until > now {
+            let until = process.paused_until;
+            self.turn_at(slot, epoch, until);
+            return Ok(());
+        }
+        self.finish_storing(slot);
+        if let Some(busy) = self.perform(slot, epoch)? {
+            self.turn_at(slot, epoch, now + busy);
+            return Ok(());
+        }
+        self.maybe_kill(slot, true);
+        let Some(process) = self.process(slot, epoch) else {
+            return Ok(());
+        };
+        let local = process.local(now);
+        let mut sleep = None;
+        let event = if process.taken < INPUTS_PER_TURN && !process.inbox.is_empty() {
+            process.taken += 1;
+            self.next_input(slot, epoch)?
+        } else {
+            process.taken = 0;
+            if local.saturating_sub(process.last_tick_ns) >= TICK_NS {
+                self.tick(slot, epoch)
+            } else {
+                match process.replica.wait() {
+                    Wait::Run => Some(Event::Slice),
+                    Wait::Until(until) if until <= local => self.tick(slot, epoch),
+                    Wait::Until(until) => {
+                        let mut wait = (until - local).min(LONGEST_SLEEP_NS);
+                        if process.replica.wants_queue() {
+                            wait = wait.min(TICK_NS);
+                        }
+                        sleep = Some(process.env.clock.when(local + wait, now));
+                        None
+                    }
+                }
+            }
+        };
+        if let Some(until) = sleep {
+            if let Some(process) = self.process(slot, epoch) {
+                process.sleeps = process.inbox.is_empty();
+            }
+            self.turn_at(slot, epoch, until);
+            return Ok(());
+        }
+        let elapsed = match event {
+            Some(event) => self.apply(slot, epoch, event)?,
+            None => TURN_NS,
+        };
+        self.turn_at(slot, epoch, now + elapsed);
+        Ok(())
+    }
+
+    /// The timers' turn.
+    fn tick(&mut self, slot: usize, epoch: u64) -> Option<Event> {
+        let now = self.now;
+        let process = self.process(slot, epoch)?;
+        process.last_tick_ns = process.local(now);
+        Some(Event::Tick)
+    }
+
+    /// The next thing from the inbox, as an event if it is one.
+    fn next_input(&mut self, slot: usize, epoch: u64) -> Result<Option<Event>, String> {
+        let Some(process) = self.process(slot, epoch) else {
+            return Ok(None);
+        };
+        if process.inbox.len() - process.channel_waits > OTHER_QUEUE {
+            return Err(format!(
+                "more than {OTHER_QUEUE} things wait for node {}",
+                name(slot)
+            ));
+        }
+        match process.inbox.pop_front() {
+            Some(Input::Event(event)) => Ok(Some(event)),
+            Some(Input::Channel(event)) => {
+                process.channel_waits -= 1;
+                self.room_again(slot, epoch);
+                Ok(Some(event))
+            }
+            Some(Input::Packet(bytes)) => Ok(self.packet_for_guest(slot, epoch, bytes)),
+            Some(Input::Digest) => {
+                process.replica.log_digest(&mut process.env);
+                Ok(None)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// A packet reaches the guest if it has room; else it is lost, as on a full wire.
+    fn packet_for_guest(&mut self, slot: usize, epoch: u64, bytes: Vec<u8>) -> Option<Event> {
+        let process = self.process(slot, epoch)?;
+        if process.role() != RoleKind::Live || !process.replica.net_room(0) {
+            return None;
+        }
+        let boot = self.contents(slot).map_or(0, |contents| contents.boot);
+        let word = |at: usize| {
+            let bytes = bytes.get(at..at + 8).and_then(|b| b.try_into().ok());
+            bytes.map_or(u64::MAX, u64::from_le_bytes)
+        };
+        self.history.reaches(word(32), word(40), boot);
+        Some(Event::Frame { device: 0, bytes })
+    }
+
+    /// Hands one event to the replica; how long that takes.
+    fn apply(&mut self, slot: usize, epoch: u64, event: Event) -> Result<u64, String> {
+        let now = self.now;
+        let slow = now < self.hosts[slot].slow_until;
+        let host = &self.hosts[slot];
+        let (clock, speed) = (host.clock, host.ns_per_kstep * if slow { 10 } else { 1 });
+        let next_boot = self.check.boot + 1;
+        let queued = self.queued(slot);
+        let Some(process) = self.hosts[slot].process.as_mut() else {
+            return Ok(0);
+        };
+        let env = &mut process.env;
+        env.clock = clock;
+        env.began = now;
+        env.elapsed = TURN_NS;
+        env.ns_per_kstep = speed;
+        env.next_boot = next_boot;
+        if self.trace.on && !matches!(event, Event::Slice | Event::Tick | Event::Queued { .. }) {
+            let text = brief(&format!("{event:?}"));
+            self.trace.note(now, || format!("{} <- {text}", name(slot)));
+        }
+        // Before its timers' turn the replica hears how much waits on the channel.
+        if matches!(event, Event::Tick)
+            && (process.replica.has_session() || process.replica.wants_queue())
+        {
+            process.replica.apply(env, Event::Queued { bytes: queued });
+        }
+        process.replica.apply(env, event);
+        let elapsed = process.env.elapsed;
+        let status = process.replica.status();
+        if let Some(what) = status.divergence {
+            return Err(format!("node {} diverged: {what}", name(slot)));
+        }
+        self.check_kept(slot, epoch)?;
+        self.maybe_kill(slot, false);
+        Ok(elapsed)
+    }
+
+    /// Nobody throws the machine of a won claim away.
+    fn check_kept(&mut self, slot: usize, epoch: u64) -> Result<(), String> {
+        let named = self.arbiter.current().map(|record| record.live);
+        let Some(process) = self.process(slot, epoch) else {
+            return Ok(());
+        };
+        if process.claim.is_some() && process.claim == named && process.machine().is_none() {
+            return Err(format!(
+                "node {} threw away the machine of its won claim",
+                name(slot)
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Long texts cut short.
+pub(super) fn brief(text: &str) -> String {
+    const LONGEST: usize = 240;
+    match text.char_indices().nth(LONGEST) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
