@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crossbeam_channel::bounded;
 use twinvm_host::arbiter::server::{ArbiterServer, ServerError};
+use twinvm_host::notify::Notify;
 use twinvm_host::sandbox::OwnFolder;
 use twinvm_host::signals::SignalWatch;
 use twinvm_host::tls::{CA_CERT, Credentials, Expect, Subject, TlsFiles};
@@ -138,6 +139,11 @@ fn serve(args: &ServeArgs) -> Outcome {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "listening on {}", server.local_addr()).and_then(|()| out.flush());
     drop(out);
+    match Notify::from_env() {
+        Ok(Some(manager)) => manager.ready(&format!("listening on {}", server.local_addr())),
+        Ok(None) => {}
+        Err(trouble) => say::line(format_args!("twinvm arbiter: {trouble}")),
+    }
     // Ends with the signal, or with the thread that waits for one.
     let _ = signals.recv();
     Ok(0)

@@ -1,9 +1,9 @@
 //! `twinvm ctl`: ask a running node.
 
+mod wait;
+
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
 
 use serde_json::Value;
 use twinvm_config::VmConfig;
@@ -13,23 +13,19 @@ use twinvm_host::store::ctl_path;
 use crate::say;
 use crate::{BAD_INPUT, Outcome};
 
-/// How long `stop` waits for the VM to be off.
-const STOP_WAIT: Duration = Duration::from_secs(10);
-/// How often it looks.
-const STOP_TURN: Duration = Duration::from_millis(50);
-
 /// Asks a running node of this host.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   twinvm ctl VM.toml --name a status          who is live, is the VM protected
   twinvm ctl VM.toml --name a status --json   the same for programs
+  twinvm ctl VM.toml --name a takeover        the other node runs it, this one is its backup
   twinvm ctl VM.toml --name a stop            power the VM off, on both hosts
   twinvm ctl VM.toml --name a snapshot --out redis.snap
   twinvm run --from redis.snap                go on from there, alone on any host
 
 Exit codes:
-  0    answered; for stop: the VM is off
-  1    stop: asked, but the VM is not off yet; the message says what it waits for
+  0    answered; for stop, takeover and detach: done
+  1    asked, but it has not come about (yet); the message says why, or what it waits for
   2    bad input, the node doesn't run, or it refuses; the message says why")]
 pub(crate) struct CtlArgs {
     /// The VM's file.
@@ -49,14 +45,25 @@ pub(crate) struct CtlArgs {
 enum What {
     /// Who is live, whether the VM is protected, and how fast all is.
     Status,
-    /// Hand the VM to the backup; this node joins again.
+    /// Hand the VM to the backup, without a loss; this node becomes its backup
+    ///
+    /// The guest stands still while the last outputs are acked and the arbiter is asked. Ends when
+    /// the VM is protected again. If the backup dies on the way the VM goes on here.
     Takeover,
-    /// Live node: send the backup away. Backup: leave.
+    /// Live node: send the backup away. Backup: leave
+    ///
+    /// The backup's process ends, and the VM goes on alone, unprotected. To protect it again start
+    /// that node again.
     Detach,
     /// Power the VM off for good, on both hosts.
     Stop,
-    /// The digest of the guest's whole state, and its step count.
+    /// The digest of the guest's whole state, and its step count
+    ///
+    /// The live node's backup computes it at the same step and compares: the answer says whether
+    /// they are equal. Asked of a backup the last digest that was compared is told too.
     Digest,
+    /// The figures for monitoring, as [metrics] in VM.toml has them served
+    Metrics,
     /// Write the machine's whole state to a file, for `twinvm run --from`
     ///
     /// The guest goes on meanwhile: it waits only for registers and devices, well below 5 ms.
@@ -84,6 +91,7 @@ pub(crate) fn run(args: CtlArgs) -> Outcome {
         What::Detach => CtlRequest::Detach {},
         What::Stop => CtlRequest::Stop {},
         What::Digest => CtlRequest::Digest {},
+        What::Metrics => CtlRequest::Metrics {},
         What::Snapshot { ref out, force } => CtlRequest::Snapshot {
             // The node may run in another folder.
             to: match out {
@@ -94,13 +102,24 @@ pub(crate) fn run(args: CtlArgs) -> Outcome {
         },
     };
     let socket = ctl_path(&vm.state_dir, &args.name);
+    let before = match args.what {
+        What::Takeover | What::Detach => {
+            request(&socket, &CtlRequest::Status {}).map_err(|e| bad(&e))?
+        }
+        _ => Value::Null,
+    };
     let mut shown = Shown::default();
     let answer = request_with(&socket, &what, &mut |value| shown.progress(value));
     shown.clear();
     let answer = answer.map_err(|e| bad(&e))?;
-    if matches!(args.what, What::Stop) {
-        wait_for_end(&socket)?;
-    }
+    let answer = match args.what {
+        What::Stop => wait::for_end(&socket).map(|()| answer),
+        What::Takeover => wait::for_takeover(&socket, &before),
+        What::Detach => wait::for_detach(&socket, &before),
+        What::Digest => wait::for_digest(&socket, answer),
+        What::Status | What::Metrics | What::Snapshot { .. } => Ok(answer),
+    };
+    let answer = answer.map_err(|why| (1, why))?;
     if args.json {
         say::answer(answer)?;
     } else {
@@ -109,31 +128,22 @@ pub(crate) fn run(args: CtlArgs) -> Outcome {
     Ok(0)
 }
 
-/// A stop is done when the node has ended: its outputs are out and the record says so.
-fn wait_for_end(socket: &Path) -> Result<(), (u8, String)> {
-    let until = Instant::now() + STOP_WAIT;
-    loop {
-        let Ok(status) = request(socket, &CtlRequest::Status {}) else {
-            return Ok(());
-        };
-        if Instant::now() >= until {
-            let note = status["waiting_for"].as_str().unwrap_or_default();
-            return Err((1, format!("asked, but the VM is not off yet: {note}")));
-        }
-        thread::sleep(STOP_TURN);
-    }
-}
-
 /// The answer for people, as lines.
 fn told(what: &What, answer: &Value) -> String {
     match what {
         What::Status => status_lines(answer).join("\n"),
-        What::Digest => format!(
-            "step {} digest {}",
-            answer["icount"],
-            answer["digest"].as_str().unwrap_or_default()
+        What::Digest => digest_lines(answer),
+        What::Metrics => answer.as_str().unwrap_or_default().trim_end().to_owned(),
+        What::Takeover => format!(
+            "node {} runs the VM now, node {} is its backup: protected again after {} s",
+            text(&answer["live"]),
+            text(&answer["backup"]),
+            answer["seconds"]
         ),
-        What::Takeover | What::Detach => "begun".to_owned(),
+        What::Detach => format!(
+            "node {} has left: the VM goes on alone, NOT protected, until that node is started again",
+            text(&answer["left"])
+        ),
         What::Stop => "the VM is off".to_owned(),
         What::Snapshot { .. } => format!(
             "{}: step {}, {} bytes; the guest waited {} µs",
@@ -143,6 +153,34 @@ fn told(what: &What, answer: &Value) -> String {
             answer["pause_us"]
         ),
     }
+}
+
+/// A value as a person reads it.
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn digest_lines(answer: &Value) -> String {
+    let line = |at: &Value| format!("step {} digest {}", at["icount"], text(&at["digest"]));
+    let mut lines = line(answer);
+    if answer["position"].is_null() {
+        // A backup, or a VM that stands still.
+        if !answer["compared"].is_null() {
+            lines = format!(
+                "{lines}\n{}, as the live node has it",
+                line(&answer["compared"])
+            );
+        }
+    } else if answer["backup"] == "equal" {
+        lines.push_str("\nthe backup has the same");
+    } else {
+        lines.push_str("\nthere is no backup to compare it with");
+    }
+    lines
 }
 
 /// Progress on a person's terminal.
@@ -174,11 +212,6 @@ fn note(answer: &Value) -> Option<&str> {
 
 fn status_lines(answer: &Value) -> Vec<String> {
     let mut lines = Vec::new();
-    let text = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "-".to_owned(),
-        other => other.to_string(),
-    };
     let protected = if answer["protected"] == true {
         "protected"
     } else {

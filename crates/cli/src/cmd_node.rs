@@ -1,19 +1,24 @@
 //! `twinvm node`: one host's process for one VM.
 
+use std::ffi::OsStr;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use twinvm_config::VmConfig;
+use twinvm_host::hooks::Hooks;
 use twinvm_host::journal::LogFormat;
 use twinvm_host::node::{NodeOptions, Operation, Wire};
 use twinvm_host::port::PortAddress;
-use twinvm_host::sandbox::Confinement;
+use twinvm_host::sandbox::{Confinement, User};
 use twinvm_machine::EngineKind;
 
 use crate::engine_arg::EngineArg;
 use crate::guest;
 use crate::process_args::ProcessArgs;
 use crate::{BAD_INPUT, FAULT, Outcome};
+
+/// The command of this program that runs hooks for a node.
+pub(crate) const HOOK_RUNNER: &str = "hook-runner";
 
 /// Runs one of the VM's two nodes on this host.
 #[derive(Debug, clap::Args)]
@@ -30,6 +35,10 @@ On two hosts the nodes need keys, and VM.toml [tls]: see twinvm keys --help.
 A node needs none of root's rights: run it as a user of its own, or start it as root with --user:
   twinvm node VM.toml --name a --user twinvm
 Its folder, its keys, its TAP interface and a file: arbiter's folder must be that user's.
+
+A service manager that sets NOTIFY_SOCKET (systemd, Type=notify) hears when the node is up and how
+the VM is. VM.toml [hooks] names a command that hears when protection is lost or regained, and
+[metrics], or --metrics, where Prometheus can read figures.
 
 After a power-off the node that was live last starts the VM again; the other one joins it.
 
@@ -50,6 +59,10 @@ pub(crate) struct NodeArgs {
     /// How lines on standard error look: for people, or a JSON object on each
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormatArg,
+    /// Where figures for Prometheus can be read, in place of VM.toml's [metrics]: anyone who
+    /// reaches the port may read them, so a loopback address unless monitoring is elsewhere
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics: Option<String>,
     #[command(flatten)]
     process: ProcessArgs,
 }
@@ -70,13 +83,54 @@ impl From<LogFormatArg> for LogFormat {
     }
 }
 
-fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
+/// Address of the figures, if they are wanted.
+fn metrics(args: &NodeArgs, vm: &VmConfig) -> Result<Option<SocketAddr>, String> {
+    if let Some(text) = &args.metrics {
+        let mut found = text.to_socket_addrs().map_err(|error| {
+            format!("--metrics {text}: {error}: expected HOST:PORT such as 127.0.0.1:9177")
+        })?;
+        let found = found.next();
+        return Ok(Some(found.ok_or(format!("--metrics {text}: no address"))?));
+    }
+    let listen = vm.metrics.as_ref();
+    listen
+        .map(|listen| resolve("metrics", &listen.host, listen.port))
+        .transpose()
+}
+
+/// Starts the hook's process, if VM.toml has a hook.
+fn hooks(
+    vm: &VmConfig,
+    (own, peer): (&str, &str),
+    args: &NodeArgs,
+) -> Result<Option<Hooks>, String> {
+    let Some(command) = vm.hooks.clone() else {
+        return Ok(None);
+    };
+    // Itself, even if the file has been replaced since.
+    let program = OsStr::new("/proc/self/exe");
+    let mut words = vec![HOOK_RUNNER];
+    if let Some(user) = args.process.user() {
+        words.extend(["--user", user]);
+    }
+    Hooks::start(
+        program,
+        &words,
+        (&vm.name, own, peer),
+        args.log_format.into(),
+        command,
+    )
+    .map(Some)
+    .map_err(|error| format!("[hooks]: can't start the process that runs the command: {error}"))
+}
+
+fn resolve(what: &str, host: &str, port: u16) -> Result<SocketAddr, String> {
     let mut found = (host, port)
         .to_socket_addrs()
-        .map_err(|error| format!("channel {host}:{port}: {error}"))?;
+        .map_err(|error| format!("{what} {host}:{port}: {error}"))?;
     found
         .next()
-        .ok_or_else(|| format!("channel {host}:{port}: no address"))
+        .ok_or_else(|| format!("{what} {host}:{port}: no address"))
 }
 
 fn options(args: NodeArgs, confinement: Confinement) -> Result<NodeOptions, String> {
@@ -107,13 +161,14 @@ fn options(args: NodeArgs, confinement: Confinement) -> Result<NodeOptions, Stri
             .set_engine(engine)
             .map_err(|error| error.to_string())?;
     }
+    let metrics = metrics(&args, &vm)?;
     Ok(NodeOptions {
         vm: vm.name.clone(),
         name: own.name.clone(),
         peer_name: peer.name.clone(),
         state_dir: vm.state_dir.clone(),
-        listen: resolve(&own.channel.host, own.channel.port)?,
-        peer: resolve(&peer.channel.host, peer.channel.port)?,
+        listen: resolve("channel", &own.channel.host, own.channel.port)?,
+        peer: resolve("channel", &peer.channel.host, peer.channel.port)?,
         tls: vm.tls_of(&own.name),
         arbiter,
         arbiter_tls: vm.arbiter_tls_of(&own.name),
@@ -123,6 +178,9 @@ fn options(args: NodeArgs, confinement: Confinement) -> Result<NodeOptions, Stri
         protect: vm.protect,
         operation: Operation {
             log_format: args.log_format.into(),
+            metrics,
+            // The last thing that can fail: nothing of it is left behind then.
+            hooks: hooks(&vm, (&own.name, &peer.name), &args)?,
         },
         confinement,
     })
@@ -135,6 +193,32 @@ pub(crate) fn run(args: NodeArgs) -> Outcome {
     match twinvm_host::node::run(options) {
         Ok(_) => Ok(0),
         Err(error) if error.is_bad_input() => Err((BAD_INPUT, error.to_string())),
+        Err(error) => Err((FAULT, error.to_string())),
+    }
+}
+
+/// What a node starts to run its hook
+#[derive(Debug, clap::Args)]
+pub(crate) struct HookRunnerArgs {
+    /// Whom it becomes, as the node does
+    #[arg(long)]
+    user: Option<String>,
+}
+
+/// Runs the hook's command for a node: it is the node that starts this.
+pub(crate) fn run_hooks(args: &HookRunnerArgs) -> Outcome {
+    if let Some(user) = &args.user {
+        let confinement = Confinement {
+            user: Some(User::find(user).map_err(|error| (BAD_INPUT, error.to_string()))?),
+            // It starts programs.
+            sandbox: false,
+        };
+        confinement
+            .enter(&[])
+            .map_err(|error| (FAULT, error.to_string()))?;
+    }
+    match twinvm_host::hooks::runner::run() {
+        Ok(()) => Ok(0),
         Err(error) => Err((FAULT, error.to_string())),
     }
 }

@@ -73,6 +73,8 @@ enum Command {
     Image(cmd_image::ImageArgs),
     Demo(demo::DemoArgs),
     Bench(bench::BenchArgs),
+    #[command(name = cmd_node::HOOK_RUNNER, hide = true)]
+    HookRunner(cmd_node::HookRunnerArgs),
 }
 
 impl Command {
@@ -88,6 +90,7 @@ impl Command {
             Self::Image(args) => ("image", cmd_image::run(args)),
             Self::Demo(args) => ("demo", demo::run(&args)),
             Self::Bench(args) => ("bench", bench::run(&args)),
+            Self::HookRunner(args) => (cmd_node::HOOK_RUNNER, cmd_node::run_hooks(&args)),
         }
     }
 }

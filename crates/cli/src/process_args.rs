@@ -50,6 +50,11 @@ impl SandboxArgs {
 }
 
 impl ProcessArgs {
+    /// Whom it becomes, as it was said.
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
     /// What is to be given up, if there is such a user.
     pub(crate) fn confinement(&self) -> Result<Confinement, (u8, String)> {
         let find = |text: &String| User::find(text);

@@ -6,6 +6,7 @@
 //! refused by [`VmConfig::validate_supported`].
 
 mod error;
+mod operation;
 mod table;
 mod values;
 
@@ -15,6 +16,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use twinvm_host::arbiter::{EXPECTED, KeyKinds};
+use twinvm_host::hooks::HookCommand;
 use twinvm_host::port::PortAddress;
 use twinvm_host::tls::TlsFiles;
 use twinvm_machine::{MAX_HARTS, OnReset};
@@ -52,6 +54,8 @@ const ROOT_KEYS: &[&str] = &[
     "node",
     "tls",
     "protect",
+    "hooks",
+    "metrics",
 ];
 const NET_KEYS: &[&str] = &["mac", "backend"];
 const DISK_KEYS: &[&str] = &["path", "readonly", "nbd"];
@@ -104,6 +108,10 @@ pub struct VmConfig {
     pub arbiter_tls: Option<TlsFiles>,
     /// Limits of the protocol.
     pub protect: Protect,
+    /// A command that hears when protection is lost or regained.
+    pub hooks: Option<HookCommand>,
+    /// Where a node's figures can be read over HTTP.
+    pub metrics: Option<Channel>,
     file: PathBuf,
     unsupported: Vec<(usize, String)>,
     /// The line of the first disk.
@@ -248,6 +256,8 @@ impl VmConfig {
             tls,
             arbiter_tls,
             protect: parse_protect(&document, &root)?,
+            hooks: operation::parse_hooks(&document, &root)?,
+            metrics: operation::parse_metrics(&document, &root)?,
             file: path.to_path_buf(),
             unsupported,
             disk_line: disk_tables.first().map(|disk| disk.line),

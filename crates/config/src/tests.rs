@@ -550,3 +550,57 @@ fn files_that_cannot_be_read() {
         "{text}"
     );
 }
+
+#[test]
+fn a_hook_is_a_program_with_arguments_and_a_time_limit() {
+    let hook = |text: &str| {
+        let text = format!("name = \"x\"\n[hooks]\n{text}");
+        parse(&text).unwrap().hooks.unwrap()
+    };
+    let beside = std::path::absolute("vms/bin/tell").unwrap();
+    let told = hook("command = \"bin/tell  --to me\"");
+    assert_eq!((told.program, told.timeout.as_secs()), (beside, 10));
+    assert_eq!(told.args, ["--to", "me"]);
+    let told = hook("command = \"/usr/bin/tell\"\ntimeout_s = 600");
+    assert_eq!(told.program, PathBuf::from("/usr/bin/tell"));
+    assert_eq!(told.timeout.as_secs(), 600);
+    // Looked for in PATH.
+    assert_eq!(
+        hook("command = \"logger x\"").program,
+        PathBuf::from("logger")
+    );
+
+    let at = |line: &str| error(&format!("name = \"x\"\n[hooks]\n{line}"));
+    assert!(
+        at("timeout_s = 5").contains("command"),
+        "{}",
+        at("timeout_s = 5")
+    );
+    for line in [
+        "command = \" \"".to_owned(),
+        format!("command = \"{}\"", "x".repeat(2001)),
+        "command = [\"a\"]".to_owned(),
+        "command = \"x\"\ntimeout_s = 0".to_owned(),
+        "command = \"x\"\ntimeout_s = 601".to_owned(),
+    ] {
+        let told = at(&line);
+        assert!(told.starts_with("vms/VM.toml:"), "{told}");
+    }
+    let told = at("comand = \"x\"");
+    assert!(told.contains("command"), "{told}");
+}
+
+#[test]
+fn figures_have_an_address() {
+    let text = |listen: &str| format!("name = \"x\"\n[metrics]\nlisten = {listen}");
+    let listen = parse(&text("\"127.0.0.1:9177\"")).unwrap().metrics.unwrap();
+    assert_eq!((listen.host.as_str(), listen.port), ("127.0.0.1", 9177));
+    for bad in ["\"127.0.0.1\"", "9177", "\":0\""] {
+        let told = error(&text(bad));
+        assert!(
+            told.starts_with("vms/VM.toml:3: ") && told.contains("listen"),
+            "{told}"
+        );
+    }
+    assert_eq!(parse("name = \"x\"").unwrap().metrics, None);
+}

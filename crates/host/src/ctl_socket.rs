@@ -64,8 +64,11 @@ pub enum CtlRequest {
         #[serde(default)]
         force: bool,
     },
-    /// The digest of the guest's state, and at which instruction count.
+    /// The digest of the guest's state, and at which instruction count; a live node has its
+    /// backup compare it.
     Digest {},
+    /// The figures for monitoring, as text.
+    Metrics {},
 }
 
 /// What the node answers: any JSON value, or one sentence that says why not.
@@ -268,14 +271,31 @@ fn serve(stream: &UnixStream, calls: &Sender<CtlCall>) {
     answer(stream, result);
 }
 
-/// The way to the node's loop and back.
-fn call(stream: &UnixStream, request: CtlRequest, calls: &Sender<CtlCall>) -> CtlAnswer {
+fn hand_over(request: CtlRequest, calls: &Sender<CtlCall>) -> Result<Heard, String> {
     let (reply, heard) = CtlReply::new();
     match calls.try_send(CtlCall { request, reply }) {
-        Ok(()) => {}
-        Err(TrySendError::Full(_)) => return Err("the node is busy: try again".to_owned()),
-        Err(TrySendError::Disconnected(_)) => return Err("the node is ending".to_owned()),
+        Ok(()) => Ok(heard),
+        Err(TrySendError::Full(_)) => Err("the node is busy: try again".to_owned()),
+        Err(TrySendError::Disconnected(_)) => Err("the node is ending".to_owned()),
     }
+}
+
+/// A request of this process, which takes no long work.
+pub(crate) fn ask(calls: &Sender<CtlCall>, request: CtlRequest, timeout: Duration) -> CtlAnswer {
+    let heard = hand_over(request, calls)?;
+    match heard.lines.recv_timeout(timeout) {
+        Ok(AnswerLine::Ok(value)) => Ok(value),
+        Ok(AnswerLine::Error(error)) => Err(error),
+        Ok(AnswerLine::Progress(_)) | Err(RecvTimeoutError::Timeout) => {
+            Err("the node does not answer".to_owned())
+        }
+        Err(RecvTimeoutError::Disconnected) => Err("the node is ending".to_owned()),
+    }
+}
+
+/// The way to the node's loop and back.
+fn call(stream: &UnixStream, request: CtlRequest, calls: &Sender<CtlCall>) -> CtlAnswer {
+    let heard = hand_over(request, calls)?;
     loop {
         match heard.lines.recv_timeout(ANSWER_TIMEOUT) {
             Ok(AnswerLine::Ok(value)) => return Ok(value),

@@ -60,6 +60,11 @@ impl Journal {
         }
     }
 
+    /// The generation that lines carry, if it is known.
+    pub fn generation(&self) -> Option<u64> {
+        self.generation
+    }
+
     /// The generation that lines carry from now on.
     pub fn set_generation(&mut self, generation: u64) {
         self.generation = Some(generation);

@@ -20,7 +20,8 @@
 //! - [`sandbox`]: what a process gives up before it listens to anybody: its rights, and the system
 //!   calls that it has no use for.
 //! - [`node`]: the loop that joins all of them with the replica.
-//! - [`journal`]: what a node says on standard error.
+//! - [`journal`]: what a node says on standard error; [`hooks`], a command that hears of what
+//!   matters; [`metrics`], figures for monitoring; [`notify`], the service manager.
 //! - [`console`], [`signals`], [`time`], [`random`], [`allocator`]: terminal, signals, clocks, dice,
 //!   memory of the process.
 
@@ -35,9 +36,12 @@ pub mod channel;
 pub mod console;
 pub mod ctl_socket;
 pub mod disk;
+pub mod hooks;
 pub mod journal;
 pub mod lan_port;
+pub mod metrics;
 pub mod node;
+pub mod notify;
 pub mod offload;
 pub mod port;
 pub mod random;

@@ -6,8 +6,11 @@
 mod actions;
 mod console;
 mod env;
+mod figures;
+mod happenings;
 mod keys;
 mod options;
+mod requests;
 mod snapshots;
 mod status;
 mod surroundings;
@@ -23,13 +26,15 @@ use twinvm_replica::{Env, Event, Replica, Wait};
 
 use crate::arbiter_worker::{ArbiterReply, ArbiterWorker};
 use crate::channel::{ChannelEvent, ChannelHub};
-use crate::ctl_socket::{CtlCall, CtlReply, CtlRequest, CtlServer};
+use crate::ctl_socket::{CtlReply, CtlServer};
 use crate::journal::Journal;
+use crate::metrics::MetricsServer;
 use crate::port::Port;
 use crate::signals::SignalWatch;
 use crate::store::NodeStore;
 use console::Console;
 use env::HostEnv;
+use happenings::Happenings;
 use keys::Keys;
 use snapshots::FileSnapshot;
 use status::Meter;
@@ -57,7 +62,14 @@ pub fn run(options: NodeOptions) -> Result<ExitReason, NodeError> {
     if let Some(notice) = notice {
         node.journal.tell(NoteLevel::Warn, "rights", &notice);
     }
-    node.run()
+    let end = node.run();
+    let hooks = node.happenings.end(&end, &mut node.journal);
+    // Everything else is let go of first: a command may take its time.
+    drop(node);
+    if let Some(mut hooks) = hooks {
+        hooks.finish();
+    }
+    end
 }
 
 struct NodeLoop {
@@ -70,6 +82,7 @@ struct NodeLoop {
     arbiter: ArbiterWorker,
     ports: Vec<(u8, Port)>,
     _ctl_server: CtlServer,
+    metrics: Option<MetricsServer>,
     _signals: SignalWatch,
     inputs: Inputs,
     /// For arbiter requests that could not even be queued.
@@ -81,6 +94,7 @@ struct NodeLoop {
     waiting_frames: Vec<Option<Vec<u8>>>,
     ctl_waiting: VecDeque<(Ctl, CtlReply)>,
     journal: Journal,
+    happenings: Happenings,
     console: Console,
     meter: Meter,
     watch: Watch,
@@ -104,7 +118,7 @@ impl NodeLoop {
     }
 
     fn with(
-        options: NodeOptions,
+        mut options: NodeOptions,
         store: NodeStore,
         identity: Identity,
         host: Surroundings,
@@ -113,8 +127,10 @@ impl NodeLoop {
         if let Some(engine) = options.engine {
             replica.set_engine(engine);
         }
+        let mut journal = Journal::new(options.operation.log_format, &options.vm, &options.name);
         Self {
-            journal: Journal::new(options.operation.log_format, &options.vm, &options.name),
+            happenings: Happenings::new(options.operation.hooks.take(), &mut journal),
+            journal,
             console: host.console,
             meter: Meter::default(),
             watch: Watch::default(),
@@ -130,6 +146,7 @@ impl NodeLoop {
             arbiter: host.arbiter,
             ports: host.ports,
             _ctl_server: host.ctl_server,
+            metrics: host.metrics,
             _signals: host.signals,
             conns: Vec::new(),
             closing: Vec::new(),
@@ -152,6 +169,11 @@ impl NodeLoop {
             self.store.folder().join(CONSOLE_LOG).display()
         );
         self.journal.tell(NoteLevel::Info, "started", &text);
+        if let Some(metrics) = &self.metrics {
+            let text = format!("figures at http://{}/metrics", metrics.local_addr());
+            self.journal.line(&text);
+        }
+        self.happenings.ready();
         self.apply(Event::Start { generation });
         loop {
             if let Some(end) = self.ended.take() {
@@ -191,6 +213,7 @@ impl NodeLoop {
         }
         self.apply(Event::Tick);
         self.meter.sample(now_ns, &self.replica);
+        self.happenings.look(&self.replica, &mut self.journal);
         if let Some(notice) = self.keys.look(now_ns) {
             self.journal.note(NoteLevel::Warn, &notice);
         }
@@ -300,32 +323,6 @@ impl NodeLoop {
                 self.tell_queued();
             }
         }
-    }
-
-    fn on_ctl(&mut self, call: CtlCall) {
-        let CtlCall { request, reply } = call;
-        let ctl = match request {
-            CtlRequest::Status {} => {
-                let status = status::json(&self.options, &self.replica, &self.meter, &self.watch);
-                return reply.send(Ok(status));
-            }
-            CtlRequest::Digest {} => {
-                let answer = match self.replica.digest() {
-                    Some((icount, digest)) => Ok(serde_json::json!({
-                        "icount": icount,
-                        "digest": format!("{digest:032x}"),
-                    })),
-                    None => Err("this node has no machine now".to_owned()),
-                };
-                return reply.send(answer);
-            }
-            CtlRequest::Snapshot { to, force } => return self.on_snapshot(to, force, reply),
-            CtlRequest::Stop {} => Ctl::Stop,
-            CtlRequest::Takeover {} => Ctl::Takeover,
-            CtlRequest::Detach {} => Ctl::Detach,
-        };
-        self.ctl_waiting.push_back((ctl, reply));
-        self.apply(Event::Ctl(ctl));
     }
 
     fn apply(&mut self, event: Event) {

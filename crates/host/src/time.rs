@@ -21,16 +21,20 @@ pub fn process_cpu_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::ProcessCPUTime))
 }
 
+/// The memory that the process has in RAM now, in bytes (`VmRSS` of proc(5)); `None` without a
+/// /proc.
+pub fn rss_bytes() -> Option<u64> {
+    memory_in(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
+}
+
 /// The most memory the process ever had in RAM, in bytes (`VmHWM` of proc(5)); `None`
 /// without a /proc.
 pub fn peak_rss_bytes() -> Option<u64> {
-    peak_rss_in(&fs::read_to_string("/proc/self/status").ok()?)
+    memory_in(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
 
-fn peak_rss_in(status: &str) -> Option<u64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+fn memory_in(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }

@@ -67,6 +67,8 @@ pub struct Live {
     closed: Vec<EncodedBatch>,
     pacing: Pacing,
     next_digest: u64,
+    /// The last one that was logged: step and digest.
+    last_digest: Option<(u64, u128)>,
     stop_at: u64,
     first_unflushed_ns: Option<u64>,
     stats: LiveStats,
@@ -92,6 +94,7 @@ impl Live {
     ) -> Result<Self, LiveError> {
         let mut live = Self {
             next_digest: next_digest(machine.icount()),
+            last_digest: None,
             machine,
             builder: BatchBuilder::new(position),
             closed: Vec::new(),
@@ -148,6 +151,11 @@ impl Live {
     /// End of the log: the number of records appended, batches closed or not.
     pub fn position(&self) -> u64 {
         self.builder.next_position()
+    }
+
+    /// The digest that was logged last, and the step it is of.
+    pub fn last_digest(&self) -> Option<(u64, u128)> {
+        self.last_digest
     }
 
     /// What was done so far.
@@ -377,6 +385,7 @@ impl Live {
     pub fn log_digest(&mut self, now: HostTime) -> Result<(), LiveError> {
         let digest = self.machine.digest().total();
         let position = self.append(Body::Digest { digest }, now)?;
+        self.last_digest = Some((self.machine.icount(), digest));
         if let Some(states) = &mut self.states {
             let changed = self.machine.take_changed_pages();
             states.push(StateEntry {

@@ -95,6 +95,11 @@ pub struct Replica {
     holds_us: VecDeque<u32>,
     actions: VecDeque<Action>,
     divergence: Option<String>,
+    /// How many there were.
+    divergences: u64,
+    /// Outputs that were held, and for how long together.
+    holds: u64,
+    holds_sum_us: u64,
 }
 
 fn protocol_time(now: HostTime) -> Instant {
@@ -154,6 +159,9 @@ impl Replica {
             holds_us: VecDeque::new(),
             actions: VecDeque::new(),
             divergence: None,
+            divergences: 0,
+            holds: 0,
+            holds_sum_us: 0,
         }
     }
 
@@ -434,6 +442,8 @@ impl Replica {
                 self.holds_us.pop_front();
             }
             let held_us = now.mono_ns.saturating_sub(made_ns) / 1000;
+            self.holds += 1;
+            self.holds_sum_us = self.holds_sum_us.saturating_add(held_us);
             self.holds_us
                 .push_back(u32::try_from(held_us).unwrap_or(u32::MAX));
         }

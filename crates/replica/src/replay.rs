@@ -44,6 +44,8 @@ pub struct Replay {
     position: u64,
     records: VecDeque<Record>,
     checked_digests: u64,
+    /// The last one that was equal: step and digest.
+    last_digest: Option<(u64, u128)>,
 }
 
 impl Replay {
@@ -54,6 +56,7 @@ impl Replay {
             position,
             records: VecDeque::new(),
             checked_digests: 0,
+            last_digest: None,
         }
     }
 
@@ -75,6 +78,11 @@ impl Replay {
     /// Digests of the log that were found equal so far.
     pub fn checked_digests(&self) -> u64 {
         self.checked_digests
+    }
+
+    /// The digest that was found equal last, and the step it is of.
+    pub fn last_digest(&self) -> Option<(u64, u128)> {
+        self.last_digest
     }
 
     /// The machine.
@@ -206,6 +214,7 @@ impl Replay {
                     )));
                 }
                 self.checked_digests += 1;
+                self.last_digest = Some((self.machine.icount(), *digest));
             }
             Body::End { reason } => {
                 let reason = *reason;

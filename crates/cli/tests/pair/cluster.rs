@@ -114,6 +114,8 @@ pub(crate) struct VmFile {
     pub(crate) cmdline: String,
     kernel: PathBuf,
     initrd: Option<PathBuf>,
+    /// Tables at the end.
+    pub(crate) more: String,
 }
 
 impl VmFile {
@@ -155,6 +157,7 @@ impl VmFile {
                 let _ = writeln!(text, "tap = {:?}", taps[node]);
             }
         }
+        text.push_str(&self.more);
         text
     }
 }
@@ -219,6 +222,7 @@ impl Cluster {
             cmdline: guest.cmdline,
             kernel: guest.kernel,
             initrd: guest.initrd,
+            more: String::new(),
         };
         let cluster = Self {
             nodes: [None, None],
@@ -247,6 +251,10 @@ impl Cluster {
     }
 
     fn spawn(&self, args: &[&str], log: &str) -> Child {
+        self.spawn_with(args, log, &[])
+    }
+
+    fn spawn_with(&self, args: &[&str], log: &str, variables: &[(&str, &str)]) -> Child {
         let log = File::options()
             .create(true)
             .append(true)
@@ -254,6 +262,7 @@ impl Cluster {
             .unwrap();
         Command::new(PROGRAM)
             .args(args)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -302,11 +311,18 @@ impl Cluster {
     }
 
     pub(crate) fn start(&mut self, node: usize) {
+        self.start_with(node, &[], &[]);
+    }
+
+    /// The same with more arguments and environment variables.
+    pub(crate) fn start_with(&mut self, node: usize, more: &[&str], variables: &[(&str, &str)]) {
         assert!(self.nodes[node].is_none(), "it runs already");
         let args = self.node_args(node);
         let args = args.iter().chain(&self.more_args);
-        let args: Vec<&str> = args.map(String::as_str).collect();
-        self.nodes[node] = Some(self.spawn(&args, &format!("{}.log", NAMES[node])));
+        let mut args: Vec<&str> = args.map(String::as_str).collect();
+        args.extend(more);
+        let log = format!("{}.log", NAMES[node]);
+        self.nodes[node] = Some(self.spawn_with(&args, &log, variables));
     }
 
     /// Starts both and waits until the VM is protected with A live.
@@ -330,8 +346,12 @@ impl Cluster {
     }
 
     pub(crate) fn terminate(&mut self, node: usize) {
+        self.signal(node, Signal::TERM);
+    }
+
+    pub(crate) fn signal(&self, node: usize, signal: Signal) {
         let child = self.nodes[node].as_ref().expect("the node runs");
-        kill_process(Pid::from_child(child), Signal::TERM).unwrap();
+        kill_process(Pid::from_child(child), signal).unwrap();
     }
 
     /// Waits for a node's end; its exit code.

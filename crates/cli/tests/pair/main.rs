@@ -8,6 +8,7 @@ mod bridge;
 mod client;
 mod cluster;
 mod input;
+mod operation;
 mod redis;
 mod rights;
 mod sandbox;

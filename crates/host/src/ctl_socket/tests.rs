@@ -53,6 +53,7 @@ fn requests_reach_the_loop_and_answers_the_client() {
             force: true,
         },
         CtlRequest::Digest {},
+        CtlRequest::Metrics {},
     ];
     let count = requests.len();
     let calls = s.calls;

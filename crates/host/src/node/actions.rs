@@ -1,6 +1,6 @@
 //! Carries out what the replica asks.
 
-use twinvm_protocol::{Ctl, NoteLevel, Outcome, ReqId};
+use twinvm_protocol::{Outcome, ReqId};
 use twinvm_replica::{Action, Env, Event};
 
 use super::{NodeError, NodeLoop};
@@ -68,22 +68,19 @@ impl NodeLoop {
                 Action::Console(text) => self.console.write(text),
                 Action::RoleChanged { from, to, why } => {
                     self.watch.role_changed(now_ns, from, to);
-                    let text = format!("{from} -> {to}: {why}");
-                    self.journal.tell(NoteLevel::Info, "role", &text);
+                    self.happenings
+                        .role_changed(from, to, &why, &self.replica, &mut self.journal);
                     self.meter.restart();
                 }
                 Action::Note { level, text } => self.journal.note(level, &text),
                 Action::CtlAnswer { ctl, result } => self.answer(ctl, result),
                 Action::Exit { reason } => {
-                    let text = format!("ends: {reason:?}");
-                    self.journal.tell(NoteLevel::Info, "ended", &text);
                     while let Some((_, reply)) = self.ctl_waiting.pop_front() {
                         reply.send(Ok(serde_json::json!({ "ended": true })));
                     }
                     self.ended = Some(Ok(reason));
                 }
                 Action::Fatal { what } => {
-                    self.journal.tell(NoteLevel::Error, "fault", &what);
                     self.ended = Some(Err(NodeError::Fault(what)));
                 }
             }
@@ -100,19 +97,5 @@ impl NodeLoop {
             };
             let _ = self.arbiter_replies.send(reply);
         }
-    }
-
-    fn answer(&mut self, ctl: Ctl, result: Result<(), String>) {
-        let at = self
-            .ctl_waiting
-            .iter()
-            .position(|(waiting, _)| *waiting == ctl);
-        let Some((_, reply)) = at.and_then(|at| self.ctl_waiting.remove(at)) else {
-            return;
-        };
-        reply.send(match result {
-            Ok(()) => Ok(serde_json::json!({ "begun": true })),
-            Err(why) => Err(why),
-        });
     }
 }

@@ -10,7 +10,9 @@ use twinvm_protocol::config::IdentityError;
 use crate::arbiter::{ArbiterAddress, OpenError};
 use crate::channel::ChannelError;
 use crate::ctl_socket::CtlServerError;
+use crate::hooks::Hooks;
 use crate::journal::LogFormat;
+use crate::metrics::MetricsError;
 use crate::port::{PortAddress, PortError};
 use crate::sandbox::{Confinement, OwnFolder, SandboxError};
 use crate::store::StoreError;
@@ -75,6 +77,10 @@ impl NodeOptions {
 pub struct Operation {
     /// How lines on standard error look.
     pub log_format: LogFormat,
+    /// A command that hears of what matters; started before anything else.
+    pub hooks: Option<Hooks>,
+    /// Where the figures can be read over HTTP.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Why a node did not start, or ended badly.
@@ -104,6 +110,9 @@ pub enum NodeError {
     /// The socket for requests.
     #[error(transparent)]
     Ctl(#[from] CtlServerError),
+    /// The port for monitoring.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// The host refuses something that a process always gets.
     #[error("{what}: {source}")]
     Host {

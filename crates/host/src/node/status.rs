@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 use twinvm_protocol::RoleKind;
-use twinvm_replica::Replica;
+use twinvm_replica::{Replica, ReplicaStatus};
 
 use super::NodeOptions;
+use super::happenings::Happenings;
 use super::takeover::Watch;
 
 /// Rates are means over about this long: 2 s.
@@ -33,6 +34,10 @@ impl Meter {
         *self = Self::default();
     }
 
+    pub(super) fn mips(&self) -> f64 {
+        self.mips
+    }
+
     pub(super) fn sample(&mut self, now_ns: u64, replica: &Replica) {
         self.take(now_ns, replica.counters());
     }
@@ -59,26 +64,32 @@ fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
+/// By how much virtual time the backup is behind, if there is a session.
+pub(super) fn lag_ms(status: &ReplicaStatus) -> Option<f64> {
+    let protocol = &status.protocol;
+    protocol.session?;
+    let peer = protocol.peer_progress.vtime;
+    let (ahead, behind) = match protocol.role {
+        RoleKind::Live => (status.vtime, peer),
+        _ => (peer, status.vtime),
+    };
+    Some(ahead.saturating_sub(behind) as f64 / 10_000.0)
+}
+
 /// The answer to `status`.
 pub(super) fn json(
     options: &NodeOptions,
     replica: &Replica,
     meter: &Meter,
     watch: &Watch,
+    happenings: &Happenings,
 ) -> Value {
     let status = replica.status();
     let protocol = &status.protocol;
     let live = protocol.role == RoleKind::Live;
     let peer = &protocol.peer_progress;
     let has_session = protocol.session.is_some();
-    let lag_ms = has_session.then(|| {
-        let (ahead, behind) = if live {
-            (status.vtime, peer.vtime)
-        } else {
-            (peer.vtime, status.vtime)
-        };
-        rounded(ahead.saturating_sub(behind) as f64 / 10_000.0)
-    });
+    let lag_ms = lag_ms(&status).map(rounded);
     let hold = replica
         .hold_us()
         .map(|(p50, p99)| json!({ "p50": p50, "p99": p99 }));
@@ -105,6 +116,7 @@ pub(super) fn json(
         "position": status.position,
         "digests_equal": status.digests_equal,
         "divergence": status.divergence,
+        "takeovers": happenings.counts().takeovers,
         "last_takeover": watch.json(),
         "nodes": [
             {
@@ -112,12 +124,14 @@ pub(super) fn json(
                 "role": protocol.role.to_string(),
                 "peer": options.listen.to_string(),
                 "icount": status.icount,
+                "position": status.position,
             },
             {
                 "name": options.peer_name,
                 "role": peer_role,
                 "peer": options.peer.to_string(),
                 "icount": if has_session { Some(peer.icount) } else { None },
+                "position": if has_session { Some(peer.position.0) } else { None },
             },
         ],
         "waiting_for": protocol.note,

@@ -1,6 +1,9 @@
 //! What a node needs of its host: opened before it begins, closed when it ends.
 
+use std::time::Duration;
+
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use serde_json::Value;
 use twinvm_protocol::message::Field;
 use twinvm_protocol::{Identity, Incarnation};
 
@@ -10,7 +13,8 @@ use super::{CONSOLE_LOG, NodeError, NodeOptions};
 use crate::arbiter::ArbiterKeys;
 use crate::arbiter_worker::{ArbiterReply, ArbiterWorker};
 use crate::channel::{ChannelEvent, ChannelHub};
-use crate::ctl_socket::{CtlCall, CtlServer};
+use crate::ctl_socket::{CtlCall, CtlRequest, CtlServer, ask};
+use crate::metrics::MetricsServer;
 use crate::port::{Port, PortEvent};
 use crate::random::random_u128;
 use crate::signals::{SignalEvent, SignalWatch};
@@ -41,6 +45,7 @@ pub(super) struct Surroundings {
     pub(super) arbiter_replies: Sender<ArbiterReply>,
     pub(super) ports: Vec<(u8, Port)>,
     pub(super) ctl_server: CtlServer,
+    pub(super) metrics: Option<MetricsServer>,
     pub(super) signals: SignalWatch,
     pub(super) console: Console,
 }
@@ -62,6 +67,14 @@ impl Surroundings {
             wires.push(frames);
         }
         let (ctl_in, ctl) = bounded(CTL_QUEUE);
+        let metrics = match options.operation.metrics {
+            Some(listen) => {
+                let calls = ctl_in.clone();
+                let figures = move || figures(&calls);
+                Some(MetricsServer::start(listen, Box::new(figures))?)
+            }
+            None => None,
+        };
         let ctl_server = CtlServer::start(&store.ctl_path(), ctl_in)?;
         // One for each request, of which the protocol has a few at a time.
         let (arbiter_replies, arbiter_out) = unbounded();
@@ -92,9 +105,21 @@ impl Surroundings {
             arbiter_replies,
             ports,
             ctl_server,
+            metrics,
             signals,
             console,
         })
+    }
+}
+
+/// A scraper is answered, or told that the node doesn't answer, within this time: 2 s.
+const FIGURES_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Asks the node's loop for its figures.
+fn figures(calls: &Sender<CtlCall>) -> Result<String, String> {
+    match ask(calls, CtlRequest::Metrics {}, FIGURES_TIMEOUT)? {
+        Value::String(text) => Ok(text),
+        _ => Err("the node has no figures".to_owned()),
     }
 }
 

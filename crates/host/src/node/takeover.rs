@@ -15,6 +15,15 @@ struct Moments {
     wall_ms: u64,
 }
 
+/// A takeover that this node made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LastTakeover {
+    /// When the other node was suspected.
+    pub(super) at_unix_ms: u64,
+    /// What it took, in milliseconds, stage by stage.
+    pub(super) stages: [(&'static str, Option<f64>); 4],
+}
+
 /// Watches roles and frames go by.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
@@ -69,22 +78,37 @@ impl Watch {
         }
     }
 
-    /// The last takeover for `status`: null if there was none.
-    pub(super) fn json(&self) -> serde_json::Value {
-        let Some(m) = self.last else {
-            return serde_json::Value::Null;
-        };
+    /// The last takeover, if there was one.
+    pub(super) fn last(&self) -> Option<LastTakeover> {
+        let m = self.last?;
         let ms = |from: u64, to: Option<u64>| {
             to.map(|to| (to.saturating_sub(from) / 1000) as f64 / 1000.0)
         };
         let asked = m.asked.unwrap_or(m.suspected);
         let answered = m.answered.unwrap_or(asked);
+        Some(LastTakeover {
+            at_unix_ms: m.wall_ms,
+            stages: [
+                ("detect", ms(m.heard, Some(m.suspected))),
+                ("drain", ms(m.suspected, m.asked)),
+                ("arbitrate", ms(asked, m.answered)),
+                ("announce", ms(answered, m.announced)),
+            ],
+        })
+    }
+
+    /// The last takeover for `status`: null if there was none.
+    pub(super) fn json(&self) -> serde_json::Value {
+        let Some(last) = self.last() else {
+            return serde_json::Value::Null;
+        };
+        let [detect, drain, arbitrate, announce] = last.stages.map(|(_, ms)| ms);
         serde_json::json!({
-            "at_unix_ms": m.wall_ms,
-            "detect_ms": ms(m.heard, Some(m.suspected)),
-            "drain_ms": ms(m.suspected, m.asked),
-            "arbitrate_ms": ms(asked, m.answered),
-            "announce_ms": ms(answered, m.announced),
+            "at_unix_ms": last.at_unix_ms,
+            "detect_ms": detect,
+            "drain_ms": drain,
+            "arbitrate_ms": arbitrate,
+            "announce_ms": announce,
         })
     }
 }

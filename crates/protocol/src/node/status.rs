@@ -33,14 +33,33 @@ pub struct Status {
 }
 
 impl<T> Node<T> {
+    /// Whether the VM is protected as far as this node knows, as [`Status::protected`].
+    pub fn protected(&self) -> bool {
+        match &self.role {
+            Role::Backup(follow) => follow.told.is_some(),
+            Role::Live(live) => matches!(live.link, Link::Paired(_)),
+            _ => false,
+        }
+    }
+
+    /// The session that is open, as [`Status::session`].
+    pub fn session(&self) -> Option<SessionId> {
+        match &self.role {
+            Role::Joining(follow) | Role::Backup(follow) => Some(follow.session),
+            Role::Claiming(claim) => Some(claim.follow.session),
+            Role::Live(live) => live.session().map(|session| session.id),
+            Role::Cold(_) | Role::Frozen(_) | Role::Exited => None,
+        }
+    }
+
     /// The node at this moment.
     pub fn status(&self) -> Status {
         let mut status = Status {
             role: self.role.kind(),
             link: "",
             generation: self.core.generation,
-            protected: false,
-            session: None,
+            protected: self.protected(),
+            session: self.session(),
             peer: None,
             acked: Position(0),
             peer_progress: Progress::default(),
@@ -50,26 +69,21 @@ impl<T> Node<T> {
         };
         match &self.role {
             Role::Joining(follow) | Role::Backup(follow) => {
-                status.session = Some(follow.session);
-                status.protected = follow.told.is_some();
                 status.acked = follow.acked;
                 status.peer_progress = follow.live_progress;
                 status.gate_items = follow.held.len();
                 status.gate_bytes = follow.held.bytes();
             }
             Role::Claiming(claim) => {
-                status.session = Some(claim.follow.session);
                 status.acked = claim.follow.acked;
                 status.gate_items = claim.follow.held.len();
                 status.gate_bytes = claim.follow.held.bytes();
             }
             Role::Live(live) => {
                 status.link = link_name(&live.link);
-                status.protected = matches!(live.link, Link::Paired(_));
                 status.gate_items = live.gate.len();
                 status.gate_bytes = live.gate.bytes();
                 if let Some(session) = live.session() {
-                    status.session = Some(session.id);
                     status.peer = Some((session.peer, session.peer_name.clone()));
                     status.acked = session.acked;
                     status.peer_progress = session.progress;

@@ -4,7 +4,7 @@
 //! made may leave), then a record change (stop) or a goodbye that lets the backup claim.
 
 use crate::config::HANDOVER_MS;
-use crate::event::{Action, CloseReason, Ctl, ExitReason};
+use crate::event::{Action, CloseReason, Ctl, ExitReason, NoteLevel};
 use crate::message::{Goodbye, Message};
 use crate::node::core::{Change, Core};
 use crate::node::live::{Link, Live, PairingStage, Want};
@@ -83,6 +83,13 @@ impl<T> Live<T> {
             Ctl::Detach => {
                 let link = std::mem::replace(&mut self.link, Link::Solo);
                 if let Link::Paired(session) = link {
+                    core.note(
+                        NoteLevel::Info,
+                        format!(
+                            "{} is sent away; the VM is not protected",
+                            session.peer_name
+                        ),
+                    );
                     self.settle_by(Some(session), Want::Solo, now);
                 }
                 Ok(())
@@ -139,6 +146,10 @@ impl<T> Live<T> {
             self.settle_by(Some(session), Want::Halted, now);
             return;
         }
+        core.note(
+            NoteLevel::Info,
+            format!("all is acked: {} takes over", session.peer_name),
+        );
         core.send(session.conn, Message::Goodbye(Goodbye::Claim));
         core.close(now, session.conn, CloseReason::Done);
         core.act(Action::EndSession {

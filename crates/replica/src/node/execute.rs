@@ -168,6 +168,7 @@ impl Replica {
             Err(divergence) => {
                 let detail = divergence.to_string();
                 self.divergence = Some(detail.clone());
+                self.divergences += 1;
                 self.tell(env, ProtocolEvent::Diverged { detail });
             }
         }
@@ -219,6 +220,7 @@ impl Replica {
                 Err(divergence) => {
                     let detail = divergence.to_string();
                     self.divergence = Some(detail.clone());
+                    self.divergences += 1;
                     events.push_back(ProtocolEvent::Diverged { detail });
                     return;
                 }
@@ -238,25 +240,6 @@ impl Replica {
         self.idle = None;
         self.woken(level);
         self.send_batches(env);
-    }
-
-    /// Has the backup compare the guest as it is now: a digest in the log, beside those that a
-    /// machine's own steps bring ([`Replica::status`] counts what was equal). False if nothing
-    /// executes here.
-    pub fn log_digest(&mut self, env: &mut dyn Env) -> bool {
-        let now = env.now();
-        let Vm::Live(live) = &mut self.vm else {
-            return false;
-        };
-        if self.frozen {
-            return false;
-        }
-        if let Err(error) = live.log_digest(now) {
-            self.fatal(error.to_string());
-            return false;
-        }
-        self.send_batches(env);
-        true
     }
 
     /// Whether the backup has executed all there is.

@@ -1,8 +1,9 @@
 //! What a replica tells about itself.
 
 use super::{Replica, Vm};
+use crate::event::Env;
 use twinvm_machine::Machine;
-use twinvm_protocol::Status;
+use twinvm_protocol::{SessionId, Status};
 
 /// Figures for `status`.
 #[derive(Debug, Clone)]
@@ -21,6 +22,12 @@ pub struct ReplicaStatus {
     pub digests_equal: u64,
     /// The digest comparison that failed last, if any did.
     pub divergence: Option<String>,
+    /// Comparisons that failed here since the process began.
+    pub divergences: u64,
+    /// Outputs that waited in the gate since the process began.
+    pub holds: u64,
+    /// How long they did together, microseconds.
+    pub holds_us: u64,
 }
 
 impl Replica {
@@ -54,7 +61,25 @@ impl Replica {
             log_bytes,
             digests_equal,
             divergence: self.divergence.clone(),
+            divergences: self.divergences,
+            holds: self.holds,
+            holds_us: self.holds_sum_us,
         }
+    }
+
+    /// Whether the VM is protected as far as this node knows.
+    pub fn protected(&self) -> bool {
+        self.node.protected()
+    }
+
+    /// The session that is open.
+    pub fn session(&self) -> Option<SessionId> {
+        self.node.session()
+    }
+
+    /// The comparison that failed last, and how many have.
+    pub fn divergence(&self) -> (u64, Option<&str>) {
+        (self.divergences, self.divergence.as_deref())
     }
 
     /// Steps executed and bytes of log made, for rates.
@@ -68,12 +93,39 @@ impl Replica {
 
     /// Full digest of the machine here, with the step it is of.
     pub fn digest(&mut self) -> Option<(u64, u128)> {
-        let machine = match &mut self.vm {
-            Vm::Live(live) => live.machine_mut(),
-            Vm::Following(following) => following.replay.machine_mut(),
-            Vm::Nothing | Vm::Installing(_) => return None,
-        };
+        let machine = self.machine_mut()?;
         Some((machine.icount(), machine.digest().total()))
+    }
+
+    /// The digest that both nodes have at the same step: on a backup the last one that it found
+    /// equal to the log's, on a live node the last one that it put there.
+    pub fn compared_digest(&self) -> Option<(u64, u128)> {
+        match &self.vm {
+            Vm::Live(live) => live.last_digest(),
+            Vm::Following(following) => following.replay.last_digest(),
+            Vm::Nothing | Vm::Installing(_) => None,
+        }
+    }
+
+    /// Has the backup compare the guest as it is now: a digest in the log, beside those that a
+    /// machine's own steps bring ([`Replica::status`] counts what was equal). The position behind
+    /// it; `None` if nothing executes here.
+    pub fn log_digest(&mut self, env: &mut dyn Env) -> Option<u64> {
+        let now = env.now();
+        let Vm::Live(live) = &mut self.vm else {
+            return None;
+        };
+        if self.frozen {
+            return None;
+        }
+        if let Err(error) = live.log_digest(now) {
+            self.fatal(error.to_string());
+            return None;
+        }
+        live.flush();
+        let position = live.position();
+        self.send_batches(env);
+        Some(position)
     }
 
     /// The machine here, for tests that damage it on purpose.
