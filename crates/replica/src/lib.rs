@@ -15,6 +15,7 @@ mod announce;
 mod event;
 mod explain;
 mod install;
+mod lag;
 mod live;
 mod node;
 mod pacing;

@@ -19,6 +19,7 @@ use std::collections::VecDeque;
 use crate::announce::Neighbours;
 use crate::event::{Action, Env, Event, Sorted, draw_power_on, sort};
 use crate::install::{Install, SnapshotOut, SnapshotSource};
+use crate::lag::BackupSpeed;
 use crate::{HostTime, Live, LiveExit, Replay, ReplayExit};
 use twinvm_log::{Batch, Record};
 use twinvm_machine::{
@@ -32,7 +33,8 @@ use twinvm_protocol::{
 /// Unsent bytes at which the guest is held back: the backup or the link is slower
 /// than the log. Nothing is ever dropped.
 const LOG_QUEUE_BYTES: usize = 16 << 20;
-/// A backup that is further behind than this holds the live guest back: 1 s.
+/// A backup that is further behind than this, or has more to execute, holds the live guest back:
+/// 1 s.
 const MAX_LAG_TICKS: u64 = 10_000_000;
 /// Samples of how long outputs were held.
 const MAX_HOLDS: usize = 4096;
@@ -87,6 +89,8 @@ pub struct Replica {
     /// How far the backup was by its last ack, once it has restored a snapshot. Its virtual
     /// time counts the guest's sleep if the backup was level with us when that ended.
     peer: Option<Progress>,
+    /// How fast that backup is.
+    peer_speed: BackupSpeed,
     beat: u64,
     last_progress_ns: u64,
     /// When the outputs that wait in the gate were made.
@@ -153,6 +157,7 @@ impl Replica {
             queued_bytes: 0,
             live_vtime: None,
             peer: None,
+            peer_speed: BackupSpeed::default(),
             beat: 0,
             last_progress_ns: 0,
             made_ns: VecDeque::new(),
@@ -294,6 +299,12 @@ impl Replica {
 
     // ---- protocol ---------------------------------------------------------
 
+    /// The session is over, or another one begins.
+    fn forget_peer(&mut self) {
+        self.peer = None;
+        self.peer_speed = BackupSpeed::default();
+    }
+
     /// The peer has said how far it is; what the protocol took of it counts.
     fn peer_told(&mut self, now: HostTime) {
         let status = self.node.status();
@@ -304,6 +315,9 @@ impl Replica {
         }
         if let Vm::Live(_) = self.vm {
             self.peer = Some(progress);
+            let (position, stored) = (progress.position.0, status.acked.0);
+            self.peer_speed
+                .told(now.mono_ns, progress.icount, position, stored);
             return;
         }
         // While its guest sleeps the live side's virtual time stands still, its clock
@@ -373,7 +387,7 @@ impl Replica {
                 self.vm = Vm::Nothing;
                 self.frozen = false;
                 self.hold_until_ns = None;
-                self.peer = None;
+                self.forget_peer();
                 self.idle = None;
                 self.snapshot = None;
                 self.live_vtime = None;
@@ -381,7 +395,7 @@ impl Replica {
             }
             ProtocolAction::TakeSnapshot { session } => self.take_snapshot(env, session, events),
             ProtocolAction::EndSession { session } => {
-                self.peer = None;
+                self.forget_peer();
                 if self
                     .snapshot
                     .as_ref()

@@ -13,8 +13,6 @@ const FAST_NS: u64 = 50 * US;
 const SLOW_NS: u64 = 10 * FAST_NS;
 /// How long the busy guest is watched.
 const WATCHED_MS: u64 = 8000;
-/// Ticks of virtual time in a millisecond.
-const TICKS_PER_MS: u64 = 10_000;
 const LIVE: usize = 0;
 const BACKUP: usize = 1;
 
@@ -48,6 +46,15 @@ pub struct LagSeen {
     pub answered_ms: u64,
 }
 
+/// Until the guest's server is there.
+fn boot_live(world: &mut World) -> Result<(), String> {
+    world.boot_now(LIVE);
+    world.run_until(MS, 5000 * MS, |w| w.role(LIVE) == Some(RoleKind::Live))?;
+    let up = |w: &mut World| w.contents(LIVE).is_some_and(|contents| contents.boot > 0);
+    world.run_until(MS, 50 * MS, up)?;
+    Ok(())
+}
+
 fn busy(world: &mut World, seq: u64, on: bool) {
     let packet = guest::question(CLIENTS - 1, seq, 0, Op::Busy(on));
     world
@@ -56,9 +63,14 @@ fn busy(world: &mut World, seq: u64, on: bool) {
     world.put_on_lan(packet);
 }
 
+/// How long a backup that needs `ns_per_kstep` has to work on what it has not executed.
+fn lag_of(world: &World, ns_per_kstep: u64) -> u64 {
+    let (live, backup) = (world.progress(LIVE).0, world.progress(BACKUP).0);
+    live.saturating_sub(backup) * ns_per_kstep / 1000 / MS
+}
+
 fn lag_ms(world: &World) -> u64 {
-    let (live, backup) = (world.progress(LIVE).1, world.progress(BACKUP).1);
-    live.saturating_sub(backup) / TICKS_PER_MS
+    lag_of(world, SLOW_NS)
 }
 
 fn per_s(world: &World, slot: usize, since: (u64, u64)) -> u64 {
@@ -81,11 +93,7 @@ pub fn lag(power: bool) -> Result<LagSeen, String> {
     };
     let mut world = World::new(measures, Rng::new(1), None, false);
     let mut seen = LagSeen::default();
-    world.boot_now(LIVE);
-    world.run_until(MS, 5000 * MS, |w| w.role(LIVE) == Some(RoleKind::Live))?;
-    world.run_until(MS, 50 * MS, |w| {
-        w.contents(LIVE).is_some_and(|c| c.boot > 0)
-    })?;
+    boot_live(&mut world)?;
     busy(&mut world, 1, true);
     let since = (world.progress(LIVE).0, world.now);
     world.run_until(MS, 301 * MS, |w| w.now >= since.1 + 300 * MS)?;
@@ -98,6 +106,71 @@ pub fn lag(power: bool) -> Result<LagSeen, String> {
     watch(&mut world, &mut seen)?;
     kill(&mut world, &mut seen, power)?;
     Ok(seen)
+}
+
+/// A backup as fast as the live node becomes `times` slower from one moment to the next.
+///
+/// # Errors
+/// What was found.
+pub fn sudden_lag(times: u64) -> Result<SuddenSeen, String> {
+    let measures = Measures {
+        ns_per_kstep: [FAST_NS; 2],
+        clients: 2,
+        max_asked: 10_000,
+        think_ns: 100 * MS,
+        ..Measures::quiet()
+    };
+    let mut world = World::new(measures, Rng::new(1), None, false);
+    boot_live(&mut world)?;
+    world.boot_now(BACKUP);
+    let protected = |w: &mut World| w.protected(LIVE) && w.protected(BACKUP);
+    world.run_until(MS, 5000 * MS, protected)?;
+    busy(&mut world, 1, true);
+    world.begin_clients();
+    let at = world.now + 1000 * MS;
+    world.run_until(MS, 1001 * MS, |w| w.now >= at)?;
+    let fast = lag_of(&world, FAST_NS);
+    world.slow_down_host(BACKUP, times);
+    let mut seen = SuddenSeen {
+        lag_before_ms: fast,
+        ..SuddenSeen::default()
+    };
+    let mut before = world.progress(LIVE).0;
+    let emitted = world.emissions();
+    world.run_until(MS, 6001 * MS, |w| {
+        let lag = lag_of(w, FAST_NS * times);
+        let steps = w.progress(LIVE).0;
+        seen.worst_lag_ms = seen.worst_lag_ms.max(lag);
+        if lag > 1000 {
+            seen.over_a_second_ms += 1;
+            seen.waited_ms += u64::from(steps == before);
+        }
+        before = steps;
+        w.now >= at + 6000 * MS
+    })?;
+    seen.last_lag_ms = lag_of(&world, FAST_NS * times);
+    seen.answers = world.emissions() - emitted;
+    if !protected(&mut world) {
+        return Err("the pair did not stay protected".to_owned());
+    }
+    Ok(seen)
+}
+
+/// What was seen when a backup suddenly became slow, in virtual time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SuddenSeen {
+    /// How far it was behind before.
+    pub lag_before_ms: u64,
+    /// At most, behind it, in the time that the slow backup needs.
+    pub worst_lag_ms: u64,
+    /// Six seconds later.
+    pub last_lag_ms: u64,
+    /// For so long that was more than a second.
+    pub over_a_second_ms: u64,
+    /// Of which the live guest waited for so long.
+    pub waited_ms: u64,
+    /// Answers that left in these six seconds.
+    pub answers: u64,
 }
 
 fn watch(world: &mut World, seen: &mut LagSeen) -> Result<(), String> {

@@ -24,7 +24,7 @@ mod trace;
 mod world;
 
 pub use disk::DiskFault;
-pub use lag::{LagSeen, lag};
+pub use lag::{LagSeen, SuddenSeen, lag, sudden_lag};
 pub use plan::{Broken, DriverFault};
 pub use sweep::{Swept, sweep};
 pub use world::Tally;

@@ -15,11 +15,15 @@ const SLOW_LAG_TICKS: u64 = 800_000;
 const MAX_PAUSE_NS: u64 = 20_000_000;
 
 impl Replica {
-    /// How far a backup that has restored its snapshot is behind, ticks.
+    /// How far a backup that has restored its snapshot is behind, ticks: in virtual time, or in the
+    /// time that it needs for what is left to execute, whichever is more.
     fn lag_ticks(&self) -> u64 {
         match (&self.vm, self.peer) {
             (Vm::Live(live), Some(peer)) if self.node.wants_log() => {
-                live.machine().mtime().saturating_sub(peer.vtime)
+                let machine = live.machine();
+                let steps = machine.icount().saturating_sub(peer.icount);
+                let age = machine.mtime().saturating_sub(peer.vtime);
+                age.max(self.peer_speed.ticks_for(steps))
             }
             _ => 0,
         }
@@ -32,10 +36,12 @@ impl Replica {
             || (self.node.wants_log() && (behind || self.queued_bytes > LOG_QUEUE_BYTES))
     }
 
-    /// The slow loop: a live guest whose backup lags pauses after each slice, the
-    /// longer the further behind that is, and the longer it has not come close
-    /// enough to protect the VM. So any backup catches up with some speed of ours.
-    fn slow_down(&mut self, began: HostTime, ended: HostTime) {
+    /// The slow loop: a live guest whose backup lags pauses after each slice of `steps` steps, so
+    /// long that it is as fast as the backup where the loop begins, and slower the further behind
+    /// that is. As long as the backup's speed is not known, or is less than was measured, the
+    /// pause grows with the time in which it has not come close enough to protect the VM. So any
+    /// backup catches up with some speed of ours.
+    fn slow_down(&mut self, began: HostTime, ended: HostTime, steps: u64) {
         let lag = self.lag_ticks();
         if lag <= SLOW_LAG_TICKS {
             self.lagging_since_ns = None;
@@ -44,8 +50,16 @@ impl Replica {
         let since_ns = *self.lagging_since_ns.get_or_insert(ended.mono_ns);
         let seconds = ended.mono_ns.saturating_sub(since_ns) / 1_000_000_000;
         let slice_ns = ended.mono_ns.saturating_sub(began.mono_ns);
-        let pause_ns = slice_ns.saturating_mul(lag).saturating_mul(seconds + 1) / SLOW_LAG_TICKS;
-        self.hold_until_ns = Some(ended.mono_ns.saturating_add(pause_ns.min(MAX_PAUSE_NS)));
+        let blind_ns = slice_ns.saturating_mul(lag).saturating_mul(seconds + 1) / SLOW_LAG_TICKS;
+        let paced_ns = self.peer_speed.per_s().map_or(0, |per_s| {
+            let ns = u128::from(steps) * 1_000_000_000 / u128::from(per_s.max(1));
+            let ns = ns * u128::from(lag) / u128::from(SLOW_LAG_TICKS);
+            u64::try_from(ns)
+                .unwrap_or(u64::MAX)
+                .saturating_sub(slice_ns)
+        });
+        let pause_ns = blind_ns.max(paced_ns).min(MAX_PAUSE_NS);
+        self.hold_until_ns = Some(ended.mono_ns.saturating_add(pause_ns));
         self.held_back = true;
     }
 
@@ -74,8 +88,10 @@ impl Replica {
             }
         }
         let Vm::Live(live) = &mut self.vm else { return };
-        let exit = live.slice(now, &mut |steps| {
-            env.ran(steps);
+        let mut steps = 0;
+        let exit = live.slice(now, &mut |ran| {
+            steps = ran;
+            env.ran(ran);
             env.now()
         });
         let ended = env.now();
@@ -93,7 +109,7 @@ impl Replica {
             }
             LiveExit::Halted(_) => self.idle = Some(None),
         }
-        self.slow_down(now, ended);
+        self.slow_down(now, ended, steps);
         self.answer_entropy(env);
         if let Vm::Live(live) = &mut self.vm {
             live.flush_if_due(env.now());

@@ -41,7 +41,7 @@ impl Replica {
         session: SessionId,
         events: &mut VecDeque<ProtocolEvent<Output>>,
     ) {
-        self.peer = None;
+        self.forget_peer();
         let Vm::Live(live) = &mut self.vm else { return };
         live.flush();
         // The snapshot takes place between two slices, no output waits.

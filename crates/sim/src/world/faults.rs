@@ -19,6 +19,11 @@ impl World {
         self.hosts[slot].retired = true;
     }
 
+    /// A host is so many times slower from now on.
+    pub(crate) fn slow_down_host(&mut self, slot: usize, times: u64) {
+        self.hosts[slot].ns_per_kstep *= times;
+    }
+
     /// The same; `keep` says how many frames of a connection still arrive.
     pub(super) fn end_process(
         &mut self,

@@ -1,0 +1,54 @@
+use super::*;
+
+const MS: u64 = 1_000_000;
+
+#[test]
+fn a_backup_with_work_to_do_is_measured() {
+    let mut speed = BackupSpeed::default();
+    assert_eq!(speed.ticks_for(1_000_000), 0, "nothing is known");
+    // The live guest makes 20 million steps and 200 records a second, the backup executes 2
+    // million steps.
+    for ms in (0..400).step_by(3) {
+        let behind = 20 + ms / 5;
+        speed.told(ms * MS, ms * 2_000, ms / 50, behind);
+    }
+    let per_s = speed.per_s().unwrap();
+    assert!((1_900_000..2_100_000).contains(&per_s), "{per_s}");
+    // A second's work for it.
+    let ticks = speed.ticks_for(2_000_000);
+    assert!((9_500_000..10_500_000).contains(&ticks), "{ticks}");
+}
+
+#[test]
+fn one_that_waits_for_work_is_not() {
+    let mut speed = BackupSpeed::default();
+    // Now and then the guest does something for a moment, which the backup has soon repeated.
+    for n in 0..50 {
+        let steps = n * 1000;
+        // What it stores it has executed by the next ack, though that says little.
+        speed.told(n * 100 * MS, steps, n, n + 1);
+        speed.told(n * 100 * MS + MS, steps + 1000, n + 1, n + 1);
+        speed.told(n * 100 * MS + 50 * MS, steps + 1000, n + 1, n + 1);
+    }
+    assert_eq!(speed.per_s(), None);
+}
+
+#[test]
+fn a_moment_of_slowness_counts_little_and_a_faster_one_soon() {
+    let mut speed = BackupSpeed::default();
+    let mut executed = 0;
+    let mut tell = |speed: &mut BackupSpeed, n: u64, steps: u64| {
+        executed += steps;
+        speed.told(n * 10 * MS, executed, n, n + 10);
+    };
+    for n in 0..10 {
+        tell(&mut speed, n, 1_000_000);
+    }
+    assert_eq!(speed.per_s(), Some(100_000_000));
+    tell(&mut speed, 10, 0);
+    assert!(speed.per_s().unwrap() > 85_000_000);
+    for n in 11..15 {
+        tell(&mut speed, n, 2_000_000);
+    }
+    assert!(speed.per_s().unwrap() > 180_000_000);
+}
