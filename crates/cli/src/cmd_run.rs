@@ -24,7 +24,7 @@ use twinvm_host::random::fill_random;
 use twinvm_host::signals::SignalWatch;
 use twinvm_host::snapshot_file;
 use twinvm_host::time::wall_ns;
-use twinvm_machine::{Machine, OnReset, PowerOn};
+use twinvm_machine::{EngineKind, Machine, OnReset, PowerOn};
 
 use crate::engine_arg::EngineArg;
 use crate::guest::{blame, machine_config, open_disks};
@@ -157,6 +157,10 @@ pub(crate) struct RunArgs {
     /// What executes the guest, which can't tell; jit where the host can
     #[arg(long, value_name = "NAME")]
     engine: Option<EngineArg>,
+    /// Translate a block of the guest's code when it has been entered N times, 0 to 254 [default: 8].
+    /// With 0 translated code runs what runs once, as in tests that are a straight line
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..=254), conflicts_with = "dump_dtb")]
+    hot_at: Option<u8>,
     /// Name translated code for `perf`, in /tmp/perf-PID.map
     #[arg(long, conflicts_with = "dump_dtb")]
     perf_map: bool,
@@ -228,6 +232,13 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
         machine
             .set_engine(engine.into())
             .map_err(|error| bad(&error))?;
+    }
+    if args.hot_at.is_some() {
+        if machine.engine_kind() != EngineKind::Jit {
+            let why = "--hot-at: nothing is translated on this host or with this engine";
+            return Err(bad(&why));
+        }
+        machine.set_translation(args.hot_at);
     }
     if args.perf_map {
         perf_map::start(&mut machine).map_err(|error| bad(&error))?;

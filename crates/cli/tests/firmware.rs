@@ -120,6 +120,43 @@ fn a_program_starts_in_machine_mode_as_firmware_does() {
 }
 
 #[test]
+fn what_runs_once_is_translated_where_that_is_asked_for() {
+    let folder = Folder::new();
+    // 60 times addi a0, a0, 1.
+    let mut words = vec![0x0015_0513; 60];
+    words.extend(finish(0x5555));
+    let program = elf::program(RAM, &words, &[]);
+    let report = folder.text("report");
+    let translated = |more: &[&str]| {
+        let args = [&["--engine", "jit", "--report", &report], more].concat();
+        assert_eq!(run(&folder, &program, &args).code, Some(0));
+        let report = json(&folder.path("report"));
+        // Six of them lead here from outside RAM.
+        assert_eq!(report["icount"], 70);
+        report["engine"]["steps_translated"].as_u64()
+    };
+    assert_eq!(translated(&[]), Some(0));
+    assert_eq!(translated(&["--hot-at", "1"]), Some(0));
+    // All but the store to a device.
+    assert_eq!(translated(&["--hot-at", "0"]), Some(63));
+    let file = folder.text("program.elf");
+    refuses(
+        &[
+            "run",
+            "--firmware",
+            &file,
+            "--memory",
+            "8M",
+            "--engine",
+            "interp",
+            "--hot-at",
+            "0",
+        ],
+        "twinvm run: --hot-at: nothing is translated on this host or with this engine",
+    );
+}
+
+#[test]
 fn a_signature_needs_its_symbols() {
     let folder = Folder::new();
     let signature = folder.text("signature");

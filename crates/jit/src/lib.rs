@@ -29,7 +29,7 @@ mod x86_64;
 
 use twinvm_cpu::tier::Tier;
 
-/// Entries after which a block is translated.
+/// Entries after which a block is translated; the help of `twinvm run` says so.
 pub const HOT_AT: u8 = 8;
 
 /// Of the guest's RAM above so many bytes, translated code may take this part.
