@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::client::{Asker, Counter};
 use crate::cluster::{A, B, Cluster, LIMIT, NAMES, PROGRAM, wait_for};
+use crate::sandbox::{UID, confine, may_change_user};
 
 /// What `ctl` printed.
 fn answer(done: &Output) -> Value {
@@ -285,6 +286,27 @@ fn the_hook_hears_of_all_that_matters_and_ends_with_its_node() {
     for line in ["took-over: told", "took-over: the command has ended after "] {
         assert!(vm.log(B).contains(line), "{line}: {}", vm.log(B));
     }
+}
+
+#[test]
+fn the_hook_runs_as_the_nodes_user() {
+    let mut vm = Cluster::echo();
+    confine(&mut vm);
+    let hook = vm.path("hook.sh");
+    let who = vm.path("who");
+    let script = format!("#!/bin/sh\nid -u > {who:?}\n");
+    fs::write(&hook, script).unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(vm.root(), fs::Permissions::from_mode(0o777)).unwrap();
+    vm.file.more = "[hooks]\ncommand = \"./hook.sh\"\n".to_owned();
+    vm.write();
+    vm.start(A);
+    let user = wait_for("the hook", || {
+        let text = fs::read_to_string(&who).ok()?;
+        text.trim().parse::<u32>().ok()
+    });
+    let own = rustix::process::geteuid().as_raw();
+    assert_eq!(user, if may_change_user() { UID } else { own });
 }
 
 /// A hook that hangs costs nothing but itself.

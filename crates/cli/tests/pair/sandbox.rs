@@ -14,18 +14,18 @@ use crate::cluster::{A, B, Cluster, NAMES, PROGRAM, alone, wait_for};
 use crate::namespace::{in_a_namespace, inside, ip};
 
 /// A user and a group that nothing on the host belongs to.
-const UID: u32 = 4000;
+pub(crate) const UID: u32 = 4000;
 const GID: u32 = 4001;
 
 /// Whether this process can become another user: root, and not root of a small world of its own.
-fn may_change_user() -> bool {
+pub(crate) fn may_change_user() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let all = map.split_whitespace().last() == Some("4294967295");
     rustix::process::geteuid().is_root() && all
 }
 
 /// From now on nodes start without rights, if root starts them.
-fn confine(vm: &mut Cluster) {
+pub(crate) fn confine(vm: &mut Cluster) {
     if !may_change_user() {
         eprintln!("nodes keep their user: only root can change it");
         return;

@@ -148,7 +148,8 @@ pub(super) fn text(sources: &Sources<'_>) -> String {
         );
         for (stage, ms) in last.stages {
             if let Some(ms) = ms {
-                page.value("", &format!("stage=\"{stage}\""), ms / 1000.0);
+                let seconds = format!("{:.6}", ms / 1000.0);
+                page.value("", &format!("stage=\"{stage}\""), seconds);
             }
         }
     }

@@ -223,6 +223,20 @@ impl Seek {
                     core.generation
                 ),
             ),
+            Some(record)
+                if record.live.id != core.me.id
+                    && self.answer.is_some_and(|a| a.id != record.live.id) =>
+            {
+                core.note(
+                    NoteLevel::Warn,
+                    format!(
+                        "waiting: the id named live, {}, is neither this node's nor that of node \
+                         {}: bring its state folder back, or let one begin anew (twinvm arbiter \
+                         reset)",
+                        record.live.id, core.me.peer_name
+                    ),
+                );
+            }
             Some(record) if record.live.id != core.me.id => {
                 core.note(
                     NoteLevel::Info,

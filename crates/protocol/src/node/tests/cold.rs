@@ -92,6 +92,25 @@ fn the_id_not_named_never_starts() {
     }
 }
 
+/// The state folder that the record names is gone: no start of either node mends that.
+#[test]
+fn an_id_that_is_neither_nodes_is_told_with_the_mend() {
+    let mut lost = theirs(3, false);
+    lost.live.id = NodeId(9);
+    let (mut one, _) = with_record(3, Some(lost), Config::default());
+    let note = |one: &One| one.node.status().note;
+    assert!(note(&one).contains("start it if it"), "{}", note(&one));
+    assert_eq!(cas(&ask_peer(&mut one, RoleKind::Cold, 3, None)), None);
+    assert_eq!(
+        note(&one),
+        format!(
+            "waiting: the id named live, {}, is neither this node's nor that of node you: bring \
+             its state folder back, or let one begin anew (twinvm arbiter reset)",
+            NodeId(9)
+        )
+    );
+}
+
 #[test]
 fn a_named_backup_is_asked_first() {
     // It holds the session: wait for its claim.
