@@ -4,7 +4,10 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use twinvm_config::VmConfig;
-use twinvm_log::{Batch, Body, LogHeader, LogReader, LogWriter, Record};
+use twinvm_image::{lock, sources};
+use twinvm_log::{
+    Batch, Body, LogHeader, LogReader, LogWriter, Record, STATES_VERSION, StateEntry, StatesReader,
+};
 use twinvm_machine::{
     DiskConfig, Exit, ImageKind, Images, Machine, MachineConfig, OnReset, PowerOn, SlotConfig,
 };
@@ -276,4 +279,99 @@ pub fn vm_toml(data: &[u8]) {
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }
+}
+
+/// What the file begins with.
+const STATES_MAGIC: &[u8] = b"twinvsta";
+
+/// The file `states` of a recording: what is accepted is written the same.
+pub fn states(data: &[u8]) {
+    let mut input = Input::new(data);
+    let mut file = STATES_MAGIC.to_vec();
+    file.extend_from_slice(&STATES_VERSION.to_le_bytes());
+    if input.byte() & 1 == 0 {
+        file.extend_from_slice(input.rest());
+    } else {
+        // With right lengths and sums around any content.
+        while !input.is_empty() {
+            let len = usize::from(input.word()) % 600;
+            let content = input.bytes(len);
+            file.extend_from_slice(&(content.len() as u32).to_le_bytes());
+            file.extend_from_slice(content);
+            file.extend_from_slice(&xxh3_64(content).to_le_bytes());
+        }
+    }
+    let reader = StatesReader::new(&file[..]).expect("a right head");
+    for entry in reader.map_while(Result::ok) {
+        // Written again it reads the same.
+        let content = entry.encode();
+        let mut file = STATES_MAGIC.to_vec();
+        file.extend_from_slice(&STATES_VERSION.to_le_bytes());
+        file.extend_from_slice(&(content.len() as u32).to_le_bytes());
+        file.extend_from_slice(&content);
+        file.extend_from_slice(&xxh3_64(&content).to_le_bytes());
+        let mut again = StatesReader::new(&file[..]).expect("a right head");
+        let read: Option<StateEntry> = again.next().and_then(Result::ok);
+        assert_eq!(read, Some(entry));
+    }
+}
+
+const LOCK: &str = "recipe 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n\
+package redis-server 5:7.0.15-1 riscv64 \
+0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef 100\n\
+output kernel 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef 100\n";
+const LIST: &str = "deb [signed-by=/k.gpg trusted=yes] http://deb.debian.org/debian trixie main\n";
+const DEB822: &str = "Types: deb\nURIs: http://deb.debian.org/debian\nSuites: trixie\n\
+Components: main\n contrib\nSigned-By: /k.gpg\n\n";
+const INDEX: &str = "Package: redis\nVersion: 1\nArchitecture: riscv64\nSize: 100\nDepends: libc6 (>= 2)\n\
+SHA256: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n\n";
+
+/// What an image is made from: its lock file, the host's package sources, package indexes, programs.
+pub fn image_files(data: &[u8]) {
+    let mut input = Input::new(data);
+    let choice = input.byte();
+    let base = match choice % 5 {
+        0 => LOCK.as_bytes().to_vec(),
+        1 => LIST.as_bytes().to_vec(),
+        2 => DEB822.as_bytes().to_vec(),
+        3 => INDEX.as_bytes().to_vec(),
+        _ => dynamic_elf(),
+    };
+    let file = match choice >> 6 {
+        0 => input.rest().to_vec(),
+        _ => input.mutate(base),
+    };
+    let text = String::from_utf8_lossy(&file);
+    if let Ok(lock) = lock::Lock::parse(&text) {
+        assert_eq!(lock::Lock::parse(&lock.to_string()), Ok(lock.clone()));
+        for package in &lock.packages {
+            // A part of a command line, and of a path.
+            assert!(!package.name.starts_with('-') && !package.file_name().contains('/'));
+        }
+    }
+    for parse in [sources::parse_list, sources::parse_deb822] {
+        if let Ok(found) = parse(&text) {
+            let _ = sources::debian_mirror(&found);
+        }
+    }
+    assert!(twinvm_image::inside::offered(&text, &["redis"]) <= 1);
+    let _ = twinvm_image::inside::needed_libraries(&file);
+}
+
+/// The small program with a table of what it needs.
+fn dynamic_elf() -> Vec<u8> {
+    let mut file = elf();
+    let at = file.len() as u64;
+    file[56] = 3;
+    // The second segment becomes the table; what is loaded holds the file as it is.
+    let second = 64 + 56;
+    file[second..second + 4].copy_from_slice(&2u32.to_le_bytes());
+    file[second + 8..second + 16].copy_from_slice(&at.to_le_bytes());
+    file[second + 32..second + 40].copy_from_slice(&64u64.to_le_bytes());
+    for (tag, value) in [(5u64, 0x8000_0000u64), (1, 1), (1, 2), (0, 0)] {
+        file.extend_from_slice(&tag.to_le_bytes());
+        file.extend_from_slice(&value.to_le_bytes());
+    }
+    file.extend_from_slice(b"libc.so.6\0");
+    file
 }

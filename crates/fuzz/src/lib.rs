@@ -4,11 +4,15 @@
 //! them from the folder `fuzz/`, the tests of this crate with fixed seeds.
 
 mod files;
+mod host;
 mod input;
+mod peer;
 mod virtio;
 mod wire;
 
-pub use files::{loader, recording, snapshot, vm_toml};
+pub use files::{image_files, loader, recording, snapshot, states, vm_toml};
+pub use host::{ctl, etcd, keys_files, packets, small_files};
+pub use peer::peer;
 pub use virtio::virtqueues;
 pub use wire::{arbiter, channel, lan};
 
@@ -16,7 +20,7 @@ pub use wire::{arbiter, channel, lan};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("virtqueues", virtqueues),
     ("recording", recording),
     ("snapshot", snapshot),
@@ -25,4 +29,12 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("arbiter", arbiter),
     ("vm_toml", vm_toml),
     ("lan", lan),
+    ("states", states),
+    ("image_files", image_files),
+    ("etcd", etcd),
+    ("ctl", ctl),
+    ("small_files", small_files),
+    ("keys_files", keys_files),
+    ("packets", packets),
+    ("peer", peer),
 ];

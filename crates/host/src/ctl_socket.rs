@@ -74,10 +74,10 @@ pub enum CtlRequest {
 /// What the node answers: any JSON value, or one sentence that says why not.
 pub type CtlAnswer = Result<Value, String>;
 
-/// The two forms of an answer line.
+/// The forms of an answer line.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum AnswerLine {
+pub(crate) enum AnswerLine {
     Progress(Value),
     Ok(Value),
     Error(String),
@@ -264,11 +264,27 @@ fn serve(stream: &UnixStream, calls: &Sender<CtlCall>) {
     let result = Lines::of(stream)
         .next(MAX_REQUEST_BYTES, REQUEST_TIMEOUT)
         .map_err(|error| error.to_string())
-        .and_then(|line| {
-            serde_json::from_slice(&line).map_err(|error| format!("not a request: {error}"))
-        })
+        .and_then(|line| parse_request(&line))
         .and_then(|request| call(stream, request, calls));
     answer(stream, result);
+}
+
+/// What a client's line asks.
+pub(crate) fn parse_request(line: &[u8]) -> Result<CtlRequest, String> {
+    serde_json::from_slice(line).map_err(|error| format!("not a request: {error}"))
+}
+
+/// What a node's line says.
+pub(crate) fn parse_answer(line: &[u8]) -> io::Result<AnswerLine> {
+    Ok(serde_json::from_slice(line)?)
+}
+
+/// Everything that a client has said, line by line, up to the first that is too long.
+pub(crate) fn lines_of(stream: &UnixStream) -> Vec<Vec<u8>> {
+    let mut lines = Lines::of(stream);
+    let next = || lines.next(MAX_REQUEST_BYTES, REQUEST_TIMEOUT).ok();
+    let lines = std::iter::from_fn(next);
+    lines.take_while(|line| !line.is_empty()).collect()
 }
 
 fn hand_over(request: CtlRequest, calls: &Sender<CtlCall>) -> Result<Heard, String> {
@@ -469,7 +485,7 @@ fn converse(
             let text = "the node ended before it answered";
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
         }
-        match serde_json::from_slice(&line)? {
+        match parse_answer(&line)? {
             AnswerLine::Progress(value) => progress(&value),
             AnswerLine::Ok(value) => return Ok(Ok(value)),
             AnswerLine::Error(error) => return Ok(Err(error)),

@@ -310,6 +310,11 @@ fn read_frames(shared: &Shared, stream: UnixStream, events: &Sender<PortEvent>) 
     }
 }
 
+/// All packets of a stream, up to its end or the first length that no frame has.
+pub(crate) fn packets_in(mut stream: &[u8]) -> Vec<Vec<u8>> {
+    std::iter::from_fn(|| read_frame(&mut stream).ok()).collect()
+}
+
 /// Reads a frame; gives it behind an empty header.
 fn read_frame(stream: &mut impl Read) -> Result<Vec<u8>, ReadEnd> {
     let mut head = [0; 4];

@@ -22,6 +22,7 @@
 //! - [`node`]: the loop that joins all of them with the replica.
 //! - [`journal`]: what a node says on standard error; [`hooks`], a command that hears of what
 //!   matters; [`metrics`], figures for monitoring; [`notify`], the service manager.
+//! - [`inside`]: parsers of what files and networks send, for those who try to break them.
 //! - [`console`], [`signals`], [`time`], [`random`], [`allocator`]: terminal, signals, clocks, dice,
 //!   memory of the process.
 
@@ -37,6 +38,7 @@ pub mod console;
 pub mod ctl_socket;
 pub mod disk;
 pub mod hooks;
+pub mod inside;
 pub mod journal;
 pub mod lan_port;
 pub mod metrics;

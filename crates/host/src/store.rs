@@ -305,15 +305,20 @@ fn read_value<V>(
             });
         }
     };
-    let text = String::from_utf8_lossy(&bytes);
-    match text.strip_suffix('\n').and_then(parse) {
+    match value_in(&bytes, parse) {
         Some(value) => Ok(Some(value)),
         None => Err(StoreError::Corrupt {
             path: path.to_owned(),
             expected,
-            found: text.into_owned(),
+            found: String::from_utf8_lossy(&bytes).into_owned(),
         }),
     }
+}
+
+/// The value in a file: one line, whole.
+pub(crate) fn value_in<V>(bytes: &[u8], parse: fn(&str) -> Option<V>) -> Option<V> {
+    let line = str::from_utf8(bytes).ok()?.strip_suffix('\n')?;
+    parse(line)
 }
 
 fn write_value(folder: &Path, name: &'static str, text: &str) -> Result<(), StoreError> {
@@ -324,12 +329,12 @@ fn write_value(folder: &Path, name: &'static str, text: &str) -> Result<(), Stor
     })
 }
 
-fn parse_id(text: &str) -> Option<u128> {
+pub(crate) fn parse_id(text: &str) -> Option<u128> {
     let well_formed = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     well_formed.then(|| u128::from_str_radix(text, 16).ok())?
 }
 
-fn parse_generation(text: &str) -> Option<u64> {
+pub(crate) fn parse_generation(text: &str) -> Option<u64> {
     text.bytes()
         .all(|byte| byte.is_ascii_digit())
         .then_some(())?;

@@ -59,6 +59,7 @@ pub use dates::{Moment, Validity};
 pub use rustls::pki_types::ServerName;
 pub(crate) use stream::send_now;
 pub use stream::{HandshakeError, TlsReader, TlsStream, TlsWriter, accept, connect};
+pub(crate) use web::are_client_credentials;
 pub use web::{WebClient, WebStream};
 
 /// How long before its end a certificate is spoken of: 30 days.
@@ -333,15 +334,27 @@ impl Loaded {
         expect: &Expect,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, TlsError> {
+        let [ca, cert, key] = read_all(files)?;
+        Self::of(files, [&ca, &cert, &key], own, expect, provider)
+    }
+
+    /// What these contents of the files are.
+    fn of(
+        files: &TlsFiles,
+        [ca, cert, key_pem]: [&[u8]; 3],
+        own: &Subject,
+        expect: &Expect,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, TlsError> {
         let wrong = |path: &Path, what: String| TlsError {
             path: path.to_owned(),
             what,
         };
-        let ca_der = certificate(&files.ca)?;
-        let cert_der = certificate(&files.cert)?;
+        let ca_der = certificate(&files.ca, ca)?;
+        let cert_der = certificate(&files.cert, cert)?;
         let ca = in_force(&files.ca, &ca_der)?;
         let cert = in_force(&files.cert, &cert_der)?;
-        let key = key(&files.key)?;
+        let key = key(&files.key, key_pem)?;
 
         // A peer will check the same.
         check_own(files, &ca_der, &cert_der, own, provider)?;
@@ -409,27 +422,48 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     }
 }
 
-fn certificate(path: &Path) -> Result<CertificateDer<'static>, TlsError> {
-    CertificateDer::from_pem_slice(&read(path)?).map_err(|_| TlsError {
+/// The contents of all three; the key's only if nobody else may read it.
+fn read_all(files: &TlsFiles) -> Result<[Vec<u8>; 3], TlsError> {
+    let all = [read(&files.ca)?, read(&files.cert)?, read(&files.key)?];
+    let mode = std::fs::metadata(&files.key).map_or(0, |meta| meta.mode());
+    if mode & OTHERS_MAY != 0 {
+        return Err(TlsError {
+            path: files.key.clone(),
+            what: "others may read this key: chmod 600 it, and if they may have done so, issue a new \
+                   one"
+                .to_owned(),
+        });
+    }
+    Ok(all)
+}
+
+/// Whether a member could use these contents.
+pub(crate) fn are_usable(
+    files: &TlsFiles,
+    contents: [&[u8]; 3],
+    own: &Subject,
+    expect: &Expect,
+) -> bool {
+    Loaded::of(files, contents, own, expect, &Arc::new(default_provider())).is_ok()
+}
+
+/// Whom a certificate names.
+pub(crate) fn subject_of(certificate: &[u8]) -> Option<Subject> {
+    verify::subject(&CertificateDer::from(certificate)).ok()
+}
+
+fn certificate(path: &Path, pem: &[u8]) -> Result<CertificateDer<'static>, TlsError> {
+    CertificateDer::from_pem_slice(pem).map_err(|_| TlsError {
         path: path.to_owned(),
         what: "is no certificate: give one that twinvm keys made".to_owned(),
     })
 }
 
-fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let wrong = |what: &str| TlsError {
+fn key(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| TlsError {
         path: path.to_owned(),
-        what: what.to_owned(),
-    };
-    let bytes = read(path)?;
-    let mode = std::fs::metadata(path).map_or(0, |meta| meta.mode());
-    if mode & OTHERS_MAY != 0 {
-        return Err(wrong(
-            "others may read this key: chmod 600 it, and if they may have done so, issue a new one",
-        ));
-    }
-    PrivateKeyDer::from_pem_slice(&bytes)
-        .map_err(|_| wrong("is no key: give one that twinvm keys made"))
+        what: "is no key: give one that twinvm keys made".to_owned(),
+    })
 }
 
 fn in_force(path: &Path, certificate: &CertificateDer<'_>) -> Result<Validity, TlsError> {

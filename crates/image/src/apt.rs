@@ -245,6 +245,17 @@ fn percent(line: &str) -> Option<f64> {
     (0.0..=100.0).contains(&percent).then_some(percent)
 }
 
+/// How many of the wanted packages this index offers.
+pub(crate) fn in_index(index: &str, wanted: &[&str]) -> usize {
+    let mut found = Index::new(wanted);
+    index.lines().for_each(|line| {
+        let _ = installed(line);
+        let _ = percent(line);
+        found.line(line);
+    });
+    found.finish().len()
+}
+
 /// Gathers the stanzas of a package index that have one of the wanted names.
 struct Index<'a> {
     wanted: &'a [&'a str],

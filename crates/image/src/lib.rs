@@ -34,6 +34,7 @@ mod digest;
 mod disk;
 mod elf;
 mod error;
+pub mod inside;
 pub mod lock;
 mod parts;
 mod progress;

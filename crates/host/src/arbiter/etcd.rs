@@ -145,6 +145,13 @@ impl EtcdArbiter {
         Ok(answer)
     }
 
+    /// The record in a whole answer to a read.
+    pub(crate) fn understand(&mut self, answer: &[u8]) -> Option<Option<Record>> {
+        let answer = http::parse(answer).filter(|answer| answer.status == 200)?;
+        let answer = self.judge(&answer.body).ok()?;
+        record_in(&answer, &self.key).ok()
+    }
+
     fn try_read(&mut self, until: Instant) -> Result<Option<Record>, String> {
         let question = json!({ "key": self.key });
         let answer = self.ask("/v3/kv/range", &question, until)?;

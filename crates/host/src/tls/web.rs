@@ -16,7 +16,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-use super::{Stamp, TlsError, TlsFiles, in_force, key, read, stamps};
+use super::{Stamp, TlsError, TlsFiles, in_force, key, read_all, stamps};
 
 /// What a client shows, and whose certificates it believes. Files that have been replaced are read
 /// again before the next connection; while they are unusable, those read before are used.
@@ -38,7 +38,7 @@ impl WebClient {
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
         let provider = Arc::new(default_provider());
         let stamps = stamps(&files);
-        let config = config(&files, &provider)?;
+        let config = read_config(&files, &provider)?;
         Ok(Self {
             files,
             provider,
@@ -66,7 +66,7 @@ impl WebClient {
         let found = stamps(&self.files);
         if found != self.stamps {
             self.stamps = found;
-            match config(&self.files, &self.provider) {
+            match read_config(&self.files, &self.provider) {
                 Ok(config) => self.config = config,
                 Err(error) => {
                     self.trouble = Some(format!("new credentials are not used: {error}"));
@@ -90,7 +90,24 @@ impl WebClient {
     }
 }
 
-fn config(files: &TlsFiles, provider: &Arc<CryptoProvider>) -> Result<Arc<ClientConfig>, TlsError> {
+fn read_config(
+    files: &TlsFiles,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let [ca, cert, key] = read_all(files)?;
+    config(files, [&ca, &cert, &key], provider)
+}
+
+/// Whether a client could use these contents.
+pub(crate) fn are_client_credentials(files: &TlsFiles, contents: [&[u8]; 3]) -> bool {
+    config(files, contents, &Arc::new(default_provider())).is_ok()
+}
+
+fn config(
+    files: &TlsFiles,
+    [ca, cert, key_pem]: [&[u8]; 3],
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let wrong = |path: &Path, error: rustls::Error| {
         let what = match error {
             rustls::Error::InconsistentKeys(_) => format!(
@@ -105,12 +122,12 @@ fn config(files: &TlsFiles, provider: &Arc<CryptoProvider>) -> Result<Arc<Client
         }
     };
     let mut roots = RootCertStore::empty();
-    for authority in certificates(&files.ca)? {
+    for authority in certificates(&files.ca, ca)? {
         roots
             .add(authority)
             .map_err(|error| wrong(&files.ca, error))?;
     }
-    let chain = certificates(&files.cert)?;
+    let chain = certificates(&files.cert, cert)?;
     if let Some(own) = chain.first() {
         in_force(&files.cert, own)?;
     }
@@ -118,7 +135,7 @@ fn config(files: &TlsFiles, provider: &Arc<CryptoProvider>) -> Result<Arc<Client
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| wrong(&files.ca, error))?
         .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key(&files.key)?)
+        .with_client_auth_cert(chain, key(&files.key, key_pem)?)
         .map_err(|error| wrong(&files.cert, error))?;
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
@@ -126,9 +143,8 @@ fn config(files: &TlsFiles, provider: &Arc<CryptoProvider>) -> Result<Arc<Client
 }
 
 /// All certificates in a file, at least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let bytes = read(path)?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     all.ok()
         .filter(|all| !all.is_empty())
         .ok_or_else(|| TlsError {

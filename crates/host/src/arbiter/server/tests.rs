@@ -1,3 +1,5 @@
+mod hostile;
+
 use std::io::{Read, Write};
 
 use tempfile::TempDir;
