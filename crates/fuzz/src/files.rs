@@ -294,34 +294,47 @@ pub fn states(data: &[u8]) {
     } else {
         // With right lengths and sums around any content.
         while !input.is_empty() {
-            let len = usize::from(input.word()) % 600;
-            let content = input.bytes(len);
+            let content = match input.byte() % 4 {
+                0 => {
+                    let len = usize::from(input.word()) % 600;
+                    input.bytes(len).to_vec()
+                }
+                _ => changed_entry(&mut input),
+            };
             file.extend_from_slice(&(content.len() as u32).to_le_bytes());
-            file.extend_from_slice(content);
-            file.extend_from_slice(&xxh3_64(content).to_le_bytes());
+            file.extend_from_slice(&content);
+            file.extend_from_slice(&xxh3_64(&content).to_le_bytes());
         }
     }
     let reader = StatesReader::new(&file[..]).expect("a right head");
     for entry in reader.map_while(Result::ok) {
-        // Written again it reads the same.
-        let content = entry.encode();
-        let mut file = STATES_MAGIC.to_vec();
-        file.extend_from_slice(&STATES_VERSION.to_le_bytes());
-        file.extend_from_slice(&(content.len() as u32).to_le_bytes());
-        file.extend_from_slice(&content);
-        file.extend_from_slice(&xxh3_64(&content).to_le_bytes());
+        let mut file = file[..12].to_vec();
+        file.extend_from_slice(&entry.encode());
         let mut again = StatesReader::new(&file[..]).expect("a right head");
-        let read: Option<StateEntry> = again.next().and_then(Result::ok);
-        assert_eq!(read, Some(entry));
+        assert_eq!(again.next().and_then(Result::ok), Some(entry));
     }
+}
+
+/// The content of a good entry with what is changed in it.
+fn changed_entry(input: &mut Input<'_>) -> Vec<u8> {
+    let entry = StateEntry {
+        position: 300,
+        icount: 1 << 40,
+        digest: 7,
+        state: vec![1; 20],
+        pages: vec![(0, 1), (5, 2), (u32::MAX, 3)],
+    };
+    let encoded = entry.encode();
+    let len = 1 + usize::from(input.byte() % 40);
+    Input::new(input.bytes(len)).mutate(encoded[4..encoded.len() - 8].to_vec())
 }
 
 const LOCK: &str = "recipe 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n\
 package redis-server 5:7.0.15-1 riscv64 \
 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef 100\n\
 output kernel 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef 100\n";
-const LIST: &str = "deb [signed-by=/k.gpg trusted=yes] http://deb.debian.org/debian trixie main\n";
-const DEB822: &str = "Types: deb\nURIs: http://deb.debian.org/debian\nSuites: trixie\n\
+const LIST: &str = "deb [signed-by=/k.gpg trusted=yes] http://mirror.example/debian trixie main\n";
+const DEB822: &str = "Types: deb\nURIs: http://mirror.example/debian\nSuites: trixie\n\
 Components: main\n contrib\nSigned-By: /k.gpg\n\n";
 const INDEX: &str = "Package: redis\nVersion: 1\nArchitecture: riscv64\nSize: 100\nDepends: libc6 (>= 2)\n\
 SHA256: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n\n";

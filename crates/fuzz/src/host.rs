@@ -53,6 +53,21 @@ pub fn ctl(data: &[u8]) {
     }
 }
 
+/// Requests for figures: each has an answer of HTTP, and the figures only those that ask for them.
+pub fn metrics(data: &[u8]) {
+    let mut input = Input::new(data);
+    let request = match input.byte() % 3 {
+        0 => input.rest().to_vec(),
+        _ => input.mutate(b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n".to_vec()),
+    };
+    let Some(answer) = inside::metrics_answer(&request) else {
+        return;
+    };
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    assert!(head.starts_with("HTTP/1.1 ") && head.len() < 1000);
+    assert!(request.starts_with(b"GET /metrics") || body != "figure 1\n");
+}
+
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\ntwinvm:x:990:980::/:/bin/false\n";
 const GROUP: &str = "root:x:0:\nkvm:x:104:twinvm\ntwinvm:x:980:\n";
 
@@ -216,7 +231,9 @@ fn segmented(protocol: u8, four: bool) -> Vec<u8> {
         packet.extend_from_slice(&[protocol, 64]);
         packet.extend_from_slice(&[0xfd; 32]);
     }
-    packet.extend_from_slice(&[0, 80, 1, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x18, 1, 0, 0, 0, 0, 0]);
+    packet.extend_from_slice(&[
+        0, 80, 1, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x18, 1, 0, 0, 0, 0, 0,
+    ]);
     packet.extend(std::iter::repeat_n(0x42, content));
     packet
 }

@@ -11,7 +11,7 @@ mod virtio;
 mod wire;
 
 pub use files::{image_files, loader, recording, snapshot, states, vm_toml};
-pub use host::{ctl, etcd, keys_files, packets, small_files};
+pub use host::{ctl, etcd, keys_files, metrics, packets, small_files};
 pub use peer::peer;
 pub use virtio::virtqueues;
 pub use wire::{arbiter, channel, lan};
@@ -20,7 +20,7 @@ pub use wire::{arbiter, channel, lan};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 16] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("virtqueues", virtqueues),
     ("recording", recording),
     ("snapshot", snapshot),
@@ -37,4 +37,5 @@ pub const TARGETS: [(&str, Target); 16] = [
     ("keys_files", keys_files),
     ("packets", packets),
     ("peer", peer),
+    ("metrics", metrics),
 ];

@@ -308,12 +308,24 @@ fn made_up(input: &mut Input<'_>, session: SessionId, like: Option<&Message>) ->
             received: near(*received, input),
             progress: *progress,
         },
-        (0..=2, Some(Message::Heartbeat { progress, released, .. })) => Message::Heartbeat {
+        (
+            0..=2,
+            Some(Message::Heartbeat {
+                progress, released, ..
+            }),
+        ) => Message::Heartbeat {
             beat: input.quad(),
             released: near(*released, input),
             progress: *progress,
         },
-        (0..=2, Some(Message::SnapshotChunk { offset, bytes, last })) => Message::SnapshotChunk {
+        (
+            0..=2,
+            Some(Message::SnapshotChunk {
+                offset,
+                bytes,
+                last,
+            }),
+        ) => Message::SnapshotChunk {
             offset: offset.wrapping_add(u64::from(input.byte())),
             bytes: bytes.clone(),
             last: *last == (input.byte() & 1 == 0),
@@ -361,13 +373,23 @@ fn changed(message: &Message, input: &mut Input<'_>) -> Option<Message> {
 pub fn peer(data: &[u8]) {
     let mut input = Input::new(data);
     let mut world = World::new();
-    world.apply(0, Event::Start { generation: Generation(0) });
+    world.apply(
+        0,
+        Event::Start {
+            generation: Generation(0),
+        },
+    );
     let begin = input.byte();
     // From the first word on, or with a VM that runs, or that is about to be protected, or is.
-    if begin % 4 > 0 {
+    if !begin.is_multiple_of(4) {
         world.run(20);
     }
-    world.apply(1, Event::Start { generation: Generation(0) });
+    world.apply(
+        1,
+        Event::Start {
+            generation: Generation(0),
+        },
+    );
     match begin % 4 {
         2 => world.run(usize::from(begin >> 2)),
         3 => {

@@ -72,5 +72,5 @@ macro_rules! targets {
 
 targets!(
     virtqueues recording snapshot loader channel arbiter vm_toml lan states image_files etcd ctl
-    small_files keys_files packets peer
+    small_files keys_files packets peer metrics
 );

@@ -11,7 +11,7 @@ use twinvm_protocol::arbiter::wire::VmName;
 use crate::arbiter::etcd::EtcdArbiter;
 use crate::ctl_socket::{self, CtlRequest};
 use crate::tls::{Expect, Subject, TlsFiles};
-use crate::{lan_port, store, tls};
+use crate::{lan_port, metrics, store, tls};
 
 /// Bytes of a control socket's stream that are written before the first is read: a socket holds
 /// them.
@@ -44,6 +44,11 @@ pub fn ctl_lines(stream: &[u8]) -> Vec<Vec<u8>> {
         return Vec::new();
     }
     ctl_socket::lines_of(&node)
+}
+
+/// The whole answer to a request for figures; `None` if the request is not whole.
+pub fn metrics_answer(request: &[u8]) -> Option<String> {
+    metrics::answer_to(request)
 }
 
 /// The node's id in a file of its folder.

@@ -137,9 +137,16 @@ fn plain(status: &'static str, body: &str) -> Answer {
 }
 
 fn serve(stream: &TcpStream, figures: &Figures) -> io::Result<()> {
-    let request = read_request(stream)?;
+    write_all(stream, respond(&read_request(stream)?, figures).as_bytes())
+}
+
+/// The first line of a request, or what to answer to what is none.
+type Request = Result<String, (&'static str, &'static str)>;
+
+/// The whole answer.
+fn respond(request: &Request, figures: &Figures) -> String {
     let mut head_only = false;
-    let answer = match &request {
+    let answer = match request {
         Err(answer) => plain(answer.0, answer.1),
         Ok(line) => {
             let mut words = line.split(' ');
@@ -173,13 +180,18 @@ fn serve(stream: &TcpStream, figures: &Figures) -> io::Result<()> {
     if !head_only {
         text.push_str(&answer.body);
     }
-    write_all(stream, text.as_bytes())
+    text
+}
+
+/// What would be answered to these bytes if nothing followed them; `None` while a request must
+/// go on.
+pub(crate) fn answer_to(bytes: &[u8]) -> Option<String> {
+    let figures = || Ok("figure 1\n".to_owned());
+    is_whole(bytes).then(|| respond(&first_line(bytes), &figures))
 }
 
 /// The first line of a whole head, or what is wrong with it.
-fn read_request(
-    mut stream: &TcpStream,
-) -> io::Result<Result<String, (&'static str, &'static str)>> {
+fn read_request(mut stream: &TcpStream) -> io::Result<Request> {
     let deadline = Instant::now() + TIME_LIMIT;
     let mut head = Vec::new();
     let mut piece = [0; 1024];
@@ -207,12 +219,16 @@ fn read_request(
             },
         }
     }
+    Ok(first_line(&head))
+}
+
+/// The first line of a whole head.
+fn first_line(head: &[u8]) -> Request {
     let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    match std::str::from_utf8(line) {
-        Ok(line) => Ok(Ok(line.to_owned())),
-        Err(_) => Ok(Err(("400 Bad Request", "expected an HTTP/1.1 request"))),
-    }
+    let line = std::str::from_utf8(line);
+    let bad = |_| ("400 Bad Request", "expected an HTTP/1.1 request");
+    line.map(str::to_owned).map_err(bad)
 }
 
 /// Whether the empty line after the head is there.

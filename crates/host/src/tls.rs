@@ -429,7 +429,8 @@ fn read_all(files: &TlsFiles) -> Result<[Vec<u8>; 3], TlsError> {
     if mode & OTHERS_MAY != 0 {
         return Err(TlsError {
             path: files.key.clone(),
-            what: "others may read this key: chmod 600 it, and if they may have done so, issue a new \
+            what:
+                "others may read this key: chmod 600 it, and if they may have done so, issue a new \
                    one"
                 .to_owned(),
         });

@@ -111,13 +111,20 @@ fn who_dawdles_is_cut_off() {
     // With the handshake, where there are.
     let mut attacked = Attacked::new();
     let mut socket = attacked.knock();
-    let hello = [&[22, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc, 3, 3][..], &[1; 10_000]].concat();
+    let hello = [
+        &[22, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc, 3, 3][..],
+        &[1; 10_000],
+    ]
+    .concat();
     let dripping = drip(socket.try_clone().unwrap(), hello);
     attacked.goes_on();
     assert_eq!(socket.read(&mut [0; 1]).unwrap_or(0), 0);
     dripping.join().unwrap();
     let line = attacked.told.recv_timeout(PATIENCE).unwrap();
-    assert!(line.contains("is refused: ") && !line.contains('\n'), "{line}");
+    assert!(
+        line.contains("is refused: ") && !line.contains('\n'),
+        "{line}"
+    );
     attacked.goes_on();
 }
 
@@ -150,10 +157,7 @@ fn recorded_bytes_change_nothing_later() {
     drop(tapped);
     let recorded = tap.join().unwrap();
     let third = record(3, 3);
-    assert_eq!(
-        attacked.node.cas(Generation(2), third),
-        Outcome::Won(third)
-    );
+    assert_eq!(attacked.node.cas(Generation(2), third), Outcome::Won(third));
 
     let mut socket = attacked.knock();
     let _ = socket.write_all(&recorded);
@@ -182,5 +186,8 @@ fn a_flood_of_strangers_is_a_few_lines_and_a_bounded_number_of_connections() {
     attacked.goes_on();
     let lines = attacked.told.try_iter().count();
     let seconds = began.elapsed().as_secs() as usize;
-    assert!((1..=seconds + 2).contains(&lines), "{lines} lines in {seconds} s");
+    assert!(
+        (1..=seconds + 2).contains(&lines),
+        "{lines} lines in {seconds} s"
+    );
 }
