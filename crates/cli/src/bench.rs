@@ -27,6 +27,7 @@ mod redis;
 mod report;
 mod stats;
 mod table;
+mod takeover;
 mod tap;
 
 use std::fs::{self, File, TryLockError};
@@ -53,6 +54,8 @@ use report::{Report, Section};
 
 /// Most runs of one row: each is a boot of some seconds, and all samples are kept.
 const MAX_RUNS: u32 = 100;
+/// Most takeovers of one run: each takes seconds, and all that clients were answered is kept.
+const MAX_TAKEOVERS: u32 = 1000;
 /// How often a stage looks whether it is over.
 const LOOK: Duration = Duration::from_millis(20);
 /// Of the usual work, with `--quick`.
@@ -76,6 +79,7 @@ Example:
   twinvm bench boot --runs 10
   twinvm bench net --against qemu-rr
   twinvm bench clock --clock-for 600
+  twinvm bench takeover --kills 200 --silences 50
   twinvm bench debian --debian target/image/debian
   twinvm bench --from target/bench/bench.json --markdown
 
@@ -123,6 +127,17 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     clock_for: u64,
+    /// How often `takeover` kills the live node's process
+    #[arg(long, value_name = "N", default_value_t = 40,
+          value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_TAKEOVERS)))]
+    kills: u32,
+    /// How often `takeover` silences the live node's host
+    #[arg(long, value_name = "N", default_value_t = 10,
+          value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_TAKEOVERS)))]
+    silences: u32,
+    /// Seed of the random moments of `takeover` and of what its clients ask
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
     /// Where the samples go [default: bench.json in --dir]
     #[arg(long, value_name = "FILE.json")]
     out: Option<PathBuf>,
@@ -133,7 +148,7 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     markdown: bool,
     /// Measure nothing: print the samples of an earlier run
-    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["what", "runs", "out", "clock_for", "debian", "against", "engine", "programs", "scale", "quick"])]
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["what", "runs", "out", "clock_for", "debian", "against", "engine", "programs", "scale", "quick", "kills", "silences", "seed"])]
     from: Option<PathBuf>,
     /// Where the guests' files and logs go
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
@@ -175,6 +190,10 @@ enum What {
     Memory,
     /// What an access to a device takes, and how long input waits for a busy guest
     Devices,
+    /// What clients wait through TAP when the live node's process is killed, and when its host
+    /// falls silent: two nodes and an arbiter on three hosts, network namespaces (root, or
+    /// `unshare -Urn`; nftables)
+    Takeover,
     /// The second part of `boot` alone; needs --debian
     Debian,
     /// How far the guest's clock goes off, idle and busy
@@ -187,6 +206,11 @@ impl What {
     /// A comparison with the yardstick: what `--json` prints then is made for that.
     fn compares(self) -> bool {
         matches!(self, Self::Cpu | Self::Boot | Self::Net)
+    }
+
+    /// Stands for the yardstick where none is needed.
+    fn without_qemu(self) -> Option<PathBuf> {
+        (self == Self::Takeover).then(PathBuf::new)
     }
 
     /// Whether a run of `self` measures `part`.
@@ -298,7 +322,8 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
                 .to_owned(),
         ));
     }
-    let qemu = find_program(QEMU).ok_or_else(|| {
+    let qemu = find_program(QEMU).or_else(|| args.what.without_qemu());
+    let qemu = qemu.ok_or_else(|| {
         DemoError::Input(format!(
             "no {QEMU} in PATH, the yardstick of the benchmarks: `make bench` installs it (Debian's \
              package qemu-system-riscv or qemu-system-misc)"
@@ -337,12 +362,15 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
         interrupted: watch_signals()?,
         runs: args.runs(),
         clock_for: Duration::from_secs(args.clock_for),
+        kills: args.kills,
+        silences: args.silences,
+        seed: args.seed,
     };
     let mut report = Report::new(machine::look(&bench)?);
     say(&format!("machine    {}", report.machine));
     // What is complete is kept when what comes after fails.
     type Measure = fn(&Bench, &mut Vec<Section>) -> Result<(), DemoError>;
-    let all: [(What, Measure); 12] = [
+    let all: [(What, Measure); 13] = [
         (What::Cpu, cpu::measure),
         (What::Boot, |bench, done| {
             done.push(boot::measure(bench)?);
@@ -367,6 +395,9 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
         }),
         (What::Clock, |bench, done| {
             add(done, [clock::measure(bench)?])
+        }),
+        (What::Takeover, |bench, done| {
+            add(done, takeover::measure(bench)?)
         }),
         (What::Debian, |bench, done| {
             add(done, debian::measure(bench)?)
@@ -420,6 +451,10 @@ struct Bench {
     interrupted: Arc<AtomicBool>,
     runs: u32,
     clock_for: Duration,
+    /// Of `takeover`.
+    kills: u32,
+    silences: u32,
+    seed: u64,
 }
 
 impl Bench {

@@ -20,10 +20,10 @@ pub(crate) mod play;
 pub(crate) mod processes;
 mod report;
 pub(crate) use crate::lab::resp;
-mod rng;
+pub(crate) mod rng;
 pub(crate) mod status;
 mod svg;
-mod timeline;
+pub(crate) mod timeline;
 pub(crate) mod vm;
 
 use std::path::PathBuf;

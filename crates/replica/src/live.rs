@@ -9,8 +9,13 @@ use twinvm_machine::{Clock, DiskRequest, Exit, Halt, InjectError, Machine, Outpu
 const DIGEST_STEPS: u64 = 200_000_000;
 /// Batches are closed before they come near the log's own bound.
 const FLUSH_BYTES: usize = 64 << 10;
-/// Input and anchors are on their way after this long even without output: 5 ms.
+/// Anchors, and without a follower input too, are on their way after this long even without
+/// output: 5 ms.
 const FLUSH_NS: u64 = 5_000_000;
+/// Packets are on their way to a follower after a slice's time, 30 µs, if no output takes them
+/// along sooner. A packet that dies with this node has to be sent again, which takes its sender's
+/// TCP 200 ms and more.
+const PACKET_FLUSH_NS: u64 = 30_000;
 
 /// Why [`Live::slice`] returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +75,9 @@ pub struct Live {
     /// The last one that was logged: step and digest.
     last_digest: Option<(u64, u128)>,
     stop_at: u64,
-    first_unflushed_ns: Option<u64>,
+    /// When the current batch has to be closed.
+    flush_due_ns: Option<u64>,
+    packet_flush_ns: u64,
     stats: LiveStats,
     /// Of each virtio slot, the number of the first disk request not yet handed out.
     disks_next: [u64; VIRTIO_SLOTS],
@@ -100,7 +107,8 @@ impl Live {
             closed: Vec::new(),
             pacing,
             stop_at: u64::MAX,
-            first_unflushed_ns: None,
+            flush_due_ns: None,
+            packet_flush_ns: FLUSH_NS,
             stats: LiveStats::default(),
             disks_next: [0; VIRTIO_SLOTS],
             states: None,
@@ -131,6 +139,11 @@ impl Live {
             None => own,
         };
         Self::with_pacing(machine, position, now, pacing)
+    }
+
+    /// Somebody follows: packets are soon on their way, so that few are lost with this node.
+    pub fn followed(&mut self) {
+        self.packet_flush_ns = PACKET_FLUSH_NS;
     }
 
     /// The machine.
@@ -180,7 +193,12 @@ impl Live {
             }
             Err(error) => return Err(error.into()),
         };
-        self.first_unflushed_ns.get_or_insert(now.mono_ns);
+        let wait_ns = match record.body {
+            Body::NetRx { .. } => self.packet_flush_ns,
+            _ => FLUSH_NS,
+        };
+        let due_ns = now.mono_ns.saturating_add(wait_ns);
+        self.flush_due_ns = Some(self.flush_due_ns.map_or(due_ns, |due| due.min(due_ns)));
         self.stats.records += 1;
         if !matches!(
             record.body,
@@ -422,7 +440,7 @@ impl Live {
             self.stats.log_bytes += batch.bytes().len() as u64;
             self.closed.push(batch);
         }
-        self.first_unflushed_ns = None;
+        self.flush_due_ns = None;
     }
 
     /// Closes the current batch if something in it has waited for long enough.
@@ -434,8 +452,7 @@ impl Live {
 
     /// Host time by which [`Live::flush_if_due`] must be called.
     pub fn flush_due_ns(&self) -> Option<u64> {
-        self.first_unflushed_ns
-            .map(|ns| ns.saturating_add(FLUSH_NS))
+        self.flush_due_ns
     }
 
     /// Takes the closed batches, oldest first.

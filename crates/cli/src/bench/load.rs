@@ -80,7 +80,9 @@ impl Pipelines {
             })
         };
         Ok(Self {
-            lanes: (0..CONNECTIONS).map(lane).collect::<Result<_, _>>()?,
+            lanes: (0..CONNECTIONS)
+                .map(lane)
+                .collect::<Result<_, DemoError>>()?,
             block: resp::command(&["SET", "bench:key", "xxx"]).repeat(DEPTH),
         })
     }

@@ -71,6 +71,9 @@ fn load(loadavg: &str) -> String {
 }
 
 fn qemu_version(bench: &Bench) -> Result<String, DemoError> {
+    if bench.qemu.as_os_str().is_empty() {
+        return Ok("no QEMU".to_owned());
+    }
     let log = bench.dir.join("qemu-version.log");
     match fs::remove_file(&log) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

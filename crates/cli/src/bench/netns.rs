@@ -14,6 +14,7 @@ use super::report::{Report, Section};
 use super::{Bench, find_program, say};
 use crate::demo::error::DemoError;
 use crate::demo::processes::{Process, read_end};
+use crate::lab::hosts;
 
 /// Making an interface takes no time.
 const TOOL_LIMIT: Duration = Duration::from_secs(20);
@@ -22,6 +23,7 @@ const END_LIMIT: Duration = Duration::from_secs(40);
 /// All the measurements inside, beside what each run takes.
 const LIMIT: Duration = Duration::from_secs(600);
 const LIMIT_PER_RUN: Duration = Duration::from_secs(180);
+const LIMIT_PER_TAKEOVER: Duration = Duration::from_secs(20);
 /// Bytes of the inner bench's progress that are kept.
 const PROGRESS_BYTES: u64 = 1 << 20;
 /// The interface goes with the try.
@@ -37,7 +39,23 @@ pub(crate) fn bench_inside(
     bench: &Bench,
     words: &[&str],
 ) -> Result<Result<Vec<Section>, String>, DemoError> {
-    let way = match way_in(bench)? {
+    bench_in(bench, &[], words)
+}
+
+/// The same with namespaces for mounts and processes too, in which hosts can be made.
+pub(crate) fn bench_on_hosts(
+    bench: &Bench,
+    words: &[&str],
+) -> Result<Result<Vec<Section>, String>, DemoError> {
+    bench_in(bench, &hosts::ENTER, words)
+}
+
+fn bench_in(
+    bench: &Bench,
+    more: &[&str],
+    words: &[&str],
+) -> Result<Result<Vec<Section>, String>, DemoError> {
+    let way = match way_in(bench, more)? {
         Ok(way) => way,
         Err(why) => return Ok(Err(why)),
     };
@@ -53,7 +71,8 @@ pub(crate) fn bench_inside(
         }
     }
     let mut command = Command::new("unshare");
-    command.arg(way).arg(&bench.program).arg("bench");
+    command.arg(way).args(more);
+    command.arg(&bench.program).arg("bench");
     command.args(words).arg("--in-namespace");
     command.arg("--runs").arg(bench.runs.to_string());
     command.arg("--dir").arg(&dir).arg("--out").arg(&out);
@@ -67,10 +86,12 @@ pub(crate) fn bench_inside(
     let process = Process::start("the bench in the namespace", &mut command, &log)?;
     let mut inner = Inner {
         process,
+        hosts: !more.is_empty(),
         what: words.first().copied().unwrap_or_default().to_owned(),
         shown: 0,
     };
-    let limit = LIMIT + LIMIT_PER_RUN * bench.runs;
+    let limit =
+        LIMIT + LIMIT_PER_RUN * bench.runs + LIMIT_PER_TAKEOVER * (bench.kills + bench.silences);
     let what = "the measurements in the namespace are done";
     let ended = bench.wait_for(what, limit, &log, || {
         inner.relay();
@@ -87,6 +108,8 @@ pub(crate) fn bench_inside(
 /// The bench inside; it is asked to end before it is made to.
 struct Inner {
     process: Process,
+    /// All that it starts ends with it.
+    hosts: bool,
     /// What it measures; its progress says so.
     what: String,
     /// Bytes of its progress that were shown.
@@ -113,21 +136,27 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.process.terminate();
-        self.process.wait(Instant::now() + END_LIMIT);
+        if !self.hosts {
+            self.process.terminate();
+            self.process.wait(Instant::now() + END_LIMIT);
+        }
     }
 }
 
 /// The option of `unshare` with which this user gets a namespace with a TAP interface.
-fn way_in(bench: &Bench) -> Result<Result<&'static str, String>, DemoError> {
-    for tool in ["unshare", "ip"] {
+fn way_in(bench: &Bench, more: &[&str]) -> Result<Result<&'static str, String>, DemoError> {
+    let tools = match more.is_empty() {
+        true => &hosts::NEEDS[..2],
+        false => &hosts::NEEDS,
+    };
+    for tool in tools {
         if find_program(tool).is_none() {
             return Ok(Err(format!("no {tool} in PATH: `make bench` installs it")));
         }
     }
     for way in WAYS {
         let mut command = Command::new("unshare");
-        command.arg(way).args(TRY);
+        command.arg(way).args(more).args(TRY);
         if tool(bench, &mut command, TOOL_LIMIT).is_ok() {
             return Ok(Ok(way));
         }
@@ -140,10 +169,15 @@ fn way_in(bench: &Bench) -> Result<Result<&'static str, String>, DemoError> {
     ))
 }
 
-/// Called by the bench inside: ends with the one outside, and makes the interfaces.
-pub(crate) fn settle(bench: &Bench, taps: &[Tap]) -> Result<(), DemoError> {
+/// Called by the bench inside: it ends with the one outside.
+pub(crate) fn end_with_parent() -> Result<(), DemoError> {
     set_parent_process_death_signal(Some(Signal::TERM))
-        .map_err(|error| DemoError::failed(format!("asking for a signal: {error}")))?;
+        .map_err(|error| DemoError::failed(format!("asking for a signal: {error}")))
+}
+
+/// The same, and makes the interfaces.
+pub(crate) fn settle(bench: &Bench, taps: &[Tap]) -> Result<(), DemoError> {
+    end_with_parent()?;
     let ip = |line: String| tool(bench, Command::new("ip").args(line.split(' ')), TOOL_LIMIT);
     ip("link set lo up".to_owned())?;
     for tap in taps {

@@ -14,12 +14,14 @@ use twinvm_image::{BuildOptions, BuiltImage, ImageKind, Terminal};
 use super::DemoArgs;
 use super::client::{self, Client, Seen};
 use super::error::DemoError;
-use super::report::{Kill, Report, Work};
+use super::report::{History, Kill, Report, Work};
 use super::rng::Rng;
 use super::status::{Status, Takeover};
 use super::svg::Chart;
 use super::timeline::longest_gap;
 use super::vm::{Files, NODES, Vm};
+use crate::lab::clients::{Clients, Load, Seens};
+use crate::lab::history::Verdict;
 
 /// The switch only has to bind its sockets.
 const LAN_LIMIT: Duration = Duration::from_secs(10);
@@ -48,6 +50,10 @@ const QUIET: Duration = Duration::from_millis(1000);
 /// Answers after a kill that show that the other node answers. With one request at a time, at
 /// most one answer of the killed node can still be on its way.
 const FLOWING_ANSWERS: usize = 5;
+/// Beside the client that counts, these ask for different things on shared keys. They pause between
+/// two questions, so that the waits of the first are its own.
+const OTHERS: u16 = 3;
+const OTHERS_THINK: Duration = Duration::from_millis(10);
 /// How long the new live node runs alone before the killed one comes back.
 const ALONE: Duration = Duration::from_millis(500);
 
@@ -67,7 +73,9 @@ pub(crate) fn run(args: &DemoArgs) -> Result<bool, DemoError> {
     let mut demo = Demo {
         vm: Vm::start(files.clone(), &image)?,
         client: None,
+        others: None,
         interrupted,
+        seed,
         rng: Rng::new(seed),
         kills: Vec::new(),
         work: Work::default(),
@@ -127,7 +135,9 @@ fn say(line: &str) {
 struct Demo {
     vm: Vm,
     client: Option<Client>,
+    others: Option<Clients>,
     interrupted: Arc<AtomicBool>,
+    seed: u64,
     rng: Rng,
     kills: Vec<Kill>,
     work: Work,
@@ -207,6 +217,16 @@ impl Demo {
             demo.client.as_ref()?.answer_after(0, 1)
         })?;
         say("client     INCR on one TCP connection, the next when the last is answered");
+        let others = Clients::start(&Load {
+            address,
+            clients: OTHERS,
+            think: OTHERS_THINK,
+            seed: self.seed,
+        });
+        self.others = Some(others.map_err(|error| DemoError::failed(error.to_string()))?);
+        say(&format!(
+            "clients    {OTHERS} more: GET, SET, INCR and compare-and-set on keys that they share"
+        ));
         Ok(())
     }
 
@@ -390,6 +410,14 @@ impl Demo {
         outcome: Result<(), DemoError>,
     ) -> Result<bool, DemoError> {
         let client = self.client.take();
+        let history = match (self.others.take(), self.vm.forward(), outcome.is_ok()) {
+            (Some(others), Some(address), true) => Some(
+                others
+                    .finish(address)
+                    .map_err(|error| DemoError::Client(error.to_string()))?,
+            ),
+            _ => None,
+        };
         let seen = match (&outcome, client) {
             (_, None) => Seen::default(),
             (Ok(()) | Err(DemoError::Client(_)), Some(client)) => client.finish(),
@@ -398,7 +426,10 @@ impl Demo {
         };
         self.vm.stop(outcome.is_ok());
         let failure = outcome.as_ref().err().map(first_line);
-        let report = Report::new(&seen, &self.kills, &self.work, seed_and_kills, failure);
+        let mut report = Report::new(&seen, &self.kills, &self.work, seed_and_kills, failure);
+        if let Some(history) = &history {
+            report.judge(history_of(history));
+        }
         if !seen.times_us.is_empty() {
             say(&report.to_string());
             write_report(files, &report, &seen, &self.kills)?;
@@ -412,6 +443,21 @@ impl Demo {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+/// What the other clients' history is.
+fn history_of(seen: &Seens) -> History {
+    let verdict = seen.verdict();
+    let right = verdict == Verdict::Linearizable;
+    let lost = seen.lost.first();
+    History {
+        clients: OTHERS,
+        answers: seen.answers(),
+        linearizable: right,
+        failure: (!right)
+            .then(|| verdict.to_string())
+            .or_else(|| lost.map(|why| format!("a connection was lost: {why}"))),
     }
 }
 

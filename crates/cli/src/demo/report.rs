@@ -83,6 +83,22 @@ pub(crate) struct Report {
     pub(crate) seed: u64,
     /// How many kills were asked for.
     pub(crate) kills: u32,
+    /// The clients beside the one that counts; none if they never came to their end.
+    pub(crate) history: Option<History>,
+}
+
+/// What several clients at a time were answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct History {
+    /// How many.
+    pub(crate) clients: u16,
+    /// To all of them.
+    pub(crate) answers: usize,
+    /// One copy of the data explains every answer.
+    pub(crate) linearizable: bool,
+    /// What is wrong, if something is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) failure: Option<String>,
 }
 
 /// One kill in report.json.
@@ -166,7 +182,17 @@ impl Report {
             takeovers: kills.iter().map(TakeoverEntry::new).collect(),
             seed,
             kills: asked_kills,
+            history: None,
         }
+    }
+
+    /// Takes the history of the other clients.
+    pub(crate) fn judge(&mut self, history: History) {
+        if let Some(failure) = &history.failure {
+            self.ok = false;
+            self.failure.get_or_insert_with(|| failure.clone());
+        }
+        self.history = Some(history);
     }
 }
 
@@ -228,6 +254,15 @@ impl fmt::Display for Report {
         match self.wrong {
             0 => writeln!(f)?,
             wrong => writeln!(f, ", {wrong} wrong")?,
+        }
+        if let Some(history) = &self.history {
+            writeln!(
+                f,
+                "histories  {} answers to {} clients at a time: {}linearizable",
+                history.answers,
+                history.clients,
+                if history.linearizable { "" } else { "NOT " }
+            )?;
         }
         if !self.takeovers.is_empty() {
             let reprotect: Vec<f64> = self.reprotect_ms.iter().flatten().copied().collect();

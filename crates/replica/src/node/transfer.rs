@@ -44,6 +44,7 @@ impl Replica {
         self.forget_peer();
         let Vm::Live(live) = &mut self.vm else { return };
         live.flush();
+        live.followed();
         // The snapshot takes place between two slices, no output waits.
         let position = Position(live.position());
         match SnapshotSource::new(&self.neighbours, live.machine_mut()) {

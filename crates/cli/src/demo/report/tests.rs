@@ -92,6 +92,30 @@ fn each_thing_that_can_be_wrong_makes_it_not_ok() {
 }
 
 #[test]
+fn a_history_that_no_order_explains_makes_it_not_ok() {
+    let history = |failure: Option<&str>| History {
+        clients: 3,
+        answers: 1234,
+        linearizable: failure.is_none(),
+        failure: failure.map(str::to_owned),
+    };
+    let mut good = report(&seen(), &[kill()], None);
+    good.judge(history(None));
+    assert!(good.ok);
+    let text = good.to_string();
+    assert!(
+        text.contains("1234 answers to 3 clients at a time: linearizable"),
+        "{text}"
+    );
+    let mut bad = report(&seen(), &[kill()], None);
+    bad.judge(history(Some("key 2: no order")));
+    assert!(!bad.ok);
+    assert_eq!(bad.failure.as_deref(), Some("key 2: no order"));
+    let json = serde_json::to_value(&bad).unwrap();
+    assert_eq!(json["history"]["linearizable"], false);
+}
+
+#[test]
 fn the_summary_names_counts_and_pauses() {
     let text = report(&seen(), &[kill()], None).to_string();
     assert!(text.contains("4 in 0.4 s"), "{text}");
