@@ -68,6 +68,9 @@ pub(super) fn idle_bench() -> Bench {
         qemu: PathBuf::new(),
         interrupted: Arc::default(),
         runs: 1,
+        kills: 0,
+        silences: 0,
+        seed: 1,
         clock_for: Duration::ZERO,
     }
 }

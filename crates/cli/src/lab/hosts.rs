@@ -35,7 +35,7 @@ pub(crate) const ENTER: [&str; 6] = [
     "--mount-proc",
 ];
 /// Programs that must be there.
-pub(crate) const NEEDS: [&str; 4] = ["unshare", "ip", "nsenter", "nft"];
+pub(crate) const NEEDS: [&str; 5] = ["unshare", "ip", "setpriv", "nsenter", "nft"];
 /// The TAP interface on both nodes' hosts.
 pub(crate) const TAP: &str = "guest0";
 /// The guest, as its image configures it.

@@ -7,8 +7,8 @@ use twinvm_replica::{Event, Wait};
 use crate::guest;
 use crate::world::{A, B, Incoming, World, is_output, records};
 
-/// The log waits this long for company before it is sent: 5 ms.
-const FLUSH_MS: u64 = 5;
+/// A packet waits less than this for company before it is sent: 0.1 ms.
+const FLUSH_MS: u64 = 1;
 const HEARTBEAT_MS: u64 = 50;
 
 /// The oldest batch that waits for B, and the `released` that came with it.
