@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build test faults differential demo demo-ci bench image fuzz model image-debian fmt lint check clean
+.PHONY: help build test faults differential demo demo-ci bench image fuzz model simulate image-debian fmt lint check clean
 
 # The stages of one target follow each other; cargo itself uses all cores.
 .NOTPARALLEL:
@@ -23,6 +23,7 @@ IMAGE_ARGS ?=
 DEMO_KILLS ?= 6
 FAULTS ?=
 FAULT_ROUNDS ?= 1
+SIM_ARGS ?= --minutes 10
 MODEL_ARGS ?= --faults 2 --requests 1
 FUZZ_TARGET ?= virtqueues
 FUZZ_SECONDS ?= 300
@@ -91,6 +92,10 @@ fuzz: ## one fuzz target; FUZZ_TARGET=virtqueues FUZZ_SECONDS=300 (fuzz/fuzz_tar
 model: ## every state of the protocol within MODEL_ARGS="--faults 2 --requests 1" (--help lists more)
 	@$(STAGE) setup 600 scripts/setup.sh build
 	@$(CARGO) run --release --package twinvm-model $(LOCKED) -- $(MODEL_ARGS)
+
+simulate: ## pairs in a simulated world of faults, until SIM_ARGS="--minutes 10" is over (--help lists more)
+	@$(STAGE) setup 600 scripts/setup.sh build
+	@$(CARGO) xtask simulate $(SIM_ARGS)
 
 fmt: ## format the code
 	$(CARGO) fmt --all

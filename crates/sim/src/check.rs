@@ -65,7 +65,8 @@ impl Check {
         held: bool,
     ) -> Result<(), String> {
         self.won(life, id, generation, history)?;
-        let before = (generation.0 as usize).checked_sub(2).map(|i| history[i]);
+        let before = (generation.0 as usize).checked_sub(2);
+        let before = before.and_then(|n| history.get(n)).copied();
         if before.is_some_and(|r| r.live.id != id) {
             return Err("a node started cold that was not named live".into());
         }
@@ -118,7 +119,7 @@ impl Check {
         let Some((_, own)) = self.lives.iter().find(|(l, _)| *l == life) else {
             return Err(format!("a node that never was live emitted {answer:?}"));
         };
-        let after = &history[own.generation.0 as usize..];
+        let after = history.get(own.generation.0 as usize..).unwrap_or(&[]);
         if let Some(next) = after.iter().find(|r| r.live != own.live) {
             // Acked before it lost, the frame is in the log that its successor claimed with.
             let claim = self.claims.get(&key(next.live));

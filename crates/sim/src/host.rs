@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use twinvm_machine::Machine;
+use twinvm_machine::{EngineKind, Machine};
 use twinvm_protocol::{LiveName, RoleKind};
 use twinvm_replica::{Action, Env, Event, HostTime, Replica, SnapshotPieces, SnapshotSource};
 
@@ -120,6 +120,8 @@ impl Process {
 pub(crate) struct Host {
     pub(crate) clock: Clock,
     pub(crate) disk: Disk,
+    /// What executes the guest here.
+    pub(crate) engine: EngineKind,
     /// Nanoseconds for a thousand steps, and a factor that is on until then.
     pub(crate) ns_per_kstep: u64,
     pub(crate) slow_until: u64,
@@ -127,6 +129,8 @@ pub(crate) struct Host {
     pub(crate) stored: u64,
     /// The clients' network does not reach it until then.
     pub(crate) lan_down_until: u64,
+    /// More waits for the channel than the live node's log may have there, until then.
+    pub(crate) full_until: u64,
     /// No process starts here any more.
     pub(crate) retired: bool,
     pub(crate) process: Option<Process>,

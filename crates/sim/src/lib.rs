@@ -64,8 +64,8 @@ pub fn run(seed: u64, broken: Option<Broken>) -> Result<Tally, Box<Finding>> {
 }
 
 /// The last events of the run with this seed, as lines for people.
-pub fn trace(seed: u64) -> Vec<String> {
-    run_world(seed, None, true).0.trace.take()
+pub fn trace(seed: u64, broken: Option<Broken>) -> Vec<String> {
+    run_world(seed, broken, true).0.trace.take()
 }
 
 fn run_world(seed: u64, broken: Option<Broken>, trace: bool) -> (World, Result<(), String>) {

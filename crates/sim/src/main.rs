@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
-use twinvm_sim::{Finding, Tally, run};
+use twinvm_sim::{Broken, DriverFault, Finding, Tally, run};
 
 /// Runs production replicas, with a small guest and its clients, in a simulated world of faults.
 ///
@@ -35,12 +35,30 @@ struct Args {
     /// Runs at the same time [default: one for each processor]
     #[arg(long)]
     jobs: Option<usize>,
+    /// Neglects one duty of a driver on purpose, to see what a finding looks like
+    #[arg(long, value_name = "DUTY", value_parser = duty)]
+    neglect: Option<DriverFault>,
     /// Prints the last events of the run that found something; of a single run always
     #[arg(long)]
     trace: bool,
     /// How many events that are
     #[arg(long, default_value_t = 80)]
     lines: usize,
+}
+
+/// The names of what can be neglected.
+const DUTIES: [(&str, DriverFault); 3] = [
+    ("cas", DriverFault::CasUnasked),
+    ("order", DriverFault::SendsFirst),
+    ("first-outputs", DriverFault::FirstOutputsDropped),
+];
+
+fn duty(name: &str) -> Result<DriverFault, String> {
+    let known = DUTIES.iter().find(|(known, _)| *known == name);
+    known.map(|(_, fault)| *fault).ok_or_else(|| {
+        let names: Vec<_> = DUTIES.iter().map(|(name, _)| *name).collect();
+        format!("one of {}", names.join(", "))
+    })
 }
 
 /// Progress is printed this often.
@@ -70,19 +88,20 @@ fn main() -> ExitCode {
     };
     let began = Instant::now();
     let budget = Duration::from_secs_f64(args.minutes.max(0.0) * 60.0);
+    let broken = args.neglect.map(Broken::Driver);
     let last = args.runs.map(|runs| first.saturating_add(runs));
     let jobs = args.jobs.unwrap_or_else(processors).max(1);
     thread::scope(|scope| {
         for _ in 0..jobs {
-            scope.spawn(|| work(&shared, last));
+            scope.spawn(|| work(&shared, last, broken));
         }
         watch(&shared, began, args.runs.is_none().then_some(budget), last);
     });
     let finding = lock(&shared.finding).take();
     if let Some(finding) = &finding {
-        tell(finding, &args);
+        tell(finding, &args, broken);
     } else if args.runs == Some(1) && args.trace {
-        print_trace(&twinvm_sim::trace(first), args.lines);
+        print_trace(&twinvm_sim::trace(first, broken), args.lines);
     }
     let runs = shared.runs.load(Ordering::Relaxed);
     let tally = *lock(&shared.tally);
@@ -110,13 +129,13 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// One worker: the next seed, again and again.
-fn work(shared: &Shared, last: Option<u64>) {
+fn work(shared: &Shared, last: Option<u64>, broken: Option<Broken>) {
     while !shared.stop.load(Ordering::Relaxed) {
         let seed = shared.next.fetch_add(1, Ordering::Relaxed);
         if last.is_some_and(|last| seed >= last) {
             return;
         }
-        match run(seed, None) {
+        match run(seed, broken) {
             Ok(tally) => lock(&shared.tally).add(&tally),
             Err(finding) => {
                 shared.stop.store(true, Ordering::Relaxed);
@@ -156,19 +175,23 @@ fn watch(shared: &Shared, began: Instant, budget: Option<Duration>, last: Option
 }
 
 /// What was found, and how to see it again.
-fn tell(finding: &Finding, args: &Args) {
+fn tell(finding: &Finding, args: &Args, broken: Option<Broken>) {
     let kind = if finding.safety { "wrong" } else { "stuck" };
     println!(
         "FINDING ({kind}), seed {}, at {} ms of virtual time: {}",
         finding.seed, finding.at_ms, finding.what
     );
     println!("commit {}", commit());
+    let neglect = DUTIES
+        .iter()
+        .find(|(_, fault)| broken == Some(Broken::Driver(*fault)))
+        .map_or_else(String::new, |(name, _)| format!(" --neglect {name}"));
     println!(
-        "again: cargo xtask simulate --seed {} --runs 1 --trace",
+        "again: cargo xtask simulate --seed {} --runs 1 --trace{neglect}",
         finding.seed
     );
     if args.trace || !std::io::stdout().is_terminal() {
-        print_trace(&twinvm_sim::trace(finding.seed), args.lines);
+        print_trace(&twinvm_sim::trace(finding.seed, broken), args.lines);
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a run is made of, drawn from its seed.
 
+use twinvm_machine::EngineKind;
+
 use crate::disk::DiskFault;
 use crate::rng::Rng;
 
@@ -38,6 +40,8 @@ pub enum DriverFault {
 pub(crate) struct Measures {
     /// Nanoseconds that a thousand steps take on each host.
     pub(crate) ns_per_kstep: [u64; 2],
+    /// What executes the guest on each host; the guest can't tell.
+    pub(crate) engines: [EngineKind; 2],
     /// Each host's drift, millionths.
     pub(crate) drift_ppm: [i64; 2],
     pub(crate) clients: u64,
@@ -67,6 +71,12 @@ pub(crate) struct Measures {
     pub(crate) fault_ns: u64,
     /// While the pair is not protected, one fault in this many is not held back.
     pub(crate) unprotected_one_in: u64,
+    /// The guest is made busy now and then: it polls and never sleeps.
+    pub(crate) busy: bool,
+    /// `cold_delay_ms` of both nodes.
+    pub(crate) cold_delay_ms: Option<u64>,
+    /// When the arbiter loses its record for good.
+    pub(crate) record_lost_ns: Option<u64>,
     /// When faults begin and end.
     pub(crate) faults_from_ns: u64,
     pub(crate) faults_to_ns: u64,
@@ -77,6 +87,7 @@ impl Measures {
     pub(crate) fn quiet() -> Self {
         Self {
             ns_per_kstep: [50 * US; 2],
+            engines: [EngineKind::Interp; 2],
             drift_ppm: [0; 2],
             clients: 2,
             think_ns: 20 * MS,
@@ -93,13 +104,22 @@ impl Measures {
             crash_sent_one_in: 0,
             fault_ns: 0,
             unprotected_one_in: 1,
+            busy: false,
+            cold_delay_ms: None,
+            record_lost_ns: None,
             faults_from_ns: 0,
             faults_to_ns: 0,
         }
     }
 
     pub(crate) fn draw(rng: &mut Rng) -> Self {
-        let fast = rng.range(20, 100) * US;
+        // A busy guest on a fast host would take long to simulate.
+        let busy = rng.one_in(8);
+        let fast = if busy {
+            rng.range(400, 600) * US
+        } else {
+            rng.range(20, 100) * US
+        };
         let slow = fast * rng.pick(&[1, 1, 1, 3, 10]);
         let from = rng.range(150, 1200) * MS;
         Self {
@@ -108,6 +128,13 @@ impl Measures {
             } else {
                 [slow, fast]
             },
+            engines: [0; 2].map(|_| {
+                if rng.one_in(4) {
+                    EngineKind::Jit
+                } else {
+                    EngineKind::Interp
+                }
+            }),
             drift_ppm: [
                 rng.range(0, 400) as i64 - 200,
                 rng.range(0, 400) as i64 - 200,
@@ -124,9 +151,12 @@ impl Measures {
             ns_per_kib: rng.pick(&[US, 10 * US, 200 * US]),
             sync_ns: rng.pick(&[1, 20, 200]) * MS,
             crash_one_in: rng.pick(&[300, 2000, 20_000]),
-            crash_sent_one_in: rng.pick(&[30, 100, 0]),
+            crash_sent_one_in: rng.pick(&[20, 60, 0]),
             fault_ns: rng.pick(&[150, 500, 1500]) * MS,
             unprotected_one_in: rng.pick(&[1, 6, 20]),
+            busy,
+            cold_delay_ms: rng.one_in(8).then(|| rng.range(200, 3000)),
+            record_lost_ns: rng.one_in(30).then(|| from + rng.range(0, 3000) * MS),
             faults_from_ns: from,
             faults_to_ns: from + rng.range(500, 6000) * MS,
         }

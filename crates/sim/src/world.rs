@@ -123,10 +123,16 @@ enum Hap {
     },
     Compare,
     Fault,
-    /// A fault at once; with a host, its process ends.
+    /// A fault at once; with a host, its process ends, or the host loses its power.
     Trouble {
         slot: Option<usize>,
+        power: bool,
     },
+    /// The guest's mood changes.
+    Mood {
+        busy: bool,
+    },
+    RecordLost,
     Heal,
     Watch,
 }
@@ -164,6 +170,12 @@ pub(crate) struct World {
     judged: Judged,
     fault_count: u64,
     digests: u64,
+    /// Times that the guest was asked to be busy or to sleep again.
+    moods: u64,
+    /// The arbiter has lost its record: nobody may go live any more.
+    record_lost: bool,
+    /// All records that were won before that.
+    past: Vec<Record>,
     /// The one kill of a sweep, until it has happened; then the position at which it did.
     kill: Option<Kill>,
     killed: Option<Killed>,
@@ -194,16 +206,17 @@ impl World {
             },
             disk: Disk::new(fault),
             ns_per_kstep: measures.ns_per_kstep[slot],
+            engine: measures.engines[slot],
             slow_until: 0,
             stored: 0,
             lan_down_until: 0,
+            full_until: 0,
             retired: false,
             process: None,
         });
         let clients = (0..measures.clients).map(Client::new).collect();
         let machine = guest::machine();
         Self {
-            measures,
             rng,
             now: 0,
             seq: 0,
@@ -213,7 +226,11 @@ impl World {
             lives: 0,
             wires: Vec::new(),
             machine,
-            protect: Config::default(),
+            protect: Config {
+                cold_delay_ms: measures.cold_delay_ms,
+                ..Config::default()
+            },
+            measures,
             arbiter: MemoryArbiter::new(),
             check: Check::default(),
             clients,
@@ -230,6 +247,9 @@ impl World {
             judged: Judged::default(),
             fault_count: 0,
             digests: 0,
+            moods: 0,
+            record_lost: false,
+            past: Vec::new(),
             kill: None,
             killed: None,
             recovery_ms: 0,
@@ -250,6 +270,9 @@ impl World {
             self.at(from, Hap::Fault);
         }
         self.at(to.max(from), Hap::Heal);
+        if let Some(at) = self.measures.record_lost_ns {
+            self.at(at, Hap::RecordLost);
+        }
     }
 
     /// Both hosts start, clients ask, nothing goes wrong by itself.
@@ -353,10 +376,19 @@ impl World {
             unjudged: self.judged.unjudged,
             faults: self.fault_count,
             digests: self.digests,
-            records: self.arbiter.history().len() as u64,
+            records: self.records().len() as u64,
             boots: self.check.boot,
             virtual_ms: self.now / MS,
             recovery_ms: self.recovery_ms,
+        }
+    }
+
+    /// All records that count, oldest first.
+    fn records(&self) -> &[Record] {
+        if self.record_lost {
+            &self.past
+        } else {
+            self.arbiter.history()
         }
     }
 
@@ -433,11 +465,19 @@ impl World {
                 self.fault();
                 Ok(())
             }
-            Hap::Trouble { slot } => {
+            Hap::Trouble { slot, power } => {
                 match slot {
-                    Some(slot) if self.faults => self.down(slot, false),
+                    Some(slot) if self.faults => self.down(slot, power),
                     _ => self.fault(),
                 }
+                Ok(())
+            }
+            Hap::Mood { busy } => {
+                self.mood(busy);
+                Ok(())
+            }
+            Hap::RecordLost => {
+                self.lose_record();
                 Ok(())
             }
             Hap::Heal => {
@@ -475,8 +515,8 @@ impl World {
             incarnation: Incarnation(self.rng.wide()),
             machine: fields.map(|(name, value)| Field { name, value }).collect(),
         };
-        #[cfg_attr(not(feature = "mutations"), expect(unused_mut))]
         let mut replica = Replica::new(identity, self.protect, self.machine.clone());
+        replica.set_engine(host.engine);
         #[cfg(feature = "mutations")]
         if let Some(Broken::Protocol(mutation)) = self.broken {
             replica.break_rule(mutation);

@@ -49,5 +49,5 @@ fn a_seed_decides_all_of_a_run() {
         let [one, other] = [0; 2].map(|_| run(seed, None).unwrap());
         assert_eq!(one, other);
     }
-    assert_eq!(twinvm_sim::trace(3), twinvm_sim::trace(3));
+    assert_eq!(twinvm_sim::trace(3, None), twinvm_sim::trace(3, None));
 }

@@ -80,7 +80,12 @@ impl World {
     fn crash(&mut self, slot: usize) {
         self.fault_count += 1;
         let power = self.rng.one_in(3);
-        self.down(slot, power);
+        if self.rng.one_in(2) {
+            // All that was on its way is lost.
+            self.end_process(slot, power, |_, _, _| 0);
+        } else {
+            self.down(slot, power);
+        }
     }
 
     fn act(&mut self, slot: usize, epoch: u64, action: Action) -> Result<Option<u64>, String> {
@@ -127,7 +132,8 @@ impl World {
                 if self.faults && self.rng.one_in(5) {
                     let high = self.rng.pick(&[2, 20]) * MS;
                     let slot = self.rng.one_in(2).then_some(slot);
-                    self.after(50 * US, high, Hap::Trouble { slot });
+                    let power = false;
+                    self.after(50 * US, high, Hap::Trouble { slot, power });
                 }
                 self.ask(slot, epoch, req, Ask::Cas(expect, record));
             }
@@ -159,6 +165,10 @@ impl World {
             return None;
         }
         let busy = self.rng.range(US, self.measures.sync_ns);
+        if self.faults && self.rng.one_in(25) {
+            let (slot, power) = (Some(slot), true);
+            self.after(0, busy, Hap::Trouble { slot, power });
+        }
         self.hosts[slot].disk.begin(generation);
         let process = self.process(slot, epoch)?;
         process.storing = Some((now, busy, generation));
@@ -199,17 +209,19 @@ impl World {
         if from != RoleKind::Cold {
             process.live_since = now;
         }
-        let history = self.arbiter.history();
+        // A slice of `self`'s own would be borrowed with it.
+        let history = self.records().to_vec();
         if from == RoleKind::Cold {
             let before = (generation.0 as usize).checked_sub(2);
             let before = before.and_then(|n| history.get(n)).copied();
-            let held = self.holds(1 - slot, before);
-            let history = self.arbiter.history();
-            return self.check.cold_start(life, id, generation, history, held);
+            // After `cold_delay_ms` a node starts beside one that it can't reach, as configured.
+            let waits = self.measures.cold_delay_ms.is_none();
+            let held = waits && self.holds(1 - slot, before);
+            return self.check.cold_start(life, id, generation, &history, held);
         }
         let contents = self.contents(slot).unwrap_or_default();
-        let history = self.arbiter.history();
-        self.check.go_live(life, id, generation, history, &contents)
+        self.check
+            .go_live(life, id, generation, &history, &contents)
     }
 
     /// Whether a host's node is the backup that `record` names, and holds the session.
@@ -239,7 +251,12 @@ impl World {
         if self.is_broken(DriverFault::FirstOutputsDropped) && fresh {
             return Ok(());
         }
-        self.check.emit(life, &answer, self.arbiter.history())?;
+        let history = if self.record_lost {
+            &self.past
+        } else {
+            self.arbiter.history()
+        };
+        self.check.emit(life, &answer, history)?;
         if now < self.hosts[slot].lan_down_until || self.rng.one_in(self.measures.loss_one_in) {
             return Ok(());
         }

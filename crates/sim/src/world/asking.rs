@@ -39,6 +39,11 @@ impl World {
 
     /// A request reaches the arbiter, or fails to. `quiet`: nobody hears how it ends.
     pub(super) fn request(&mut self, slot: usize, epoch: u64, req: ReqId, ask: Ask, quiet: bool) {
+        // Both nodes knew a record when it was lost: who asks for the first one now asked long ago,
+        // and what was on its way to the arbiter is lost with it.
+        if self.record_lost && matches!(ask, Ask::Cas(Generation(0), _)) {
+            return;
+        }
         let out = self.now < self.outage_until[slot];
         if !quiet && (out || self.faults && self.rng.one_in(12)) {
             return self.lame(slot, epoch, req, ask);

@@ -7,6 +7,8 @@ use super::*;
 use crate::link::Found;
 use crate::plan::US;
 
+/// What a full channel has: more than the live node lets its log grow to.
+const FULL_BYTES: usize = 17 << 20;
 /// Bytes that may wait for one connection; a node that paces itself stays far below.
 const MAX_QUEUE_BYTES: usize = 64 << 20;
 
@@ -50,7 +52,14 @@ impl World {
         if !self.wires[wire].open[end] {
             return Ok(());
         }
-        let (to, delay) = (1 - end, self.rng.range(20 * US, self.measures.link_ns));
+        // Most frames are much faster than the slowest.
+        let slowest = self.measures.link_ns;
+        let slowest = if self.rng.one_in(6) {
+            slowest
+        } else {
+            slowest / 8
+        };
+        let (to, delay) = (1 - end, self.rng.range(20 * US, slowest));
         let pace = self.measures.ns_per_kib;
         if let Some(at) = self.wires[wire].send(to, self.now, delay, pace, &message) {
             self.at(at, Hap::Look { wire, to });
@@ -166,6 +175,7 @@ impl World {
             let end = wire.end_of(slot, process.epoch);
             end.map_or(0, |end| wire.queued(1 - end))
         });
-        queued.sum()
+        let full = self.now < self.hosts[slot].full_until && !process.wires.is_empty();
+        queued.sum::<usize>() + if full { FULL_BYTES } else { 0 }
     }
 }

@@ -109,6 +109,11 @@ impl World {
                 self.person(slot, Event::Ctl(ctl));
             }
             21 if self.rng.one_in(3) => self.power_off(),
+            21 => self.hosts[slot].full_until = now + self.rng.range(5, 1000) * MS,
+            23 if self.measures.busy => {
+                self.mood(true);
+                self.after(5 * MS, 400 * MS, Hap::Mood { busy: false });
+            }
             22 if self.is_broken(DriverFault::UnloggedInput) => self.inject_unlogged(slot),
             _ => self.cut_all(),
         }
@@ -126,6 +131,33 @@ impl World {
         let client = guest::CLIENTS - 1;
         let packet = guest::question(client, u64::MAX >> 1, 0, Op::PowerOff);
         self.put_on_lan(packet);
+    }
+
+    /// The arbiter loses its record. Nodes that have learnt a generation don't trust that; one
+    /// that never has may start, so it waits for both.
+    pub(super) fn lose_record(&mut self) {
+        if self.hosts.iter().any(|host| host.stored == 0) {
+            if self.faults {
+                self.after(50 * MS, 200 * MS, Hap::RecordLost);
+            }
+            return;
+        }
+        self.trace
+            .note(self.now, || "the arbiter loses its record".to_owned());
+        self.past = self.arbiter.history().to_vec();
+        self.arbiter = MemoryArbiter::new();
+        self.record_lost = true;
+    }
+
+    /// Asks the guest to be busy, or to sleep again; the latter until it is heard.
+    pub(super) fn mood(&mut self, busy: bool) {
+        self.moods += 1;
+        let (client, seq, op) = (guest::CLIENTS - 2, self.moods, Op::Busy(busy));
+        self.history.ask(client, seq, 0, op, self.now);
+        self.put_on_lan(guest::question(client, seq, 0, op));
+        if !busy && self.asking {
+            self.at(self.now + 100 * MS, Hap::Mood { busy });
+        }
     }
 
     fn cut_all(&mut self) {
@@ -188,6 +220,7 @@ impl World {
         self.healed_at = now;
         for slot in 0..2 {
             self.hosts[slot].slow_until = 0;
+            self.hosts[slot].full_until = 0;
             self.hosts[slot].lan_down_until = 0;
             match &mut self.hosts[slot].process {
                 Some(process) if process.paused_until > now => {
