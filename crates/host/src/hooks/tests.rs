@@ -250,12 +250,13 @@ fn a_node_is_never_held_up_by_a_runner_that_does_not_read() {
     stuck.finish();
     let _ = stuck.runner.kill();
 
-    let mut gone = start("true", &[]);
+    // They end once they have read something.
+    let mut gone = start("head", &["-c1"]);
     gone.finish();
     let told = (0..2).map(|_| gone.tell(event.clone())).collect::<Vec<_>>();
     // Its input is closed already, so the next event is nobody's.
     assert_eq!(told, [Ok(()), Ok(())]);
-    let mut gone = start("true", &[]);
+    let mut gone = start("head", &["-c1"]);
     gone.runner.wait().unwrap();
     assert_eq!(gone.tell(event.clone()), Err(HookTrouble::Gone));
     assert_eq!(gone.tell(event), Ok(()), "told once");
