@@ -334,6 +334,10 @@ impl Cluster {
         self.await_protected(A);
     }
 
+    pub(crate) fn lan_pid(&self) -> u32 {
+        self.lan.as_ref().expect("the switch runs").id()
+    }
+
     pub(crate) fn pid(&self, node: usize) -> u32 {
         self.nodes[node].as_ref().expect("the node runs").id()
     }

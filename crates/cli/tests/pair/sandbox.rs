@@ -4,9 +4,10 @@
 //! Started by anybody but root they stay who they are; the rest is tried all the same.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::client::{Asker, Counter};
@@ -52,7 +53,13 @@ fn give(path: &Path) {
 /// Looks at every thread of a node.
 #[track_caller]
 fn assert_confined(vm: &Cluster, node: usize) {
-    let pid = vm.pid(node);
+    let threads = assert_process_confined(vm.pid(node), !vm.more_args.is_empty());
+    assert!(threads > 4, "{threads} threads");
+}
+
+/// Looks at every thread of a process, which may be another user's; how many there are.
+#[track_caller]
+fn assert_process_confined(pid: u32, other_user: bool) -> usize {
     let mut threads = 0;
     for entry in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
         // It may have ended meanwhile.
@@ -61,7 +68,7 @@ fn assert_confined(vm: &Cluster, node: usize) {
         };
         threads += 1;
         let mut lines = vec!["Seccomp:\t2".to_owned(), "NoNewPrivs:\t1".to_owned()];
-        if !vm.more_args.is_empty() {
+        if other_user {
             for set in ["Inh", "Prm", "Eff", "Bnd", "Amb"] {
                 lines.push(format!("Cap{set}:\t0000000000000000"));
             }
@@ -71,10 +78,10 @@ fn assert_confined(vm: &Cluster, node: usize) {
         }
         for line in lines {
             let found = status.lines().any(|it| it.trim_end() == line);
-            assert!(found, "node {}: no {line:?}: {status}", NAMES[node]);
+            assert!(found, "process {pid}: no {line:?}: {status}");
         }
     }
-    assert!(threads > 4, "{threads} threads");
+    threads
 }
 
 /// Everything in a node's folder is its user's, and nobody else may look.
@@ -205,6 +212,48 @@ fn a_folder_of_another_user_is_named_with_the_mend() {
     vm.await_role(A, "live");
     let mut asker = Asker::connect(&vm.file.lan);
     assert_eq!(asker.ask(), 1);
+}
+
+#[test]
+fn the_arbiters_server_and_the_switch_are_confined_too() {
+    let mut vm = Cluster::echo();
+    assert!(assert_process_confined(vm.lan_pid(), false) > 1);
+    let user = may_change_user();
+    fs::set_permissions(vm.root(), fs::Permissions::from_mode(0o755)).unwrap();
+    let records = vm.path("records");
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["arbiter", "serve", "--listen", "127.0.0.1:0", "--dir"])
+        .arg(&records)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    if user {
+        command.args(["--user", &format!("{UID}:{GID}")]);
+    }
+    let mut server = Server(command.spawn().unwrap());
+    let mut line = String::new();
+    let mut out = BufReader::new(server.0.stdout.take().unwrap());
+    out.read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("listening on ").unwrap();
+    // It serves a pair, and each record is its user's.
+    vm.file.arbiter_server = Some(address.to_owned());
+    vm.write();
+    vm.start_pair();
+    let mut asker = Asker::connect(&vm.file.lan);
+    assert_eq!(asker.ask(), 1);
+    assert!(assert_process_confined(server.0.id(), user) > 1);
+    let owner = fs::metadata(records.join("vm.test")).unwrap().uid();
+    assert_eq!(owner == UID, user);
+}
+
+/// A process that ends with its value.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 const TAPS: [&str; 2] = ["tap-a", "tap-b"];

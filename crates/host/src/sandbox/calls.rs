@@ -265,9 +265,11 @@ const IOCTLS: &[u64] = &[
     c::SIOCGIFINDEX,
 ];
 
-/// Address families that sockets may have: the last is what the C library asks for the host's
-/// addresses when it looks a name up.
-const FAMILIES: &[i32] = &[c::AF_UNIX, c::AF_INET, c::AF_INET6, c::AF_NETLINK];
+/// Address families and kinds that sockets may have.
+const FAMILIES: &[i32] = &[c::AF_UNIX, c::AF_INET, c::AF_INET6];
+const KINDS: &[i32] = &[c::SOCK_STREAM, c::SOCK_DGRAM];
+/// The bits of a socket's kind that are no flags (linux/net.h).
+const KIND: u64 = 0xf;
 
 /// `PR_GET_AUXV` of Linux 6.4 (linux/prctl.h).
 const PR_GET_AUXV: i32 = 0x4155_5856;
@@ -312,10 +314,7 @@ pub(super) fn allowed() -> Result<Rules, BackendError> {
         c::SYS_clone,
         any([on(0, MaskedEq(THREAD | WORLDS), THREAD)])?,
     );
-    rules.insert(
-        c::SYS_socket,
-        any(FAMILIES.iter().map(|it| on(0, Eq, *it as u64)))?,
-    );
+    rules.insert(c::SYS_socket, sockets()?);
     let pair = on(0, Eq, c::AF_UNIX as u64);
     rules.insert(c::SYS_socketpair, any([pair])?);
     rules.insert(c::SYS_ioctl, any(IOCTLS.iter().map(|it| on(1, Eq, *it)))?);
@@ -330,6 +329,23 @@ pub(super) fn allowed() -> Result<Rules, BackendError> {
     let own = u64::from(std::process::id());
     rules.insert(c::SYS_tgkill, any([on(0, Eq, own)])?);
     rules.insert(c::SYS_kill, any([on(0, Eq, own)])?);
+    Ok(rules)
+}
+
+/// Streams and datagrams, never what goes past the host's network.
+fn sockets() -> Result<Vec<SeccompRule>, BackendError> {
+    let mut rules = Vec::new();
+    for family in FAMILIES {
+        for kind in KINDS {
+            let family = on(0, Eq, *family as u64)?;
+            let kind = on(1, MaskedEq(KIND), *kind as u64)?;
+            rules.push(SeccompRule::new(vec![family, kind])?);
+        }
+    }
+    // What the C library asks for the host's addresses when it looks a name up.
+    let family = on(0, Eq, c::AF_NETLINK as u64)?;
+    let route = on(2, Eq, c::NETLINK_ROUTE as u64)?;
+    rules.push(SeccompRule::new(vec![family, route])?);
     Ok(rules)
 }
 
