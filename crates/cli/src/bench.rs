@@ -21,6 +21,8 @@ mod memory;
 mod net;
 mod netns;
 mod pair;
+mod plot;
+pub(crate) mod protect;
 mod qemu;
 mod record;
 mod redis;
@@ -190,6 +192,9 @@ enum What {
     Memory,
     /// What an access to a device takes, and how long input waits for a busy guest
     Devices,
+    /// What a backup costs: one VM alone and protected, in turns, and with a channel that takes its
+    /// time; hosts as for `takeover`
+    Protect,
     /// What clients wait through TAP when the live node's process is killed, and when its host
     /// falls silent: two nodes and an arbiter on three hosts, network namespaces (root, or
     /// `unshare -Urn`; nftables)
@@ -210,7 +215,7 @@ impl What {
 
     /// Stands for the yardstick where none is needed.
     fn without_qemu(self) -> Option<PathBuf> {
-        (self == Self::Takeover).then(PathBuf::new)
+        matches!(self, Self::Protect | Self::Takeover).then(PathBuf::new)
     }
 
     /// Whether a run of `self` measures `part`.
@@ -370,7 +375,7 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
     say(&format!("machine    {}", report.machine));
     // What is complete is kept when what comes after fails.
     type Measure = fn(&Bench, &mut Vec<Section>) -> Result<(), DemoError>;
-    let all: [(What, Measure); 13] = [
+    let all: [(What, Measure); 14] = [
         (What::Cpu, cpu::measure),
         (What::Boot, |bench, done| {
             done.push(boot::measure(bench)?);
@@ -395,6 +400,9 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
         }),
         (What::Clock, |bench, done| {
             add(done, [clock::measure(bench)?])
+        }),
+        (What::Protect, |bench, done| {
+            add(done, protect::measure(bench)?)
         }),
         (What::Takeover, |bench, done| {
             add(done, takeover::measure(bench)?)

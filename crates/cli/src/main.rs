@@ -75,6 +75,8 @@ enum Command {
     Bench(bench::BenchArgs),
     #[command(name = cmd_node::HOOK_RUNNER, hide = true)]
     HookRunner(cmd_node::HookRunnerArgs),
+    #[command(hide = true)]
+    LabRelay(bench::protect::relay::RelayArgs),
 }
 
 impl Command {
@@ -91,6 +93,7 @@ impl Command {
             Self::Demo(args) => ("demo", demo::run(&args)),
             Self::Bench(args) => ("bench", bench::run(&args)),
             Self::HookRunner(args) => (cmd_node::HOOK_RUNNER, cmd_node::run_hooks(&args)),
+            Self::LabRelay(args) => ("lab-relay", bench::protect::relay::run(&args)),
         }
     }
 }

@@ -83,6 +83,8 @@ pub struct Replica {
     /// Since when the backup lags by more than the slow loop's threshold.
     lagging_since_ns: Option<u64>,
     snapshot: Option<SnapshotOut>,
+    /// How long the guest stood still for the last one that went to a joining node.
+    join_pause_ns: Option<u64>,
     queued_bytes: usize,
     /// The live side's virtual time when it last spoke, and when that was.
     live_vtime: Option<(u64, HostTime)>,
@@ -154,6 +156,7 @@ impl Replica {
             hold_until_ns: None,
             lagging_since_ns: None,
             snapshot: None,
+            join_pause_ns: None,
             queued_bytes: 0,
             live_vtime: None,
             peer: None,

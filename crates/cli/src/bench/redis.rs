@@ -135,20 +135,35 @@ impl Client {
         Ok(times_us)
     }
 
+    /// Sends any other request; its answer.
+    pub(crate) fn ask(&mut self, bench: &Bench, words: &[&str]) -> Result<Reply, DemoError> {
+        let broken = |error: std::io::Error| DemoError::failed(format!("{}: {error}", self.name));
+        self.stream
+            .write_all(&resp::command(words))
+            .map_err(broken)?;
+        self.reply(bench, Instant::now() + TURN_LIMIT)
+    }
+
     /// Waits for the answer, which must be the next number.
     fn answer(&mut self, bench: &Bench, deadline: Instant) -> Result<(), DemoError> {
+        let reply = self.reply(bench, deadline)?;
+        self.count += 1;
+        match reply {
+            Reply::Integer(number) if number == self.count => Ok(()),
+            other => Err(DemoError::failed(format!(
+                "{}: the answer to INCR was {other:?}, expected {}",
+                self.name, self.count
+            ))),
+        }
+    }
+
+    /// Waits for an answer.
+    fn reply(&mut self, bench: &Bench, deadline: Instant) -> Result<Reply, DemoError> {
         let failed = |why: String| DemoError::failed(format!("{}: {why}", self.name));
         loop {
             if let Some((reply, length)) = resp::parse(&self.buffer).map_err(failed)? {
                 self.buffer.drain(..length);
-                self.count += 1;
-                return match reply {
-                    Reply::Integer(number) if number == self.count => Ok(()),
-                    other => Err(failed(format!(
-                        "the answer to INCR was {other:?}, expected {}",
-                        self.count
-                    ))),
-                };
+                return Ok(reply);
             }
             bench.check()?;
             if Instant::now() >= deadline {

@@ -78,8 +78,14 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Section>, DemoError> {
     }
 }
 
-fn inside(bench: &Bench) -> Result<Section, DemoError> {
-    netns::end_with_parent()?;
+/// A pair on hosts of its own, nothing of it running yet: with so much memory, so long a line between
+/// the nodes, and each of them on a core of its own or not.
+pub(super) fn lab(
+    bench: &Bench,
+    memory: &str,
+    delay: Duration,
+    pinned: bool,
+) -> Result<Pair, DemoError> {
     let dir = bench.dir.join("lab");
     match std::fs::remove_dir_all(&dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -89,14 +95,23 @@ fn inside(bench: &Bench) -> Result<Section, DemoError> {
     }
     let image = bench.image()?;
     let absolute = |path: &std::path::Path| path.canonicalize().map_err(DemoError::io(path));
-    let mut pair = Pair::new(Parts {
+    let pair = Pair::new(Parts {
         program: bench.program.clone(),
         dir,
         kernel: absolute(&image.kernel)?,
         initrd: absolute(&image.initrd)?,
         cmdline: image.cmdline.clone(),
+        memory: memory.to_owned(),
+        delay,
+        pinned,
         suspect_ms: SUSPECT_MS,
     })?;
+    Ok(pair)
+}
+
+fn inside(bench: &Bench) -> Result<Section, DemoError> {
+    netns::end_with_parent()?;
+    let mut pair = lab(bench, "256M", Duration::ZERO, false)?;
     pair.bring_up(LIMIT)?;
     let clients = Clients::start(&Load {
         address: REDIS,

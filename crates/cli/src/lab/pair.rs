@@ -24,6 +24,8 @@ pub(crate) const REDIS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(GUEST)
 const MAC: &str = "52:54:00:12:34:56";
 const CHANNEL_PORT: u16 = 7701;
 const ARBITER_PORT: u16 = 7790;
+/// Where a node finds the other one if there is a delay between them.
+const RELAY: &str = "127.0.0.1:7801";
 const READY: &str = "twinvm: redis ready";
 /// How often something that is awaited is looked at.
 const LOOK: Duration = Duration::from_millis(10);
@@ -40,6 +42,12 @@ pub(crate) struct Parts {
     pub(crate) kernel: PathBuf,
     pub(crate) initrd: PathBuf,
     pub(crate) cmdline: String,
+    /// As in VM.toml.
+    pub(crate) memory: String,
+    /// How much later each byte of the channel arrives than it could, both ways.
+    pub(crate) delay: Duration,
+    /// Node a is kept on the host's first core, node b on its second.
+    pub(crate) pinned: bool,
     /// Silence after which a node is suspected.
     pub(crate) suspect_ms: u64,
 }
@@ -50,6 +58,7 @@ pub(crate) struct Pair {
     parts: Parts,
     nodes: [Option<Child>; 2],
     arbiter: Option<Child>,
+    relays: Vec<Child>,
     /// A node that can't answer now: it isn't asked.
     pub(crate) silent: Option<usize>,
     pub(crate) hosts: Hosts,
@@ -58,10 +67,11 @@ pub(crate) struct Pair {
 impl Pair {
     /// Makes the hosts, the keys and the VM.toml. Nothing runs yet.
     pub(crate) fn new(parts: Parts) -> Result<Self, LabError> {
-        let pair = Self {
+        let mut pair = Self {
             hosts: Hosts::start()?,
             nodes: [None, None],
             arbiter: None,
+            relays: Vec::new(),
             silent: None,
             parts,
         };
@@ -83,21 +93,47 @@ impl Pair {
             "--out",
             &server,
         ])?;
-        let path = pair.path("VM.toml");
-        fs::write(&path, pair.vm_toml()).map_err(LabError::of(path.display()))?;
+        for node in 0..2 {
+            let path = pair.file(node);
+            fs::write(&path, pair.vm_toml(node)).map_err(LabError::of(path.display()))?;
+            if !pair.parts.delay.is_zero() {
+                pair.start_relay(node)?;
+            }
+        }
         Ok(pair)
     }
 
-    fn vm_toml(&self) -> String {
+    /// A node's VM.toml: the same for both unless each finds the other in a way of its own.
+    fn file(&self, node: usize) -> PathBuf {
+        match self.parts.delay.is_zero() {
+            true => self.path("VM.toml"),
+            false => self.path(&format!("VM-{}.toml", NAMES[node])),
+        }
+    }
+
+    /// On a node's host: the way to the other one.
+    fn start_relay(&mut self, node: usize) -> Result<(), LabError> {
+        let program = self.parts.program.display().to_string();
+        let to = format!("{}:{CHANNEL_PORT}", BACK[1 - node]);
+        let ms = self.parts.delay.as_millis().to_string();
+        let words = [&program, "lab-relay", RELAY, &to, &ms];
+        let log = self.path("relay.log");
+        let relay = self.spawn(&self.hosts.hosts[node], &words, &log)?;
+        self.relays.push(relay);
+        Ok(())
+    }
+
+    fn vm_toml(&self, node: usize) -> String {
         let Parts {
             kernel,
             initrd,
             cmdline,
+            memory,
             suspect_ms,
             ..
         } = &self.parts;
         let mut text = format!(
-            "name = \"lab\"\nmemory = \"256M\"\nkernel = {kernel:?}\ninitrd = {initrd:?}\n\
+            "name = \"lab\"\nmemory = {memory:?}\nkernel = {kernel:?}\ninitrd = {initrd:?}\n\
              cmdline = {cmdline:?}\nstate_dir = \"state\"\n\
              arbiter = \"tcp:{}:{ARBITER_PORT}\"\n\
              [protect]\nsuspect_ms = {suspect_ms}\n\
@@ -105,10 +141,14 @@ impl Pair {
              [tls]\nca = \"keys/ca.crt\"\ncert = \"keys/{{name}}.crt\"\nkey = \"keys/{{name}}.key\"\n",
             BACK[ARBITER]
         );
-        for (name, address) in NAMES.into_iter().zip(BACK) {
+        for (index, (name, address)) in NAMES.into_iter().zip(BACK).enumerate() {
+            let channel = match index != node && !self.parts.delay.is_zero() {
+                true => RELAY.to_owned(),
+                false => format!("{address}:{CHANNEL_PORT}"),
+            };
             let _ = write!(
                 text,
-                "[[node]]\nname = \"{name}\"\nchannel = \"{address}:{CHANNEL_PORT}\"\n"
+                "[[node]]\nname = \"{name}\"\nchannel = \"{channel}\"\n"
             );
         }
         text
@@ -172,12 +212,16 @@ impl Pair {
 
     /// Starts a node that doesn't run.
     pub(crate) fn start_node(&mut self, node: usize) -> Result<(), LabError> {
-        self.start_node_by(node, &[])
+        let core = node.to_string();
+        match self.parts.pinned {
+            true => self.start_node_by(node, &["taskset", "-c", &core]),
+            false => self.start_node_by(node, &[]),
+        }
     }
 
     /// The same by a program that becomes the one that the words after its own name.
     pub(crate) fn start_node_by(&mut self, node: usize, way: &[&str]) -> Result<(), LabError> {
-        let (program, file) = (self.parts.program.display(), self.path("VM.toml"));
+        let (program, file) = (self.parts.program.display(), self.file(node));
         let (program, file) = (program.to_string(), file.display().to_string());
         let words = [way, &[&program, "node", &file, "--name", NAMES[node]]].concat();
         let log = self.log(node);
@@ -311,7 +355,8 @@ impl Pair {
 
 impl Drop for Pair {
     fn drop(&mut self) {
-        for child in self.nodes.iter_mut().chain([&mut self.arbiter]).flatten() {
+        let nodes = self.nodes.iter_mut().chain([&mut self.arbiter]).flatten();
+        for child in nodes.chain(&mut self.relays) {
             // Both do nothing once it has been reaped.
             let _ = child.kill();
             let _ = child.wait();

@@ -72,6 +72,9 @@ impl Scene {
                 .unwrap_or_else(|_| panic!("{path:?}: run `make image` first"))
         };
         let parts = Parts {
+            memory: "256M".to_owned(),
+            delay: Duration::ZERO,
+            pinned: false,
             program: env!("CARGO_BIN_EXE_twinvm").into(),
             dir: folder.path().to_owned(),
             kernel: file("kernel"),

@@ -111,6 +111,7 @@ pub(super) fn json(
         "log_bytes": status.log_bytes,
         "log_bytes_s": rounded(meter.log_bytes_s),
         "output_hold_us": hold,
+        "join_pause_us": status.join_pause_ns.map(|ns| rounded(ns as f64 / 1000.0)),
         "mips": rounded(meter.mips),
         "icount": status.icount,
         "position": status.position,

@@ -102,7 +102,10 @@ impl Replica {
         };
         match exit {
             LiveExit::Busy => self.idle = None,
-            LiveExit::Idle { wake_ns } => self.idle = Some(wake_ns),
+            LiveExit::Idle { wake_ns } => {
+                live.rests(ended);
+                self.idle = Some(wake_ns);
+            }
             LiveExit::Output { position, output } => {
                 self.idle = None;
                 self.live_output(env, position, output);
@@ -129,7 +132,7 @@ impl Replica {
         halts
     }
 
-    /// The output's record is in the log: flush, then queue it in the gate under its
+    /// The output's record is in the log: flush if it is time, then queue it in the gate under its
     /// position. Next hop: [`twinvm_protocol::Gate`].
     pub(super) fn live_output(&mut self, env: &mut dyn Env, position: u64, output: Output) {
         let halts = self.look_at(&output);
@@ -137,7 +140,10 @@ impl Replica {
         let position = Position(position);
         let bytes = output_bytes(&output);
         if let Vm::Live(live) = &mut self.vm {
-            live.flush();
+            match halts {
+                true => live.flush(),
+                false => live.flush_if_due(env.now()),
+            }
         }
         self.tell(
             env,

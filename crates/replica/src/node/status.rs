@@ -18,6 +18,8 @@ pub struct ReplicaStatus {
     pub position: u64,
     /// Bytes of log made since this node went live.
     pub log_bytes: u64,
+    /// Live: how long the guest stood still when the last node joined, nanoseconds.
+    pub join_pause_ns: Option<u64>,
     /// Digests that the backup compared and found equal.
     pub digests_equal: u64,
     /// The digest comparison that failed last, if any did.
@@ -59,6 +61,7 @@ impl Replica {
             vtime,
             position,
             log_bytes,
+            join_pause_ns: self.join_pause_ns,
             digests_equal,
             divergence: self.divergence.clone(),
             divergences: self.divergences,

@@ -43,6 +43,7 @@ impl Replica {
     ) {
         self.forget_peer();
         let Vm::Live(live) = &mut self.vm else { return };
+        let began_ns = env.now().mono_ns;
         live.flush();
         live.followed();
         // The snapshot takes place between two slices, no output waits.
@@ -54,6 +55,7 @@ impl Replica {
                     pieces: env.read_snapshot(source),
                     offset: 0,
                 });
+                self.join_pause_ns = Some(env.now().mono_ns.saturating_sub(began_ns));
                 self.collect_batches(events);
                 events.push_back(ProtocolEvent::SnapshotTaken { session, position });
             }

@@ -127,3 +127,45 @@ fn walks_all_seven_hops_in_order() {
     assert!(world.side(B).wire.is_empty());
     assert_eq!(world.role(B), Some(RoleKind::Backup));
 }
+
+/// An answer of a guest that was waiting is on its way at once. What it makes of more work, without
+/// having waited, leaves with what comes meanwhile: half a millisecond later, or when it waits.
+#[test]
+fn batches_of_a_busy_guest_are_spaced() {
+    let mut world = World::paired();
+    world.settle();
+    let batches = |world: &mut World| world.side(B).inbox.len();
+    let answer = |world: &mut World, waiting: usize| {
+        while waiting_outputs(world, A) < waiting {
+            world.slice(A);
+        }
+    };
+    world.frame(A, guest::question());
+    world.frame(A, guest::question());
+    answer(&mut world, 1);
+    let first = batches(&mut world);
+    assert!(first > 0, "the first answer waits for nothing");
+    answer(&mut world, 2);
+    assert_eq!(batches(&mut world), first, "the second may have company");
+    while world.side(A).replica.wait() == Wait::Run {
+        world.slice(A);
+    }
+    assert_eq!(
+        batches(&mut world),
+        first + 1,
+        "the guest waits, it doesn't"
+    );
+    let last = batch_back(&mut world);
+    assert!(is_output(&last), "{last:?}");
+}
+
+/// The last record of the newest batch that waits for B.
+fn batch_back(world: &mut World) -> twinvm_log::Record {
+    match world.side(B).inbox.back() {
+        Some(Incoming::Message {
+            message: Message::Log { batch, .. },
+            ..
+        }) => records(batch).pop().expect("a batch has records").1,
+        other => panic!("expected a batch of the log, found {other:?}"),
+    }
+}
