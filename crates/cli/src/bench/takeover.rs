@@ -219,7 +219,11 @@ impl Run<'_> {
             }
         }
         let back = Instant::now();
-        self.pair.await_protected(LIMIT)?;
+        // One that was stopped doesn't know yet that it has lost.
+        let what = format!("node {} is live and protected", NAMES[other]);
+        self.pair.wait_for(&what, LIMIT, |pair| {
+            Ok((pair.protected() == Some(other)).then_some(()))
+        })?;
         let protected_ms = back.elapsed().as_secs_f64() * 1000.0;
 
         let waits: Vec<f64> = waits.iter().map(|wait| wait.as_secs_f64() * 1e3).collect();
