@@ -77,12 +77,13 @@ struct InitArgs {
 #[command(after_help = "Example:
   twinvm keys issue --ca authority --name a --out keys-a
   twinvm keys issue --ca authority --arbiter --out keys-arbiter")]
+#[command(group(clap::ArgGroup::new("whom").required(true).args(["name", "arbiter"])))]
 struct IssueArgs {
     /// The folder that `twinvm keys init` made
     #[arg(long, value_name = "DIR")]
     ca: PathBuf,
     /// The node's name in VM.toml
-    #[arg(long, required_unless_present = "arbiter", conflicts_with = "arbiter")]
+    #[arg(long)]
     name: Option<String>,
     /// For the arbiter instead of a node
     #[arg(long)]

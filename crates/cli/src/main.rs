@@ -24,7 +24,6 @@ mod process_args;
 mod say;
 mod usage;
 
-use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -103,9 +102,9 @@ fn main() -> ExitCode {
     let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
         Err(error) => {
-            let first = std::env::args_os().nth(1);
-            let first = first.as_deref().and_then(OsStr::to_str);
-            return ExitCode::from(usage::tell(&error, &Cli::command(), first));
+            let words: Vec<_> = std::env::args_os().skip(1).collect();
+            let words: Vec<_> = words.iter().map_while(|word| word.to_str()).collect();
+            return ExitCode::from(usage::tell(&error, &Cli::command(), &words));
         }
     };
     // A panic has said on standard error what it is about.

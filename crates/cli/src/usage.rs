@@ -8,7 +8,7 @@ use crate::say;
 
 /// Prints what the parser says. Help goes out as it is; anything else becomes one line that names
 /// the command whose --help says what there is.
-pub(crate) fn tell(error: &Error, program: &Command, first: Option<&str>) -> u8 {
+pub(crate) fn tell(error: &Error, program: &Command, words: &[&str]) -> u8 {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // Nobody need read it to its end.
@@ -20,18 +20,31 @@ pub(crate) fn tell(error: &Error, program: &Command, first: Option<&str>) -> u8 
             BAD_INPUT
         }
         _ => {
-            let command = match first.filter(|name| program.find_subcommand(name).is_some()) {
-                Some(name) => format!("twinvm {name}"),
-                None => "twinvm".to_owned(),
-            };
+            let commands = commands(program, words);
             let text = error.render().to_string();
             say::line(format_args!(
-                "{command}: {}; see {command} --help",
-                one_line(&text)
+                "{}: {}; see {} --help",
+                commands[..commands.len().min(2)].join(" "),
+                one_line(&text),
+                commands.join(" ")
             ));
             BAD_INPUT
         }
     }
+}
+
+/// The program's name and those of the commands that the line begins with.
+fn commands<'a>(program: &Command, words: &[&'a str]) -> Vec<&'a str> {
+    let mut names = vec!["twinvm"];
+    let mut command = program;
+    for word in words {
+        let Some(found) = command.find_subcommand(word) else {
+            break;
+        };
+        command = found;
+        names.push(word);
+    }
+    names
 }
 
 /// The parser's text without its frame, tips behind semicolons.

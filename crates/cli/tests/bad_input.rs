@@ -213,6 +213,20 @@ fn command_lines() {
         &["walk"],
         "twinvm: unrecognized subcommand 'walk'; see twinvm --help",
     );
+    // The command within a command is the one whose --help says what there is.
+    refuses(
+        &["keys", "issue", "--ca", "ca", "--out", "out"],
+        "twinvm keys: the following required arguments were not provided: <--name <NAME>|--arbiter>; \
+         see twinvm keys issue --help",
+    );
+    // A file has the VM's name in it: another one beside it would be a record of another VM.
+    refuses(
+        &[
+            "arbiter", "reset", "VM.toml", "--vm", "other", "--live", "a", "--yes",
+        ],
+        "twinvm arbiter: the argument '[FILE]' cannot be used with '--vm <NAME>'; \
+         see twinvm arbiter reset --help",
+    );
     refuses(
         &["bench", "debian"],
         "twinvm bench: debian needs --debian DIR, the image that `make image-debian` makes (as \

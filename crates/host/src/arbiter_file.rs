@@ -48,7 +48,7 @@ const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
 #[derive(Debug, thiserror::Error)]
 pub enum FileArbiterError {
     /// It is not there and can't be made, or can't be written.
-    #[error("arbiter folder {}: {doing}: {source}: name a folder that both nodes can write", folder.display())]
+    #[error("arbiter folder {}: {doing}: {source}: name a folder that whoever uses it can write", folder.display())]
     Io {
         /// The folder.
         folder: PathBuf,

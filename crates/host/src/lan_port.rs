@@ -68,6 +68,14 @@ pub enum LanPortError {
         /// What the system said.
         source: io::Error,
     },
+    /// Another user's switch.
+    #[error("{}: this node's user may not connect ({source}): run `twinvm lan` as the same user, or let the node's user write to the socket", path.display())]
+    Denied {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The threads can't be started.
     #[error("{}: can't start the port's threads: {source}", path.display())]
     Start {
@@ -76,6 +84,16 @@ pub enum LanPortError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl LanPortError {
+    fn unreachable(path: &Path, source: io::Error) -> LanPortError {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => LanPortError::Denied { path, source },
+            _ => LanPortError::NoSwitch { path, source },
+        }
+    }
 }
 
 /// A connection to the switch. Dropping it ends it; frames that wait are lost.
@@ -119,10 +137,8 @@ impl LanPort {
                 bytes,
             });
         }
-        let (stream, reading) = open(path).map_err(|source| LanPortError::NoSwitch {
-            path: path.to_owned(),
-            source,
-        })?;
+        let (stream, reading) =
+            open(path).map_err(|source| LanPortError::unreachable(path, source))?;
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             out: Mutex::new(Out {

@@ -63,6 +63,14 @@ pub enum StoreError {
         /// The file that is there.
         present: &'static str,
     },
+    /// The node's folder, or the one that it goes into, can't be made.
+    #[error("{}: can't make the folder: {source}: make it for this node's user, or choose another state_dir", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The system said no.
     #[error("{}: {doing}: {source}", path.display())]
     Io {
@@ -229,9 +237,8 @@ fn is_valid_name(name: &str) -> bool {
 }
 
 fn make_folder(state_dir: &Path, folder: &Path) -> Result<(), StoreError> {
-    let failed = |path: &Path, source| StoreError::Io {
+    let failed = |path: &Path, source| StoreError::Folder {
         path: path.to_owned(),
-        doing: "can't make the folder",
         source,
     };
     fs::create_dir_all(state_dir).map_err(|error| failed(state_dir, error))?;

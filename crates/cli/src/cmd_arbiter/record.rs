@@ -23,21 +23,21 @@ const MAX_RAISE: u64 = 10_000;
 
 /// Which record.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("which").required(true).args(["file", "arbiter"])))]
 struct Which {
     /// The VM's file
     file: Option<PathBuf>,
     /// In place of the file: the arbiter, as the file's key of this name has it. One that needs
     /// keys is reached by a file with [tls] or [arbiter_tls] alone
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        requires = "vm",
-        conflicts_with = "file",
-        required_unless_present = "file"
-    )]
+    #[arg(long, value_name = "ADDRESS", requires = "vm")]
     arbiter: Option<String>,
     /// In place of the file: the VM's name
-    #[arg(long, value_name = "NAME", requires = "arbiter")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "arbiter",
+        conflicts_with = "file"
+    )]
     vm: Option<String>,
 }
 

@@ -84,13 +84,17 @@ fn what_a_node_cannot_start_with() {
     refuses(
         &vm,
         "a",
-        &[&folder, "name a folder that both nodes can write"],
+        &[&folder, "name a folder that whoever uses it can write"],
     );
     vm.file = good.clone();
 
     vm.file.state_dir = vm.path("a-file");
     let folder = vm.file.state_dir.display().to_string();
-    refuses(&vm, "a", &[&folder, "can't make the folder"]);
+    refuses(
+        &vm,
+        "a",
+        &[&folder, "can't make the folder", "choose another state_dir"],
+    );
     vm.file = good.clone();
 
     vm.file.state_dir = vm.path(&"long-name-".repeat(10));

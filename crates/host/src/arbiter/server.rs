@@ -57,7 +57,9 @@ pub enum ServerError {
     )]
     NotLoopback(SocketAddr),
     /// The port can't be had.
-    #[error("{address}: can't listen there: {source}")]
+    #[error(
+        "{address}: can't listen there: {source}: choose an address of this host and a port that no other program has"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,

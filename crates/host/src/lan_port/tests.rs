@@ -236,3 +236,12 @@ fn no_switch_at_the_start_is_an_error_with_its_mend() {
         "{error}"
     );
 }
+
+#[test]
+fn another_users_switch_is_no_missing_switch() {
+    let path = Path::new("lan.sock");
+    let said = |kind: io::ErrorKind| LanPortError::unreachable(path, kind.into()).to_string();
+    assert!(said(io::ErrorKind::PermissionDenied).contains("as the same user"));
+    assert!(said(io::ErrorKind::NotFound).contains("no switch listens there"));
+    assert!(said(io::ErrorKind::ConnectionRefused).contains("no switch listens there"));
+}

@@ -205,7 +205,8 @@ impl Seek {
                             NoteLevel::Warn,
                             format!(
                                 "waiting: the arbiter has no record, but the peer knows \
-                                 generation {}; restore the arbiter, or let the peer be live",
+                                 generation {}; if the peer is not live and the record is \
+                                 lost, end both nodes: see twinvm arbiter reset --help",
                                 a.generation
                             ),
                         );
@@ -218,8 +219,8 @@ impl Seek {
                 NoteLevel::Error,
                 format!(
                     "waiting: the arbiter has no record, but this node knows generation {}: \
-                     it will not start by itself; restore the arbiter's record, or start the \
-                     peer if it is live",
+                     it will not start by itself. Is it the right arbiter? If its record is \
+                     lost, end both nodes: see twinvm arbiter reset --help",
                     core.generation
                 ),
             ),
