@@ -1,6 +1,7 @@
 //! Two production replicas in one process, with a guest of a few instructions between them.
 
 mod broken;
+mod diverged;
 mod guest;
 mod hops;
 mod soak;

@@ -400,6 +400,22 @@ impl World {
         self.apply(at, Event::Frame { device: 0, bytes });
     }
 
+    /// A person asks for a digest: the backup compares its own.
+    pub(crate) fn digest(&mut self, at: usize) {
+        let side = self.sides[at].as_mut().expect("the node runs");
+        let position = side.replica.log_digest(&mut self.env);
+        assert!(position.is_some(), "a live node has something to compare");
+    }
+
+    pub(crate) fn divergence(&self, at: usize) -> Option<String> {
+        self.sides[at].as_ref()?.replica.status().divergence
+    }
+
+    pub(crate) fn digests_equal(&self, at: usize) -> u64 {
+        let side = self.sides[at].as_ref();
+        side.map_or(0, |side| side.replica.status().digests_equal)
+    }
+
     /// Time passes, and nobody is told.
     pub(crate) fn pass_ms(&mut self, ms: u64) {
         self.env.now_ns += ms * 1_000_000;
