@@ -280,15 +280,16 @@ fn bad_values_are_named() {
         "tcp:h:1,h:2",
         "etcd:",
         "etcd:127.0.0.1:1",
-        "etcd:https://127.0.0.1:1",
+        "etcd:https://127.0.0.1",
+        "etcd:ftp://127.0.0.1:1",
         "etcd:http://127.0.0.1:1,",
     ] {
         assert_eq!(
             named(&format!("arbiter = \"{bad}\"")),
             format!(
                 "vms/VM.toml:2: arbiter = \"{bad}\": \
-                 expected \"file:DIR\", \"tcp:HOST:PORT\" or \"etcd:http://HOST:PORT\" \
-                 (several with commas between them)"
+                 expected \"file:DIR\", \"tcp:HOST:PORT\", \"etcd:http://HOST:PORT\" or \
+                 \"etcd:https://HOST:PORT\" (several with commas between them)"
             )
         );
     }

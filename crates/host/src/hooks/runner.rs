@@ -166,7 +166,8 @@ struct Running {
     unsaid: usize,
     since: Instant,
     status: Option<ExitStatus>,
-    killed: bool,
+    /// Why it was killed, if it was.
+    killed: Option<&'static str>,
 }
 
 impl Running {
@@ -182,7 +183,7 @@ impl Running {
                     unsaid: 0,
                     since: Instant::now(),
                     status: None,
-                    killed: false,
+                    killed: None,
                 })
             }
             Err(error) => {
@@ -208,9 +209,14 @@ impl Running {
             return true;
         }
         let now = Instant::now();
-        let over = now.duration_since(self.since) >= timeout || ends_at.is_some_and(|at| now >= at);
-        if over && !self.killed {
-            self.killed = true;
+        let over = if now.duration_since(self.since) >= timeout {
+            Some("it took too long")
+        } else {
+            let ended = ends_at.is_some_and(|at| now >= at);
+            ended.then_some("the node has ended")
+        };
+        if over.is_some() && self.killed.is_none() {
+            self.killed = over;
             // Its own group: what it has started goes with it.
             let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         }
@@ -255,8 +261,13 @@ impl Running {
         let ms = self.since.elapsed().as_millis();
         let (level, how) = match self.status {
             Some(status) if status.success() => (NoteLevel::Info, status.to_string()),
-            Some(status) if !self.killed => (NoteLevel::Warn, status.to_string()),
-            _ => (NoteLevel::Warn, "killed: it took too long".to_owned()),
+            status => match (self.killed, status) {
+                (None, Some(status)) => (NoteLevel::Warn, status.to_string()),
+                (why, _) => (
+                    NoteLevel::Warn,
+                    format!("killed: {}", why.unwrap_or_default()),
+                ),
+            },
         };
         tell(
             level,
