@@ -17,7 +17,6 @@ mod cmd_run;
 mod demo;
 mod engine_arg;
 mod guest;
-#[allow(dead_code)] // The tests of real faults use some more of it.
 mod lab;
 mod perf_map;
 mod process_args;

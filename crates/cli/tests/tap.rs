@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use namespace::{in_a_namespace, ip};
+use namespace::{in_namespaces, ip};
 use support::redis::vm_toml;
 use support::{Folder, PROGRAM, Running, json, refuses};
 
@@ -30,8 +30,9 @@ const SEEDS: [&str; 2] = ["1", "2"];
 
 #[test]
 fn a_guest_on_a_tap_interface() {
-    let needs = format!("tuntap add dev {TAP} mode tap");
-    in_a_namespace("a_guest_on_a_tap_interface", &[&needs], on_a_tap_interface);
+    let needs = format!("ip tuntap add dev {TAP} mode tap");
+    let test = "a_guest_on_a_tap_interface";
+    in_namespaces(test, &[], &[&needs], on_a_tap_interface);
 }
 
 fn make_interface() {

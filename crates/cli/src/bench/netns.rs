@@ -26,6 +26,9 @@ const LIMIT_PER_RUN: Duration = Duration::from_secs(180);
 const LIMIT_PER_TAKEOVER: Duration = Duration::from_secs(20);
 /// Bytes of the inner bench's progress that are kept.
 const PROGRESS_BYTES: u64 = 1 << 20;
+/// Programs that must be there, and those that hosts are made with.
+const TOOLS: [&str; 3] = ["unshare", "ip", "setpriv"];
+const HOST_TOOLS: [&str; 2] = ["nsenter", "nft"];
 /// The interface goes with the try.
 const TRY: [&str; 7] = ["ip", "tuntap", "add", "dev", "bench-try", "mode", "tap"];
 
@@ -146,11 +149,8 @@ impl Drop for Inner {
 
 /// The option of `unshare` with which this user gets a namespace with a TAP interface.
 fn way_in(bench: &Bench, more: &[&str]) -> Result<Result<&'static str, String>, DemoError> {
-    let tools = match more.is_empty() {
-        true => &hosts::NEEDS[..3],
-        false => &hosts::NEEDS,
-    };
-    for tool in tools {
+    let for_hosts: &[&str] = if more.is_empty() { &[] } else { &HOST_TOOLS };
+    for tool in TOOLS.iter().chain(for_hosts) {
         if find_program(tool).is_none() {
             return Ok(Err(format!("no {tool} in PATH: `make bench` installs it")));
         }

@@ -34,8 +34,6 @@ pub(crate) const ENTER: [&str; 6] = [
     "--kill-child",
     "--mount-proc",
 ];
-/// Programs that must be there.
-pub(crate) const NEEDS: [&str; 5] = ["unshare", "ip", "setpriv", "nsenter", "nft"];
 /// The TAP interface on both nodes' hosts.
 pub(crate) const TAP: &str = "guest0";
 /// The guest, as its image configures it.
@@ -192,19 +190,9 @@ impl Hosts {
         self.switch.run(&format!("ip link set {port} up"))
     }
 
-    fn nft(&self, script: &str) -> Result<(), LabError> {
+    /// Gives nftables at the switches a script.
+    pub(crate) fn nft(&self, script: &str) -> Result<(), LabError> {
         let mut command = self.switch.command("nft");
         to_end(command.args(["-f", "-"]), script, script)
-    }
-
-    /// From now on the switches drop what fits one of these rules of nftables, and nothing else.
-    /// Ports are `back-a`, `back-b`, `back-r` (the arbiter), `front-a`, `front-b` and `front-c`
-    /// (the client).
-    pub(crate) fn drop_what(&self, rules: &[&str]) -> Result<(), LabError> {
-        let mut script = "flush chain bridge lab pass\n".to_owned();
-        for rule in rules {
-            script += &format!("add rule bridge lab pass {rule} drop\n");
-        }
-        self.nft(&script)
     }
 }

@@ -56,8 +56,9 @@ pub(crate) struct Parts {
 #[derive(Debug)]
 pub(crate) struct Pair {
     parts: Parts,
-    nodes: [Option<Child>; 2],
-    arbiter: Option<Child>,
+    /// The processes of those that run.
+    pub(crate) nodes: [Option<Child>; 2],
+    pub(crate) arbiter: Option<Child>,
     relays: Vec<Child>,
     /// A node that can't answer now: it isn't asked.
     pub(crate) silent: Option<usize>,
@@ -269,18 +270,6 @@ impl Pair {
         }
     }
 
-    /// Whether a node's process has ended by itself, and has been taken away.
-    pub(crate) fn has_ended(&mut self, node: usize) -> bool {
-        let ended = match &mut self.nodes[node] {
-            Some(child) => matches!(child.try_wait(), Ok(Some(_))),
-            None => true,
-        };
-        if ended {
-            self.nodes[node] = None;
-        }
-        ended
-    }
-
     /// What a node says of itself, or why it says nothing.
     pub(crate) fn status(&self, node: usize) -> Result<Value, String> {
         if self.silent == Some(node) || self.nodes[node].is_none() {
@@ -296,19 +285,6 @@ impl Pair {
             self.status(node)
                 .is_ok_and(|status| status["role"] == "live" && status["protected"] == true)
         })
-    }
-
-    /// Whether a node is this.
-    pub(crate) fn is(&self, node: usize, role: &str) -> bool {
-        self.status(node).is_ok_and(|status| status["role"] == role)
-    }
-
-    /// Kills the arbiter's server.
-    pub(crate) fn kill_arbiter(&mut self) {
-        if let Some(mut child) = self.arbiter.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 
     /// Waits until one node is live and protected; which.

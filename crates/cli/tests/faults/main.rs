@@ -10,12 +10,11 @@ mod capture;
 mod cases;
 mod cgroup;
 mod scene;
+mod steer;
 
 #[path = "../../src/lab/mod.rs"]
-#[allow(dead_code)] // The program uses some more of it.
 mod lab;
 #[path = "../support/namespace.rs"]
-#[allow(dead_code)]
 mod namespace;
 
 use lab::hosts::ENTER;

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::client::Counter;
 use crate::cluster::{A, B, Cluster, GUEST_MAC, alone, wait_for};
-use crate::namespace::{in_a_namespace, inside, ip};
+use crate::namespace::{in_namespaces, inside, ip};
 
 const TAPS: [&str; 2] = ["tap-a", "tap-b"];
 const REDIS: SocketAddr = SocketAddr::new(
@@ -18,9 +18,12 @@ const REDIS: SocketAddr = SocketAddr::new(
 #[test]
 fn one_connection_through_a_bridge_outlives_both_nodes() {
     let test = "bridge::one_connection_through_a_bridge_outlives_both_nodes";
-    let needs = ["tuntap add dev tap-a mode tap", "link add br0 type bridge"];
+    let needs = [
+        "ip tuntap add dev tap-a mode tap",
+        "ip link add br0 type bridge",
+    ];
     let _alone = (!inside()).then(alone);
-    in_a_namespace(test, &needs, through_a_bridge);
+    in_namespaces(test, &[], &needs, through_a_bridge);
 }
 
 /// Waits until the bridge would send a frame for the guest to this node.

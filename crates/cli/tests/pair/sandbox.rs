@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::client::{Asker, Counter};
 use crate::cluster::{A, B, Cluster, NAMES, PROGRAM, alone, wait_for};
-use crate::namespace::{in_a_namespace, inside, ip};
+use crate::namespace::{in_namespaces, inside, ip};
 
 /// A user and a group that nothing on the host belongs to.
 pub(crate) const UID: u32 = 4000;
@@ -261,9 +261,9 @@ const TAPS: [&str; 2] = ["tap-a", "tap-b"];
 #[test]
 fn an_interface_that_goes_and_comes_back_is_attached_to_without_rights() {
     let test = "sandbox::an_interface_that_goes_and_comes_back_is_attached_to_without_rights";
-    let needs = ["tuntap add dev tap-a mode tap"];
+    let needs = ["ip tuntap add dev tap-a mode tap"];
     let _alone = (!inside()).then(alone);
-    in_a_namespace(test, &needs, on_interfaces);
+    in_namespaces(test, &[], &needs, on_interfaces);
 }
 
 fn add(tap: &str) {

@@ -38,15 +38,9 @@ pub(crate) fn inside() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
 
-/// Runs `body`, which is the test named `test`, in a namespace where `ip` can do what it `needs`:
-/// starts this program once more, for that test alone.
-pub(crate) fn in_a_namespace(test: &str, needs: &[&str], body: fn()) {
-    let needs: Vec<String> = needs.iter().map(|args| format!("ip {args}")).collect();
-    let needs: Vec<&str> = needs.iter().map(String::as_str).collect();
-    in_namespaces(test, &[], &needs, body);
-}
-
-/// The same with `more` namespaces, as `unshare` calls them, and where these command lines work.
+/// Runs `body`, which is the test named `test`, in a network namespace and `more` of them, as
+/// `unshare` calls them, where these command lines work: starts this program once more, for that
+/// test alone.
 pub(crate) fn in_namespaces(test: &str, more: &[&'static str], needs: &[&str], body: fn()) {
     if inside() {
         ip("link set lo up");
