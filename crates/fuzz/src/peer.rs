@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use twinvm_machine::{ImageKind, Images, MachineConfig, NET_HEADER_BYTES, OnReset, SlotConfig};
 use twinvm_protocol::message::Goodbye;
 use twinvm_protocol::{
-    ArbiterContract, Config, ConnId, Field, Generation, Identity, Incarnation, MemoryArbiter,
-    Message, NodeId, Position, Record, ReqId, SessionId, codec,
+    ArbiterContract, Config, ConnId, DiskMark, Field, Generation, Identity, Incarnation,
+    MemoryArbiter, Message, NodeId, Position, Record, ReqId, SessionId, codec,
 };
 use twinvm_replica::{Action, Env, Event, HostTime, Replica, SnapshotPieces, SnapshotSource};
 
@@ -171,6 +171,7 @@ impl World {
                 let questions = &mut self.sides[at].questions;
                 questions.push_back((req, Some((expect, record))));
             }
+            Action::MarkDisks { .. } => unreachable!("there are no disks"),
             Action::PersistGeneration { generation } => {
                 assert!(generation > self.sides[at].generation);
                 self.sides[at].generation = generation;
@@ -377,6 +378,7 @@ pub fn peer(data: &[u8]) {
         0,
         Event::Start {
             generation: Generation(0),
+            disks: DiskMark::NONE,
         },
     );
     let begin = input.byte();
@@ -388,6 +390,7 @@ pub fn peer(data: &[u8]) {
         1,
         Event::Start {
             generation: Generation(0),
+            disks: DiskMark::NONE,
         },
     );
     match begin % 4 {

@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crossbeam_channel::{Select, Sender};
-use twinvm_protocol::{ConnId, Ctl, ExitReason, Identity, NoteLevel};
+use twinvm_protocol::{ConnId, Ctl, DiskMark, ExitReason, Identity, NoteLevel};
 use twinvm_replica::{Env, Event, Replica, Wait};
 
 use crate::arbiter_worker::{ArbiterReply, ArbiterWorker};
@@ -174,7 +174,8 @@ impl NodeLoop {
             self.journal.line(&text);
         }
         self.happenings.ready();
-        self.apply(Event::Start { generation });
+        let disks = DiskMark::NONE;
+        self.apply(Event::Start { generation, disks });
         loop {
             if let Some(end) = self.ended.take() {
                 self.linger();

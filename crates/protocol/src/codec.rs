@@ -5,10 +5,11 @@
 //! tag, and the fields. Numbers are LEB128 without superfluous bytes, ids 16 bytes little
 //! endian, strings and byte strings a length and their bytes. Tags are never reused.
 
+use crate::disks::DiskMark;
 use crate::event::Progress;
 use crate::message::{
-    Field, Goodbye, Hello, MAX_BATCH_BYTES, MAX_CHUNK_BYTES, MAX_FIELDS, MAX_NAME_BYTES,
-    MAX_SIDE_BYTES, MAX_VALUE_BYTES, Message, Mismatch, Refusal,
+    Field, Goodbye, Hello, MARKED_VERSION, MAX_BATCH_BYTES, MAX_CHUNK_BYTES, MAX_FIELDS,
+    MAX_NAME_BYTES, MAX_SIDE_BYTES, MAX_VALUE_BYTES, Message, Mismatch, Refusal,
 };
 use crate::node::RoleKind;
 use crate::record::{
@@ -310,6 +311,21 @@ fn put_hello(out: &mut Vec<u8>, hello: &Hello) {
         put_bytes(out, field.name.as_bytes());
         put_bytes(out, field.value.as_bytes());
     }
+    if hello.version >= MARKED_VERSION {
+        put_mark(out, &hello.disks);
+    }
+}
+
+fn put_mark(out: &mut Vec<u8>, mark: &DiskMark) {
+    out.push(u8::from(mark.has_disks));
+    if mark.has_disks {
+        put_u64(out, mark.generation.0);
+        out.push(u8::from(mark.pending.is_some()));
+        if let Some(pending) = mark.pending {
+            put_u64(out, pending.0);
+        }
+        out.push(u8::from(mark.consistent));
+    }
 }
 
 /// Appends a whole frame, length first.
@@ -443,6 +459,11 @@ fn hello(r: &mut Reader<'_>) -> Result<Hello, DecodeError> {
             value: r.text("field value", MAX_VALUE_BYTES)?,
         });
     }
+    // A peer of another version is to be told so, not to be misunderstood.
+    let disks = match version >= MARKED_VERSION {
+        true => mark(r)?,
+        false => DiskMark::NONE,
+    };
     Ok(Hello {
         version,
         id,
@@ -452,6 +473,22 @@ fn hello(r: &mut Reader<'_>) -> Result<Hello, DecodeError> {
         generation,
         holds,
         machine,
+        disks,
+    })
+}
+
+fn mark(r: &mut Reader<'_>) -> Result<DiskMark, DecodeError> {
+    if !r.flag()? {
+        return Ok(DiskMark::NONE);
+    }
+    Ok(DiskMark {
+        has_disks: true,
+        generation: Generation(r.u64()?),
+        pending: match r.flag()? {
+            true => Some(Generation(r.u64()?)),
+            false => None,
+        },
+        consistent: r.flag()?,
     })
 }
 

@@ -1,6 +1,7 @@
 //! The seam: everything that can happen to a node, and everything it can ask for.
 
 use crate::arbiter::Outcome;
+use crate::disks::DiskMark;
 use crate::message::{Message, Mismatch};
 use crate::node::RoleKind;
 use crate::record::{ConnId, Generation, Position, Record, ReqId, SessionId};
@@ -34,6 +35,8 @@ pub enum Event<T> {
     Start {
         /// The generation stored beside the node's id; 0 if none was ever learnt.
         generation: Generation,
+        /// The mark stored beside the disks; [`DiskMark::NONE`] if there are no replicated ones.
+        disks: DiskMark,
     },
     /// The time given is at or after [`crate::Node::next_deadline`].
     Tick,
@@ -246,7 +249,7 @@ pub enum Action<T> {
         /// For the answer.
         req: ReqId,
     },
-    /// Compare and set it. (Disk marks: "pending" by this generation is durable before.)
+    /// Compare and set it. With disks, [`Action::MarkDisks`] came before.
     ArbiterCas {
         /// For the answer.
         req: ReqId,
@@ -259,6 +262,13 @@ pub enum Action<T> {
     PersistGeneration {
         /// The generation learnt.
         generation: Generation,
+    },
+
+    /// Store this mark beside the disks, durably, before the next action. Never asked of a node
+    /// that was started with [`DiskMark::NONE`].
+    MarkDisks {
+        /// From now on.
+        mark: DiskMark,
     },
 
     /// Power the VM on from its disks, and execute. The record is won.

@@ -9,6 +9,7 @@
 //! - [`record`]: the arbiter's record, ids and positions; [`arbiter`]: the contract every
 //!   arbiter backend keeps, and a reference in memory.
 //! - [`message`] and [`codec`]: what the two nodes say to each other, and its bytes.
+//! - [`disks`]: the mark that says whether a node's disks are what the record means.
 //! - [`gate`]: where outputs wait for their ack.
 //! - [`node`]: the state machine. Its module page has the state diagram and the walk-throughs.
 //!
@@ -22,6 +23,7 @@
 pub mod arbiter;
 pub mod codec;
 pub mod config;
+pub mod disks;
 pub mod event;
 pub mod gate;
 pub mod message;
@@ -31,6 +33,7 @@ pub mod time;
 
 pub use arbiter::{ArbiterContract, MemoryArbiter, Outcome};
 pub use config::{Config, Identity};
+pub use disks::DiskMark;
 pub use event::{Action, CloseReason, Ctl, Event, ExitReason, NoteLevel, Progress};
 pub use gate::Gate;
 pub use message::{Field, Message};

@@ -15,12 +15,17 @@
 //!        <------------------------------- Paired{generation}
 //! ```
 
+use crate::disks::DiskMark;
 use crate::event::Progress;
 use crate::node::RoleKind;
 use crate::record::{Generation, Incarnation, NodeId, Position, SessionId};
 
 /// Version of this protocol; unequal ones refuse each other.
-pub const PROTOCOL_VERSION: u16 = 1;
+///
+/// 1: no disks. 2: a hello carries the mark of its speaker's disks.
+pub const PROTOCOL_VERSION: u16 = 2;
+/// The first version whose hello ends with a mark.
+pub(crate) const MARKED_VERSION: u16 = 2;
 /// Bytes of a snapshot chunk: large enough to be efficient, small enough that log batches
 /// between two chunks are not held up (1 ms at 1 Gbit/s is 128 KiB; heartbeats need far less).
 pub const MAX_CHUNK_BYTES: usize = 256 << 10;
@@ -95,6 +100,8 @@ pub struct Hello {
     pub holds: Option<SessionId>,
     /// Its machine.
     pub machine: Vec<Field>,
+    /// What its disks are worth. Of a speaker of version 1 [`DiskMark::NONE`].
+    pub disks: DiskMark,
 }
 
 /// Why a caller is not welcome.

@@ -7,9 +7,9 @@ mod rng;
 use rng::Rng;
 use twinvm_protocol::message::{Goodbye, Hello, PROTOCOL_VERSION, Refusal};
 use twinvm_protocol::{
-    Action, ArbiterContract, BackupName, Config, ConnId, Event, Generation, Identity, Incarnation,
-    Instant, LiveName, MemoryArbiter, Message, Node, NodeId, Outcome, Position, Progress, Record,
-    RoleKind, SessionId,
+    Action, ArbiterContract, BackupName, Config, ConnId, DiskMark, Event, Generation, Identity,
+    Incarnation, Instant, LiveName, MemoryArbiter, Message, Node, NodeId, Outcome, Position,
+    Progress, Record, RoleKind, SessionId,
 };
 
 struct Victim {
@@ -185,6 +185,7 @@ impl Victim {
                 generation,
                 holds: None,
                 machine: vec![],
+                disks: DiskMark::NONE,
             })
         };
         let progress = Progress {
@@ -271,6 +272,7 @@ impl Victim {
                 generation: Generation(generation.0.saturating_sub(2)),
                 holds: None,
                 machine: vec![],
+                disks: DiskMark::NONE,
             }),
             3 => Message::Welcome {
                 session: SessionId(self.rng.u128()),
@@ -376,6 +378,7 @@ fn a_hostile_peer_never_makes_a_fault() {
         let mut victim = Victim::new(seed);
         victim.ev(Event::Start {
             generation: Generation(0),
+            disks: DiskMark::NONE,
         });
         for _ in 0..400 {
             victim.step();

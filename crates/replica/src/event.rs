@@ -1,8 +1,8 @@
 //! What a driver tells a [`crate::Replica`], and what it is asked for.
 
 use twinvm_protocol::{
-    Action as ProtocolAction, CloseReason, ConnId, Ctl, ExitReason, Generation, Message, NoteLevel,
-    Outcome, Record, ReqId, RoleKind,
+    Action as ProtocolAction, CloseReason, ConnId, Ctl, DiskMark, ExitReason, Generation, Message,
+    NoteLevel, Outcome, Record, ReqId, RoleKind,
 };
 
 use crate::HostTime;
@@ -42,6 +42,8 @@ pub enum Event {
     Start {
         /// The generation stored beside the node's id.
         generation: Generation,
+        /// The mark stored beside its disks.
+        disks: DiskMark,
     },
     /// [`crate::Replica::wait`]'s time has come.
     Tick,
@@ -135,6 +137,11 @@ pub enum Action {
         /// The generation.
         generation: Generation,
     },
+    /// Store the mark of the disks durably before going on.
+    MarkDisks {
+        /// From now on.
+        mark: DiskMark,
+    },
     /// Put a frame on the wire. The last hop of the packet's way.
     Transmit {
         /// Virtio slot of the network device.
@@ -205,6 +212,7 @@ pub(crate) fn sort<T>(action: ProtocolAction<T>) -> Sorted<T> {
         ProtocolAction::PersistGeneration { generation } => {
             Action::PersistGeneration { generation }
         }
+        ProtocolAction::MarkDisks { mark } => Action::MarkDisks { mark },
         ProtocolAction::RoleChanged { from, to, why } => Action::RoleChanged { from, to, why },
         ProtocolAction::Note { level, text } => Action::Note { level, text },
         ProtocolAction::Mismatch(mismatch) => Action::Note {

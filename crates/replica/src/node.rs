@@ -183,7 +183,9 @@ impl Replica {
     pub fn apply(&mut self, env: &mut dyn Env, event: Event) {
         let now = env.now();
         match event {
-            Event::Start { generation } => self.tell(env, ProtocolEvent::Start { generation }),
+            Event::Start { generation, disks } => {
+                self.tell(env, ProtocolEvent::Start { generation, disks });
+            }
             Event::Tick => self.tick(env, now),
             Event::Slice => self.slice(env, now),
             Event::Frame { device, bytes } => self.frame(env, now, device, bytes),

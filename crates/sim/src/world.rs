@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 
 use twinvm_machine::MachineConfig;
 use twinvm_protocol::{
-    Config, Generation, Identity, Incarnation, MemoryArbiter, NodeId, Outcome, Record, ReqId,
-    RoleKind, message::Field,
+    Config, DiskMark, Generation, Identity, Incarnation, MemoryArbiter, NodeId, Outcome, Record,
+    ReqId, RoleKind, message::Field,
 };
 use twinvm_replica::{Event, Replica};
 
@@ -537,6 +537,7 @@ impl World {
         });
         let start = Event::Start {
             generation: Generation(generation),
+            disks: DiskMark::NONE,
         };
         host.process = Some(Process {
             epoch,

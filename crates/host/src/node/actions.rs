@@ -59,6 +59,10 @@ impl NodeLoop {
                         self.ended = Some(Err(error.into()));
                     }
                 }
+                Action::MarkDisks { .. } => {
+                    let what = "asked to mark disks that this node has not got".into();
+                    self.ended = Some(Err(NodeError::Fault(what)));
+                }
                 Action::Transmit { device, bytes } => {
                     self.watch.transmitted(now_ns);
                     if let Some((_, port)) = self.ports.iter().find(|(slot, _)| *slot == device) {

@@ -9,7 +9,7 @@ use twinvm_model::model::{Action, What};
 use twinvm_model::record::{Id, Record as ModelRecord};
 use twinvm_model::state::{Known, Link, Role, World};
 use twinvm_protocol::{
-    Action as Asked, ArbiterContract, Config, ConnId, Ctl, Event, Generation, Identity,
+    Action as Asked, ArbiterContract, Config, ConnId, Ctl, DiskMark, Event, Generation, Identity,
     Incarnation, Instant, MemoryArbiter, Message, Node, NodeId, Outcome, Position, Progress,
     Record, ReqId, RoleKind, SessionId,
 };
@@ -276,7 +276,8 @@ impl Shadow {
             exited: false,
         });
         let generation = Generation(self.disks[slot]);
-        self.feed(slot, Event::Start { generation })
+        let disks = DiskMark::NONE;
+        self.feed(slot, Event::Start { generation, disks })
     }
 
     fn stop(&mut self, slot: usize) {

@@ -14,17 +14,32 @@ fn progress() -> impl Strategy<Value = Progress> {
     })
 }
 
+fn mark() -> impl Strategy<Value = DiskMark> {
+    let some = (any::<u64>(), any::<Option<u64>>(), any::<bool>());
+    let some = some.prop_map(|(generation, pending, consistent)| DiskMark {
+        has_disks: true,
+        generation: Generation(generation),
+        pending: pending.map(Generation),
+        consistent,
+    });
+    prop_oneof![Just(DiskMark::NONE), some]
+}
+
 fn any_hello() -> impl Strategy<Value = Message> {
     let field = (name(), name()).prop_map(|(name, value)| Field { name, value });
     (
         (any::<u16>(), any::<u128>(), any::<u128>(), 1u8..8),
         any::<u64>(),
-        any::<Option<u128>>(),
+        (any::<Option<u128>>(), mark()),
         name(),
         proptest::collection::vec(field, 0..5),
     )
         .prop_map(
-            |((version, id, life, role), generation, holds, name, machine)| {
+            |((version, id, life, role), generation, (holds, disks), name, machine)| {
+                let disks = match version >= MARKED_VERSION {
+                    true => disks,
+                    false => DiskMark::NONE,
+                };
                 Message::Hello(Hello {
                     version,
                     id: NodeId(id),
@@ -34,6 +49,7 @@ fn any_hello() -> impl Strategy<Value = Message> {
                     generation: Generation(generation),
                     holds: holds.map(SessionId),
                     machine,
+                    disks,
                 })
             },
         )

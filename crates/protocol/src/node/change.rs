@@ -80,6 +80,7 @@ impl<T> Node<T> {
                 return self.change_role(now, Change::Join(follow));
             }
             (Role::Cold(_), Change::Join(follow)) => {
+                core.mark(core.disks.overwritten());
                 core.act(Action::BeginInstall {
                     session: follow.session,
                     position: follow.base,
@@ -87,6 +88,8 @@ impl<T> Node<T> {
                 (Role::Joining(follow), "the snapshot begins".into())
             }
             (Role::Joining(mut follow), Change::Installed) => {
+                // What is installed is durable: the driver's word for it was the event.
+                core.mark(core.disks.whole());
                 core.send(follow.conn, Message::Installed);
                 follow.watch_beats(now);
                 (Role::Backup(follow), "the snapshot is installed".into())

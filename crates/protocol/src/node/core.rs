@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use crate::config::{
     Config, DIAL_MS, HANDSHAKE_MS, Identity, MAX_CONNS, REDIAL_MS, REDIAL_REFUSED_MS,
 };
+use crate::disks::DiskMark;
 use crate::event::{Action, CloseReason, ExitReason, NoteLevel, Progress};
 use crate::message::{Hello, Message, PROTOCOL_VERSION};
 use crate::node::asking::{Asking, Question};
@@ -81,6 +82,8 @@ pub(crate) struct Core<T> {
     pub(crate) config: Config,
     /// The highest generation ever learnt; also stored beside the id.
     pub(crate) generation: Generation,
+    /// What the disks here are worth; also stored beside them.
+    pub(crate) disks: DiskMark,
     /// The newest record seen by this process.
     pub(crate) record: Option<Record>,
     pub(crate) asking: Asking,
@@ -108,6 +111,7 @@ impl<T> Core<T> {
             me,
             config,
             generation: Generation(0),
+            disks: DiskMark::NONE,
             record: None,
             asking: Asking::default(),
             conns: Vec::new(),
@@ -201,10 +205,24 @@ impl<T> Core<T> {
             return false;
         }
         self.record = Some(*record);
+        if record.live == self.live_name() {
+            self.mark(self.disks.held_by(record.generation));
+        } else if record.live.id != self.me.id && self.disks.pending <= Some(record.generation) {
+            self.mark(self.disks.settled());
+        }
         true
     }
 
-    /// Asks for a change of the record g → g + 1, in the place of any earlier question.
+    /// Stores another mark beside the disks, durably before what follows.
+    pub(crate) fn mark(&mut self, mark: DiskMark) {
+        if self.disks.has_disks && mark != self.disks {
+            self.disks = mark;
+            self.act(Action::MarkDisks { mark });
+        }
+    }
+
+    /// Asks for a change of the record g → g + 1, in the place of any earlier question. The VM here
+    /// is that of g: by it, this node was live, or holds the session that it names, or may start.
     pub(crate) fn ask_cas(
         &mut self,
         now: Instant,
@@ -212,6 +230,7 @@ impl<T> Core<T> {
         backup: Option<BackupName>,
         halted: bool,
     ) {
+        self.mark(self.disks.before_cas(expect, true));
         let record = Record {
             generation: expect.next(),
             live: self.live_name(),
@@ -278,6 +297,7 @@ impl<T> Core<T> {
             generation: self.generation,
             holds,
             machine: self.me.machine.clone(),
+            disks: self.disks,
         })
     }
 

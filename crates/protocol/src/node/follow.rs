@@ -191,6 +191,7 @@ impl<T> Follow<T> {
                     return self.broken(core, now, "paired by a generation that cannot be");
                 }
                 core.learn_generation(generation);
+                core.mark(core.disks.held_by(generation));
                 self.told = Some(generation);
                 core.note(
                     NoteLevel::Info,

@@ -65,6 +65,7 @@ mod stop;
 mod tests;
 
 use crate::config::{Config, Identity};
+use crate::disks::DiskMark;
 use crate::event::{Action, CloseReason, Ctl, Event, ExitReason, NoteLevel};
 use crate::message::{
     Goodbye, Hello, MAX_SIDE_BYTES, Message, PROTOCOL_VERSION, Refusal, first_mismatch,
@@ -148,9 +149,10 @@ impl<T> Node<T> {
         self.now = now;
         self.core.emitted = 0;
         match event {
-            Event::Start { generation } if !self.started => {
+            Event::Start { generation, disks } if !self.started => {
                 self.started = true;
                 self.core.generation = generation;
+                self.core.disks = disks;
                 self.role = Role::Cold(Seek::new(now));
                 self.tick(now);
             }
@@ -578,6 +580,11 @@ impl<T> Node<T> {
     /// The highest generation known.
     pub fn generation(&self) -> Generation {
         self.core.generation
+    }
+
+    /// What the disks here are worth.
+    pub fn disks(&self) -> DiskMark {
+        self.core.disks
     }
 
     /// What this node is.

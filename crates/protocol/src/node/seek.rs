@@ -11,7 +11,10 @@
 //! A start's CAS, once sent, must be settled before anything else: it may land late and
 //! make this node live.
 
-use crate::config::{ANSWER_COUNTS_MS, FIRST_START_ASK_MS, REDIAL_MS, REREAD_MS};
+use std::cmp::Ordering;
+
+use crate::config::{ANSWER_COUNTS_MS, FIRST_START_ASK_MS, Identity, REDIAL_MS, REREAD_MS};
+use crate::disks::DiskMark;
 use crate::event::{CloseReason, NoteLevel, Progress};
 use crate::message::{Goodbye, Hello, Message, Refusal};
 use crate::node::SAME_NODE;
@@ -29,6 +32,7 @@ struct Answer {
     role: RoleKind,
     generation: Generation,
     holds: Option<SessionId>,
+    disks: DiskMark,
     at: Instant,
 }
 
@@ -45,6 +49,23 @@ pub(crate) struct Welcomed {
 /// The other node as a person knows it, and as the record does.
 fn peer<T>(core: &Core<T>, id: NodeId) -> String {
     format!("node {} (id {id})", core.me.peer_name)
+}
+
+/// Why a node that the record lets start does not.
+fn waiting_for_disks<T>(core: &Core<T>, named: Generation, answer: Option<&Answer>) -> String {
+    let Identity { peer_name, .. } = &core.me;
+    let own = core.disks;
+    let newest = match answer.map(|a| (a.disks, own.compare(&a.disks))) {
+        Some((theirs, Some(Ordering::Less))) => {
+            format!("the newest copy is that of node {peer_name}, which has {theirs}")
+        }
+        Some((theirs, _)) => format!("node {peer_name} has {theirs}"),
+        None => format!("what node {peer_name} has is not known, since it doesn't answer"),
+    };
+    format!(
+        "waiting: this node may start by generation {named}, but has {own}; {newest}. To start from \
+         this copy all the same, see twinvm node --help, --force"
+    )
 }
 
 /// The search.
@@ -180,6 +201,7 @@ impl Seek {
             role: hello.role,
             generation: hello.generation,
             holds: hello.holds,
+            disks: hello.disks,
             at: now,
         });
         if hello.generation > core.generation {
@@ -315,6 +337,10 @@ impl Seek {
     }
 
     fn start<T>(&mut self, core: &mut Core<T>, now: Instant, expect: Generation) {
+        if !core.disks.starts(expect) {
+            let text = waiting_for_disks(core, expect, self.answer.as_ref());
+            return core.note(NoteLevel::Error, text);
+        }
         self.starting = true;
         core.ask_cas(now, expect, None, false);
     }

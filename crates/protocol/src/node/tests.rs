@@ -4,5 +4,6 @@ mod backup;
 mod cold;
 mod handshake;
 mod harness;
+mod marks;
 mod pairing;
 mod stop;

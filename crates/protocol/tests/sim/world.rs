@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, VecDeque};
 use twinvm_protocol::message::Field;
 use twinvm_protocol::node::Mutation;
 use twinvm_protocol::{
-    Action, ArbiterContract, Config, ConnId, Ctl, Event, Generation, Identity, Incarnation,
-    Instant, MemoryArbiter, Node, NodeId, Outcome, Position, Record, ReqId, RoleKind, SessionId,
+    Action, ArbiterContract, Config, ConnId, Ctl, DiskMark, Event, Generation, Identity,
+    Incarnation, Instant, MemoryArbiter, Node, NodeId, Outcome, Position, Record, ReqId, RoleKind,
+    SessionId,
 };
 
 use super::check::Check;
@@ -131,6 +132,7 @@ struct World {
     inbox: [VecDeque<Hap>; 2],
     /// The generation stored beside each node's id.
     disks: [u64; 2],
+    marks: [DiskMark; 2],
     epochs: u64,
     lives: u64,
     wires: Vec<Wire>,
@@ -169,6 +171,7 @@ pub(crate) fn run(plan: Plan) -> Result<Tally, Violation> {
         procs: [None, None],
         inbox: Default::default(),
         disks: [0; 2],
+        marks: [DiskMark::FRESH; 2],
         epochs: 0,
         lives: 0,
         wires: Vec::new(),

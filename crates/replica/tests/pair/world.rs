@@ -7,8 +7,8 @@ use twinvm_log::{Batch, Body, Record as LogRecord};
 use twinvm_machine::{Images, MachineConfig, NET_HEADER_BYTES, OnReset, SlotConfig};
 use twinvm_protocol::node::Mutation;
 use twinvm_protocol::{
-    ArbiterContract, Config, ConnId, ExitReason, Field, Generation, Identity, Incarnation,
-    MemoryArbiter, Message, NodeId, Outcome, Record, ReqId, RoleKind, SessionId,
+    ArbiterContract, Config, ConnId, DiskMark, ExitReason, Field, Generation, Identity,
+    Incarnation, MemoryArbiter, Message, NodeId, Outcome, Record, ReqId, RoleKind, SessionId,
 };
 use twinvm_replica::{Action, Env, Event, HostTime, Replica, SnapshotPieces, SnapshotSource, Wait};
 
@@ -189,7 +189,8 @@ impl World {
             self.side(side).replica.break_rule(mutation);
         }
         let generation = self.generations[side];
-        self.apply(side, Event::Start { generation });
+        let disks = DiskMark::NONE;
+        self.apply(side, Event::Start { generation, disks });
     }
 
     /// kill -9: what it has sent still arrives, then the connections end.
@@ -294,6 +295,7 @@ impl World {
                 let questions = &mut self.side(at).questions;
                 questions.push_back((req, Some((expect, record))));
             }
+            Action::MarkDisks { .. } => unreachable!("there are no disks"),
             Action::PersistGeneration { generation } => self.generations[at] = generation,
             Action::Transmit { bytes, .. } => {
                 // The port's work: nothing is asked of it by this guest and by announcements.

@@ -1,5 +1,6 @@
 //! One node under a script.
 
+use crate::disks::DiskMark;
 use crate::event::{Action, Event, Progress};
 use crate::message::{Field, Hello, Message, PROTOCOL_VERSION};
 use crate::record::{
@@ -42,6 +43,7 @@ pub(super) fn hello(role: RoleKind, generation: u64, holds: Option<SessionId>) -
         generation: Generation(generation),
         holds,
         machine: machine(),
+        disks: DiskMark::NONE,
     })
 }
 
@@ -160,9 +162,13 @@ impl One {
     }
 
     pub(super) fn started(config: Config, generation: u64) -> (Self, Acts) {
+        Self::started_with(config, generation, DiskMark::NONE)
+    }
+
+    pub(super) fn started_with(config: Config, generation: u64, disks: DiskMark) -> (Self, Acts) {
         let mut one = Self::new(config);
         let generation = Generation(generation);
-        let acts = one.ev(Event::Start { generation });
+        let acts = one.ev(Event::Start { generation, disks });
         (one, acts)
     }
 

@@ -92,6 +92,7 @@ impl World {
                 self.ask(slot, epoch, req, Ask::Cas(expect, record));
             }
             Action::PersistGeneration { generation } => self.disks[slot] = generation.0,
+            Action::MarkDisks { mark } => self.marks[slot] = mark,
             Action::ColdStart { generation } => self.cold_start(slot, generation)?,
             Action::GoLive { generation } => {
                 self.lives += 1;

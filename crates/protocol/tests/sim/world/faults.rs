@@ -32,7 +32,8 @@ impl World {
         self.inbox[slot].clear();
         let (epoch, generation) = (self.epochs, Generation(self.disks[slot]));
         self.after(1, 10 * MS, Hap::Slice { slot, epoch });
-        self.drive(slot, vec![Event::Start { generation }])
+        let disks = self.marks[slot];
+        self.drive(slot, vec![Event::Start { generation, disks }])
     }
 
     pub(super) fn down(&mut self, slot: usize, crash: bool) {
