@@ -3,11 +3,12 @@
 
 use std::collections::VecDeque;
 
+use twinvm_log::{Body, Record as LogRecord};
 use twinvm_machine::{ImageKind, Images, MachineConfig, NET_HEADER_BYTES, OnReset, SlotConfig};
 use twinvm_protocol::message::Goodbye;
 use twinvm_protocol::{
     ArbiterContract, Config, ConnId, DiskMark, Field, Generation, Identity, Incarnation,
-    MemoryArbiter, Message, NodeId, Position, Record, ReqId, SessionId, codec,
+    MemoryArbiter, Message, NodeId, Position, Record, ReqId, RoleKind, SessionId, codec,
 };
 use twinvm_replica::{Action, Env, Event, HostTime, Replica, SnapshotPieces, SnapshotSource};
 
@@ -135,6 +136,10 @@ impl World {
             return;
         }
         self.sides[at].replica.apply(&mut self.env, event);
+        self.carry_out_all(at);
+    }
+
+    fn carry_out_all(&mut self, at: usize) {
         while let Some(action) = self.sides[at].replica.next_action() {
             self.carry_out(at, action);
         }
@@ -244,6 +249,23 @@ impl World {
         self.apply(at, Event::Arbiter { req, outcome });
     }
 
+    /// The backup's machine is no longer what the live one is, and a digest is asked for.
+    fn damage(&mut self, at: usize) {
+        let role = self.sides[at].replica.status().protocol.role;
+        if role != RoleKind::Backup {
+            return;
+        }
+        if let Some(machine) = self.sides[at].replica.machine_mut() {
+            let icount = machine.icount();
+            let body = Body::ConsoleRx { bytes: vec![b'x'] };
+            // What there is no room for changes nothing.
+            let _ = machine.inject(&LogRecord { icount, body });
+        }
+        let live = &mut self.sides[1 - at].replica;
+        live.log_digest(&mut self.env);
+        self.carry_out_all(1 - at);
+    }
+
     fn pass(&mut self, ns: u64) {
         self.env.now_ns += ns;
         for at in 0..2 {
@@ -346,9 +368,13 @@ fn made_up(input: &mut Input<'_>, session: SessionId, like: Option<&Message>) ->
             bytes: input.bytes(20).to_vec(),
             last: input.byte() & 1 == 0,
         },
-        (7, _) => Message::Side {
-            bytes: input.bytes(40).to_vec(),
-        },
+        (7, _) => {
+            // A word about a difference, or junk.
+            let kind = input.byte() % 8;
+            let head: &[u8] = if kind == 0 { &[] } else { &[1, kind] };
+            let bytes = [head, input.bytes(40)].concat();
+            Message::Side { bytes }
+        }
         (8, _) => Message::Installed,
         (kind, _) => Message::Goodbye(match kind {
             9 => Goodbye::Claim,
@@ -458,6 +484,7 @@ pub fn peer(data: &[u8]) {
                 }
             }
             13 => world.pass(u64::from(input.byte()) * 4 * MS_NS),
+            14 if choice & 0x40 != 0 => world.damage(at),
             14 => world.ask(at),
             _ => world.run(1 + usize::from(choice >> 4 & 3)),
         }

@@ -6,7 +6,7 @@
 mod flatten;
 
 use crate::digest::encoded;
-use crate::harts::HartsState;
+use crate::harts::{Harts, HartsState};
 use crate::machine::Machine;
 use crate::output::Halt;
 use crate::{PowerOn, RAM_BASE};
@@ -19,7 +19,7 @@ use twinvm_devices::{BoardState, Persist};
 use twinvm_mem::PAGE_BYTES;
 
 /// Bytes of RAM that a difference shows.
-const SHOWN_BYTES: u64 = 8;
+const SHOWN_BYTES: usize = 8;
 
 /// The first thing in which two machines differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,21 +40,38 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Everything of a machine but RAM, so that it can be kept and compared later.
+/// Time and harts, so that they can be kept and compared later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MachineState {
+pub struct RegisterState {
     icount: u64,
     clock: Clock,
     halted: Option<Halt>,
     power_on: PowerOn,
     harts: HartsState,
+}
+
+/// Everything of a machine but RAM, so that it can be kept and compared later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineState {
+    registers: RegisterState,
     board: BoardState,
 }
 
-/// Bytes that are no [`MachineState`].
+/// Bytes that are no [`MachineState`] or [`RegisterState`].
 #[derive(Debug, thiserror::Error)]
 #[error("not the state of a machine of this version: {0}")]
 pub struct StateDecodeError(String);
+
+fn decoded<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, StateDecodeError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((state, [])) => Ok(state),
+        Ok((_, rest)) => Err(StateDecodeError(format!(
+            "{} bytes behind its end",
+            rest.len()
+        ))),
+        Err(error) => Err(StateDecodeError(error.to_string())),
+    }
+}
 
 impl MachineState {
     /// As bytes, for a file.
@@ -68,21 +85,46 @@ impl MachineState {
     /// # Errors
     /// Other bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, StateDecodeError> {
-        match postcard::take_from_bytes(bytes) {
-            Ok((state, [])) => Ok(state),
-            Ok((_, rest)) => Err(StateDecodeError(format!(
-                "{} bytes behind its end",
-                rest.len()
-            ))),
-            Err(error) => Err(StateDecodeError(error.to_string())),
-        }
+        decoded(bytes)
     }
 
     /// The first thing in which two states differ.
     pub fn first_difference(&self, other: &Self) -> Option<Difference> {
-        self.time_difference(other)
-            .or_else(|| self.harts.first_difference(&other.harts))
-            .or_else(|| board_difference(&self.board, &other.board))
+        let registers = self.registers.first_difference(&other.registers);
+        registers.or_else(|| board_difference(&self.board, &other.board))
+    }
+}
+
+#[cfg(feature = "mutations")]
+impl MachineState {
+    pub(crate) fn parts(self) -> (HartsState, BoardState) {
+        (self.registers.harts, self.board)
+    }
+}
+
+impl RegisterState {
+    /// As bytes, for another node.
+    pub fn encode(&self) -> Vec<u8> {
+        encoded(self)
+    }
+
+    /// From [`RegisterState::encode`]'s bytes, for comparing.
+    ///
+    /// # Errors
+    /// Other bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StateDecodeError> {
+        decoded(bytes)
+    }
+
+    /// The hart that has the turn, and its program counter.
+    pub fn place(&self) -> Option<(u32, u64)> {
+        self.harts.place()
+    }
+
+    /// The first thing in which two states differ.
+    pub fn first_difference(&self, other: &Self) -> Option<Difference> {
+        let time = self.time_difference(other);
+        time.or_else(|| self.harts.first_difference(&other.harts))
     }
 
     fn time_difference(&self, other: &Self) -> Option<Difference> {
@@ -264,12 +306,19 @@ impl Machine {
     /// Everything but RAM, as it is now.
     pub fn state(&self) -> MachineState {
         MachineState {
+            registers: self.moment().state(),
+            board: self.board.save(),
+        }
+    }
+
+    /// Time and harts as they are now: little to copy, and nothing is encoded.
+    pub fn moment(&self) -> Moment {
+        Moment {
             icount: self.icount,
             clock: self.clock,
             halted: self.halted,
             power_on: self.power_on,
-            harts: self.harts.save(),
-            board: self.board.save(),
+            harts: self.harts.clone(),
         }
     }
 
@@ -293,6 +342,29 @@ pub fn first_difference(left: &Machine, right: &Machine) -> Option<Difference> {
         .or_else(|| ram_difference(left, right))
 }
 
+/// Time and harts of a machine at one moment.
+#[derive(Clone)]
+pub struct Moment {
+    icount: u64,
+    clock: Clock,
+    halted: Option<Halt>,
+    power_on: PowerOn,
+    harts: Harts,
+}
+
+impl Moment {
+    /// To be compared, or encoded.
+    pub fn state(&self) -> RegisterState {
+        RegisterState {
+            icount: self.icount,
+            clock: self.clock,
+            halted: self.halted,
+            power_on: self.power_on,
+            harts: self.harts.save(),
+        }
+    }
+}
+
 fn ram_difference(left: &Machine, right: &Machine) -> Option<Difference> {
     let (size, other) = (left.mem.ram_bytes(), right.mem.ram_bytes());
     if size != other {
@@ -304,22 +376,37 @@ fn ram_difference(left: &Machine, right: &Machine) -> Option<Difference> {
         });
     }
     let at = left.mem.first_difference(&right.mem)?;
+    let page = (at - RAM_BASE) / PAGE_BYTES as u64;
+    let bytes = |machine: &Machine| machine.mem.page(page as usize).map(<[u8]>::to_vec);
+    page_difference(page as u32, &bytes(left)?, &bytes(right)?)
+}
+
+/// The first byte in which two contents of a page differ, `page` counted from the start of RAM.
+pub fn page_difference(page: u32, left: &[u8], right: &[u8]) -> Option<Difference> {
+    let offset = left.iter().zip(right).position(|(a, b)| a != b)?;
     // Whole aligned words: the neighbours tell what kind of value it is.
-    let word = at & !(SHOWN_BYTES - 1);
-    let bytes = |machine: &Machine| match machine.ram(word, SHOWN_BYTES as usize) {
-        Some(bytes) => hex(bytes),
-        None => String::new(),
+    let shown = offset & !(SHOWN_BYTES - 1);
+    let bytes = |page: &[u8]| {
+        let bytes = page.get(shown..).unwrap_or_default();
+        hex(&bytes[..bytes.len().min(SHOWN_BYTES)])
     };
+    let base = page_address(page);
     Some(Difference {
         item: format!(
-            "RAM page {:#x}, offset {:#x} (physical address {at:#x}, bytes from {word:#x})",
-            at / PAGE_BYTES as u64,
-            (at - RAM_BASE) % PAGE_BYTES as u64,
+            "RAM page {:#x}, offset {offset:#x} (physical address {:#x}, bytes from {:#x})",
+            base / PAGE_BYTES as u64,
+            base + offset as u64,
+            base + shown as u64,
         ),
         hart: None,
         left: bytes(left),
         right: bytes(right),
     })
+}
+
+/// Physical address of a page that is counted from the start of RAM.
+pub fn page_address(page: u32) -> u64 {
+    RAM_BASE + u64::from(page) * PAGE_BYTES as u64
 }
 
 /// Bytes as people read them.

@@ -80,6 +80,28 @@ impl Machine {
         self.mem.take_changed_hashes()
     }
 
+    /// Number of RAM's pages.
+    pub fn pages(&self) -> usize {
+        self.mem.pages()
+    }
+
+    /// The content of a page, counted from the start of RAM.
+    pub fn page(&self, page: u32) -> Option<&[u8]> {
+        self.mem.page(page as usize)
+    }
+
+    /// Hash of the page's content as it stands, and the one that the last digest knew it by.
+    pub fn page_content_hash(&self, page: u32) -> Option<(u128, u128)> {
+        self.mem.content_hash(page as usize)
+    }
+
+    /// Hashes pages once more that nobody seems to have stored to: what a fault of the host's
+    /// memory has changed is found by the next [`Machine::take_changed_pages`] and told by the
+    /// next digest.
+    pub fn rehash_pages(&mut self, pages: std::ops::Range<usize>) {
+        self.mem.rehash(pages);
+    }
+
     /// Hash of each page of RAM, from its start; `None` where a page was stored to since the last
     /// digest.
     pub fn page_hashes(&self) -> impl Iterator<Item = Option<u128>> + '_ {

@@ -33,6 +33,7 @@ pub(crate) enum HartStatus {
 }
 
 /// All harts of a machine.
+#[derive(Clone)]
 pub(crate) struct Harts {
     harts: Vec<Hart>,
     status: Vec<HartStatus>,
@@ -55,6 +56,12 @@ impl HartsState {
     /// Number of harts.
     pub(crate) fn count(&self) -> usize {
         self.harts.len()
+    }
+
+    /// The hart that has the turn, and its program counter.
+    pub(crate) fn place(&self) -> Option<(u32, u64)> {
+        let hart = self.harts.get(self.running as usize)?;
+        Some((self.running, hart.pc))
     }
 }
 

@@ -12,6 +12,8 @@ mod difference;
 mod digest;
 mod engine;
 mod fdt;
+#[cfg(feature = "mutations")]
+mod flip;
 mod harts;
 mod image;
 mod inject;
@@ -23,9 +25,15 @@ mod sbi;
 mod snapshot;
 
 pub use config::{FieldDifference, MachineConfig, OnReset, PowerOn, first_field_difference};
-pub use difference::{Difference, MachineState, StateDecodeError, first_difference};
+pub use difference::{
+    Difference, MachineState, Moment, RegisterState, StateDecodeError, first_difference,
+    page_address, page_difference,
+};
 pub use digest::Digest;
 pub use engine::{EngineError, EngineKind};
+#[cfg(feature = "mutations")]
+#[doc(hidden)]
+pub use flip::{Flip, FlipError};
 pub use harts::MAX_HARTS;
 pub use image::{ImageKind, Images};
 pub use inject::InjectError;

@@ -3,6 +3,9 @@
 use crate::memory::is_zero;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
+/// Flags of changed pages that are looked at together.
+const FLAGS: usize = 64;
+
 /// `Σ H(page number, content) mod 2^128` over the pages that are not all zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryDigest(pub u128);
@@ -58,10 +61,19 @@ impl PageHashes {
         let Some(changed) = &mut self.changed else {
             return Vec::new();
         };
-        (0..)
-            .zip(changed.iter_mut().zip(&self.pages))
-            .filter_map(|(page, (changed, hash))| std::mem::take(changed).then_some((page, *hash)))
-            .collect()
+        let mut taken = Vec::new();
+        for (n, flags) in changed.chunks_mut(FLAGS).enumerate() {
+            // Mostly there are none, and that is quickly seen.
+            if !flags.iter().fold(false, |any, changed| any | changed) {
+                continue;
+            }
+            for (page, changed) in (n * FLAGS..).zip(flags) {
+                if std::mem::take(changed) {
+                    taken.push((page as u32, self.pages[page]));
+                }
+            }
+        }
+        taken
     }
 
     /// The page's last hash; 0 for a zero page.
@@ -81,7 +93,7 @@ impl PageHashes {
 
 /// The term of one page. A zero page contributes nothing, so RAM that was never
 /// touched needs no hashing.
-fn page_hash(page: u64, bytes: &[u8]) -> u128 {
+pub(crate) fn page_hash(page: u64, bytes: &[u8]) -> u128 {
     if is_zero(bytes) {
         0
     } else {

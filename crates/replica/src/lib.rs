@@ -12,6 +12,7 @@
 //! sockets live in the driver.
 
 mod announce;
+mod compare;
 mod event;
 mod explain;
 mod install;

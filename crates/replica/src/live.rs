@@ -1,5 +1,8 @@
 //! The live half: executes the machine and writes its log.
 
+mod kept;
+
+use self::kept::Kept;
 use crate::pacing::{HostTime, Pacing};
 use twinvm_log::{BatchBuilder, Body, EncodedBatch, PushError, Record, StateEntry};
 use twinvm_machine::{Clock, DiskRequest, Exit, Halt, InjectError, Machine, Output, VIRTIO_SLOTS};
@@ -94,6 +97,8 @@ pub struct Live {
     disks_next: [u64; VIRTIO_SLOTS],
     /// What was true at the digests since they were last taken, if somebody keeps that.
     states: Option<Vec<StateEntry>>,
+    /// What a follower that finds a difference may ask for.
+    kept: Option<Kept>,
 }
 
 impl Live {
@@ -126,6 +131,7 @@ impl Live {
             stats: LiveStats::default(),
             disks_next: [0; VIRTIO_SLOTS],
             states: None,
+            kept: None,
         };
         live.anchor(now)?;
         Ok(live)
@@ -219,6 +225,9 @@ impl Live {
         self.output_waits |= matches!(record.body, Body::Output { .. });
         self.flush_due_ns = Some(self.flush_due_ns.map_or(due_ns, |due| due.min(due_ns)));
         self.stats.records += 1;
+        if let (Some(kept), false) = (&mut self.kept, matches!(record.body, Body::Digest { .. })) {
+            kept.record(position, &self.machine);
+        }
         if !matches!(
             record.body,
             Body::Output { .. } | Body::Digest { .. } | Body::End { .. }
@@ -423,18 +432,22 @@ impl Live {
         let digest = self.machine.digest().total();
         let position = self.append(Body::Digest { digest }, now)?;
         self.last_digest = Some((self.machine.icount(), digest));
+        if self.states.is_none() && self.kept.is_none() {
+            return Ok(());
+        }
+        let changed = self.machine.take_changed_pages().into_iter();
+        let entry = StateEntry {
+            position,
+            icount: self.machine.icount(),
+            digest,
+            state: self.machine.state().encode(),
+            pages: changed.map(|(page, hash)| (page, hash as u64)).collect(),
+        };
         if let Some(states) = &mut self.states {
-            let changed = self.machine.take_changed_pages();
-            states.push(StateEntry {
-                position,
-                icount: self.machine.icount(),
-                digest,
-                state: self.machine.state().encode(),
-                pages: changed
-                    .into_iter()
-                    .map(|(page, hash)| (page, hash as u64))
-                    .collect(),
-            });
+            states.push(entry.clone());
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.digest(entry);
         }
         Ok(())
     }

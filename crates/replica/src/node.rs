@@ -10,6 +10,7 @@
 //!      +-----------------+        +----------------------- Following
 //! ```
 
+mod examine;
 mod execute;
 mod status;
 mod transfer;
@@ -54,6 +55,8 @@ struct Following {
     session: SessionId,
     replay: Replay,
     draining: bool,
+    /// It has found a difference.
+    examination: Option<Box<Examination>>,
 }
 
 /// When a driver must call again.
@@ -65,6 +68,7 @@ pub enum Wait {
     Until(u64),
 }
 
+use self::examine::Examination;
 pub use status::ReplicaStatus;
 
 /// One side of the pair.
@@ -103,6 +107,8 @@ pub struct Replica {
     divergence: Option<String>,
     /// How many there were.
     divergences: u64,
+    /// Questions about a difference that were answered in this session.
+    answers: u32,
     /// Outputs that were held, and for how long together.
     holds: u64,
     holds_sum_us: u64,
@@ -168,6 +174,7 @@ impl Replica {
             actions: VecDeque::new(),
             divergence: None,
             divergences: 0,
+            answers: 0,
             holds: 0,
             holds_sum_us: 0,
         }
@@ -231,9 +238,10 @@ impl Replica {
     pub fn wait(&self) -> Wait {
         let runs = match &self.vm {
             Vm::Live(_) => !self.stalled() && self.idle.is_none() && self.hold_until_ns.is_none(),
-            Vm::Following(following) => {
-                following.replay.backlog() > 0 && !self.node.execution_must_wait()
-            }
+            Vm::Following(following) => match &following.examination {
+                Some(examination) => examination.goes_on(),
+                None => following.replay.backlog() > 0 && !self.node.execution_must_wait(),
+            },
             Vm::Nothing | Vm::Installing(_) => false,
         };
         if runs && !self.frozen {
@@ -247,7 +255,11 @@ impl Replica {
             Vm::Live(live) if !self.frozen => (self.idle.flatten(), live.flush_due_ns()),
             _ => (None, None),
         };
-        let until = [protocol, wake, flush, self.hold_until_ns]
+        let examined = match &self.vm {
+            Vm::Following(following) => following.examination.as_ref().map(|e| e.until_ns()),
+            _ => None,
+        };
+        let until = [protocol, wake, flush, self.hold_until_ns, examined]
             .into_iter()
             .flatten()
             .min();
@@ -318,9 +330,10 @@ impl Replica {
         if status.session.is_none() || progress.vtime == 0 {
             return;
         }
-        if let Vm::Live(_) = self.vm {
+        if let Vm::Live(live) = &mut self.vm {
             self.peer = Some(progress);
             let (position, stored) = (progress.position.0, status.acked.0);
+            live.passed(position);
             self.peer_speed
                 .told(now.mono_ns, progress.icount, position, stored);
             return;
@@ -342,7 +355,12 @@ impl Replica {
             self.node.handle(protocol_time(now), event);
             while let Some(action) = self.node.next_action() {
                 match sort(action) {
-                    Sorted::Driver(action) => self.actions.push_back(action),
+                    Sorted::Driver(action) => {
+                        if let Action::Exit { .. } = action {
+                            self.last_alarm("this node ends");
+                        }
+                        self.actions.push_back(action);
+                    }
                     Sorted::Own(own) => self.carry_out(env, own, &mut events),
                 }
             }
@@ -389,6 +407,7 @@ impl Replica {
                 self.resume(now);
             }
             ProtocolAction::Discard => {
+                self.last_alarm("the session is over");
                 self.vm = Vm::Nothing;
                 self.frozen = false;
                 self.hold_until_ns = None;
@@ -401,6 +420,9 @@ impl Replica {
             ProtocolAction::TakeSnapshot { session } => self.take_snapshot(env, session, events),
             ProtocolAction::EndSession { session } => {
                 self.forget_peer();
+                if let Vm::Live(live) = &mut self.vm {
+                    live.forget_kept();
+                }
                 if self
                     .snapshot
                     .as_ref()
@@ -427,6 +449,8 @@ impl Replica {
             } => {
                 self.install_chunk(session, offset, &bytes, last, events);
             }
+            // What differs stores nothing more, so nothing is acked.
+            ProtocolAction::Store { .. } if self.examines() => {}
             ProtocolAction::Store {
                 session,
                 first,
@@ -439,14 +463,16 @@ impl Replica {
                     Err(why) => ProtocolEvent::SessionFailed { session, why },
                 });
             }
+            ProtocolAction::BeginDrain if self.examines() => {
+                events.extend(self.alarm("the live node is gone"));
+            }
             ProtocolAction::BeginDrain => {
                 if let Vm::Following(following) = &mut self.vm {
                     following.draining = true;
                     self.drain(env, events);
                 }
             }
-            // Opaque words are for disks; this version has none.
-            ProtocolAction::Side { .. } => {}
+            ProtocolAction::Side { session, bytes } => self.heard(env, session, &bytes, events),
             _ => {}
         }
     }

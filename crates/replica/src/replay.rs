@@ -214,6 +214,8 @@ impl Replay {
                     )));
                 }
                 self.checked_digests += 1;
+                // What has changed since counts from here.
+                self.machine.take_changed_pages();
                 self.last_digest = Some((self.machine.icount(), *digest));
             }
             Body::End { reason } => {

@@ -1,7 +1,9 @@
 //! Where two memories differ. Reading only: page states stay as they are.
 
 use super::{Memory, state};
+use crate::digest::page_hash;
 use crate::{PAGE_BYTES, PAGE_SHIFT, RAM_BASE};
+use std::ops::Range;
 
 impl Memory {
     /// Physical address of the first byte in which two memories differ. Pages that both sides
@@ -29,6 +31,26 @@ impl Memory {
     pub fn page_hash(&self, page: usize) -> Option<u128> {
         let current = self.page_state(page) & state::HASHED != 0;
         self.hashes.get(page).filter(|_| current)
+    }
+
+    /// Hash of the page's content as it stands, with the number of which the page was last known
+    /// by a digest (0 before the first, and for zeroes). Equal ones: it is as it was there.
+    pub fn content_hash(&self, page: usize) -> Option<(u128, u128)> {
+        let now = page_hash(page as u64, self.page(page)?);
+        Some((now, self.hashes.get(page)?))
+    }
+
+    /// Hashes these pages once more, also those that nobody has stored to since they were hashed.
+    /// One that has changed all the same, by a fault of the host's memory, is noted like one that
+    /// was stored to, and the digest tells it from now on. Pages that nobody ever stored to are
+    /// left alone.
+    pub fn rehash(&mut self, pages: Range<usize>) {
+        for page in pages.start..pages.end.min(self.pages()) {
+            if self.ram.state(page) & state::FRESH == 0 {
+                self.hashes.update(page, self.ram.page(page));
+                self.set_state(page, state::HASHED);
+            }
+        }
     }
 
     /// From now on, digests note which pages' hashes change, for

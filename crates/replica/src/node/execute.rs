@@ -173,6 +173,9 @@ impl Replica {
     }
 
     pub(super) fn follow_slice(&mut self, env: &mut dyn Env, steps: u64) {
+        if self.examine_slice(env) {
+            return;
+        }
         let Vm::Following(following) = &mut self.vm else {
             return;
         };
@@ -187,12 +190,7 @@ impl Replica {
                 }
             }
             Ok(_) => {}
-            Err(divergence) => {
-                let detail = divergence.to_string();
-                self.divergence = Some(detail.clone());
-                self.divergences += 1;
-                self.tell(env, ProtocolEvent::Diverged { detail });
-            }
+            Err(divergence) => self.examine(env, divergence),
         }
     }
 
@@ -290,6 +288,7 @@ impl Replica {
         if due {
             self.tell(env, ProtocolEvent::Tick);
         }
+        self.examine_tick(env, now);
         self.hold_until_ns.take_if(|until| *until <= now.mono_ns);
         if self.frozen {
             return;

@@ -46,6 +46,8 @@ impl Replica {
         let began_ns = env.now().mono_ns;
         live.flush();
         live.followed();
+        live.keep();
+        self.answers = 0;
         // The snapshot takes place between two slices, no output waits.
         let position = Position(live.position());
         match SnapshotSource::new(&self.neighbours, live.machine_mut()) {
@@ -142,6 +144,7 @@ impl Replica {
         match install.finish() {
             Ok((position, mut machine, neighbours, records)) => {
                 super::equip(&mut machine, self.engine);
+                machine.note_changed_pages();
                 let mut replay = Replay::new(machine, position);
                 replay.push(records);
                 self.neighbours = neighbours;
@@ -149,6 +152,7 @@ impl Replica {
                     session,
                     replay,
                     draining: false,
+                    examination: None,
                 };
                 self.vm = Vm::Following(Box::new(following));
                 events.push_back(ProtocolEvent::Installed { session });

@@ -53,7 +53,7 @@ pub(crate) fn image() -> Vec<u8> {
 /// Assembled with `as -march=rv64gc_zicsr` and `.option norvc`; virtio 1.2 sections 4.2.2
 /// (registers), 2.7 (rings) and 5.1 (network card), and the PLIC of the `virt` board.
 #[rustfmt::skip]
-const CODE: [u32; 145] = [
+pub(crate) const CODE: [u32; 145] = [
     0x10001437, // start:  lui   s0, 0x10001             # virtio slot 0
     0x06042823, //         sw    zero, 0x70(s0)          # Status: reset
     0x00300293, //         li    t0, 3

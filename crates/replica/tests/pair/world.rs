@@ -96,6 +96,8 @@ pub(crate) struct Side {
     pub(crate) wire: Vec<Vec<u8>>,
     /// The log it holds by what it was sent since it runs: its own storing, not its promise.
     pub(crate) received: Vec<(u64, LogRecord)>,
+    /// Side messages that it was sent.
+    asked: usize,
     pub(crate) exited: Option<ExitReason>,
     pub(crate) notes: Vec<String>,
     last_tick_ns: u64,
@@ -118,6 +120,10 @@ pub(crate) struct World {
     /// Of 256 looks into the channel, so many find nothing although there is something.
     pub(crate) lateness: u8,
     starts: u128,
+    /// Side messages get lost.
+    pub(crate) mute: bool,
+    /// What B is handed in the place of each side message.
+    pub(crate) instead: Option<Vec<u8>>,
     /// The rule that every node breaks from its start on.
     pub(crate) broken: Option<Mutation>,
 }
@@ -139,6 +145,8 @@ impl World {
             wire: Vec::new(),
             lateness: 0,
             starts: 0,
+            mute: false,
+            instead: None,
             broken: None,
         }
     }
@@ -181,6 +189,7 @@ impl World {
             questions: VecDeque::new(),
             wire: Vec::new(),
             received: Vec::new(),
+            asked: 0,
             exited: None,
             notes: Vec::new(),
             last_tick_ns: 0,
@@ -274,10 +283,21 @@ impl World {
         match action {
             Action::Dial => self.dial(at),
             Action::Send { conn, message } => {
-                if let Some(conn) = self.far_end(at, conn) {
-                    let inbox = &mut self.side(1 - at).inbox;
-                    inbox.push_back(Incoming::Message { conn, message });
+                let Some(conn) = self.far_end(at, conn) else {
+                    return;
+                };
+                let mut message = message;
+                if let Message::Side { bytes } = &mut message {
+                    self.side(1 - at).asked += 1;
+                    if self.mute {
+                        return;
+                    }
+                    if let (A, Some(instead)) = (at, &self.instead) {
+                        bytes.clone_from(instead);
+                    }
                 }
+                let inbox = &mut self.side(1 - at).inbox;
+                inbox.push_back(Incoming::Message { conn, message });
             }
             Action::Close { conn, .. } => {
                 if let Some(far) = self.far_end(at, conn) {
@@ -407,6 +427,11 @@ impl World {
         let side = self.sides[at].as_mut().expect("the node runs");
         let position = side.replica.log_digest(&mut self.env);
         assert!(position.is_some(), "a live node has something to compare");
+    }
+
+    /// Whether the other node has sent this one a side message.
+    pub(crate) fn asked(&self, at: usize) -> bool {
+        self.sides[at].as_ref().is_some_and(|side| side.asked > 0)
     }
 
     pub(crate) fn divergence(&self, at: usize) -> Option<String> {
