@@ -91,7 +91,7 @@ impl World {
                 conn.stream = Default::default();
             }
             if !conn.live_end {
-                (conn.acked, conn.installed) = (0, false);
+                (conn.acked, conn.installed, conn.spoken) = (0, false, 0);
             }
             if !conn.follower_end && !conn.live_end {
                 *conn = Conn::default();

@@ -1,5 +1,6 @@
 //! What must never be seen, checked where it would be seen first.
 
+use crate::log::Log;
 use crate::record::{Cas, Id, Purpose, Record};
 use crate::rules::Broken;
 use crate::state::{Link, Question, Role, World, Wrong};
@@ -25,7 +26,29 @@ impl Step<'_> {
             Some(_) if node.log.old => return,
             _ => {}
         }
+        self.seen(node.log.prefix(position), position);
+    }
+
+    /// A backup emits the output that ends at `position`.
+    pub(crate) fn spoken(&mut self, id: Id, position: u8) {
+        let node = *self.w.node(id);
+        // A backup of an earlier boot that has not heard of the cold start yet.
+        if node.log.old {
+            return;
+        }
         let start = node.log.prefix(position);
+        let live = self.w.node(id.other());
+        let elsewhere =
+            live.role == Role::Live && live.lost_at.is_none() && !live.log.contains(&start);
+        let won = self.w.register.is_some_and(|r| r.live == id);
+        if elsewhere || won {
+            return self.wrong(Wrong::SpokenElsewhere);
+        }
+        self.seen(start, position);
+    }
+
+    /// The output at the end of `start` is seen outside.
+    fn seen(&mut self, start: Log, position: u8) {
         let history = self.w.history;
         if start.len() <= history.len() {
             if !history.contains(&start) {
@@ -47,7 +70,14 @@ impl Step<'_> {
         let id = cas.record.live;
         let other = *self.w.node(id.other());
         match cas.purpose {
-            Purpose::Change => {}
+            Purpose::Change => {
+                let log = self.w.node(id).log;
+                let live = self.w.node(id).role == Role::Live;
+                let early = log.outputs(self.w.history.len()).next().is_some();
+                if cas.record.halted && live && !log.old && early {
+                    self.wrong(Wrong::OffTooEarly);
+                }
+            }
             Purpose::Claim(len) => {
                 let node = self.w.node(id);
                 if node.role == Role::Asking && !node.log.contains(&self.w.history) {

@@ -12,7 +12,7 @@ const HELP: &str = "\
 Looks at every state of the protocol within bounds.
 
 usage: twinvm-model [--faults N] [--requests N] [--inputs N] [--from-pair] [--cold-delay]
-                    [--wipe] [--broken RULE] [--max-states N] [--trace]
+                    [--wipe] [--output-backup] [--broken RULE] [--max-states N] [--trace]
 
   --faults N       crashes, broken connections, unknown outcomes (1)
   --requests N     poweroff, stop, takeover, detach, SIGTERM (0)
@@ -20,6 +20,7 @@ usage: twinvm-model [--faults N] [--requests N] [--inputs N] [--from-pair] [--co
   --from-pair      begin with a protected pair instead of two empty hosts
   --cold-delay     cold_delay_ms is set
   --wipe           the arbiter loses its record once (progress is not looked at then)
+  --output-backup  the backup emits (the option output of VM.toml)
   --broken RULE    break a rule on purpose; --broken list names them
   --max-states N   give up there (100000000; each takes about 90 bytes)
   --trace          print the world after each step of a way that is found
@@ -54,6 +55,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>,
             "--from-pair" => scope.from = From::Pair,
             "--cold-delay" => bounds.cold_delay = true,
             "--wipe" => bounds.wipes = 1,
+            "--output-backup" => scope.backup_speaks = true,
             "--trace" => options.trace = true,
             "--broken" => {
                 let name = arguments.next().unwrap_or_default();

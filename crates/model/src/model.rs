@@ -41,6 +41,8 @@ pub enum What {
     Acks,
     /// Live: a heartbeat tells the follower what has left.
     Beat,
+    /// Backup, with `output = "backup"`: it has executed past its next output, and emits it.
+    Speak,
     /// Live: notices that the session is broken.
     LoseSession,
     /// Following: notices that the session is broken.
@@ -136,6 +138,9 @@ pub struct Scope {
     pub from: From,
     /// How much may happen.
     pub bounds: Left,
+    /// `output = "backup"`: a backup emits what it has executed, the live node only what no backup
+    /// has emitted when there is none any more.
+    pub backup_speaks: bool,
 }
 
 impl Scope {
@@ -151,6 +156,16 @@ impl Scope {
         Self {
             from: From::Nothing,
             bounds,
+            backup_speaks: false,
+        }
+    }
+
+    /// The same, with `output = "backup"`.
+    #[must_use]
+    pub const fn with_backup_speaking(self) -> Self {
+        Self {
+            backup_speaks: true,
+            ..self
         }
     }
 
@@ -195,6 +210,9 @@ impl fmt::Display for Scope {
             f,
             "from {from}: {faults} faults, {requests} requests, {inputs} inputs"
         )?;
+        if self.backup_speaks {
+            f.write_str(", output = backup")?;
+        }
         if cold_delay {
             f.write_str(", cold_delay_ms set")?;
         }
@@ -261,7 +279,10 @@ impl Protocol {
 
     /// A protected pair, as it comes about when nothing goes wrong.
     fn pair(&self) -> World {
-        let undisturbed = Self::new(Scope::default());
+        let undisturbed = Self::new(Scope {
+            backup_speaks: self.scope.backup_speaks,
+            ..Scope::default()
+        });
         let mut worlds = undisturbed.init_states();
         let mut actions = Vec::new();
         for index in 0.. {
@@ -323,7 +344,10 @@ impl Protocol {
         may(follows && node.stored < node.log.len(), What::Store);
         may(node.role == Role::Joining && next.is_none(), What::Install);
         may(
-            own.live_end && (own.acked > node.acked || own.installed && !node.installed),
+            own.live_end
+                && (own.acked > node.acked
+                    || own.installed && !node.installed
+                    || own.spoken > node.released),
             What::Acks,
         );
         let beats = live && own.live_end && own.follower_end && !own.broken;
@@ -334,6 +358,7 @@ impl Protocol {
                 && peer.released < node.released,
             What::Beat,
         );
+        may(self.speaks(w, at), What::Speak);
         may(own.live_end && own.broken, What::LoseSession);
         may(
             other.follower_end && other.broken && node.role != Role::Draining,
@@ -394,6 +419,20 @@ impl Protocol {
         );
     }
 
+    /// Whether a backup's next output may leave: its record is stored, in a session that it was
+    /// told the record names.
+    fn speaks(&self, w: &World, at: Id) -> bool {
+        let node = w.node(at);
+        let held = match self.breaks(Broken::SpeakUnstored) {
+            true => node.log,
+            false => node.log.prefix(node.stored),
+        };
+        self.scope.backup_speaks
+            && node.role == Role::Backup
+            && node.told.is_some()
+            && held.outputs(node.released).next().is_some()
+    }
+
     fn reads(&self, w: &World, node: &Node, idle: bool) -> bool {
         if node.seen.is_some_and(|s| s.asked) {
             return false;
@@ -440,6 +479,7 @@ impl Protocol {
             What::Install => step.install(at),
             What::Acks => step.on_acks(at),
             What::Beat => step.beat(at),
+            What::Speak => step.speak(at),
             What::LoseSession => {
                 step.lose_session(at);
                 step.settle(at);
@@ -555,6 +595,7 @@ impl Model for Protocol {
         let mut step = Step {
             w: &mut world,
             broken: self.broken,
+            backup_speaks: self.scope.backup_speaks,
         };
         pay(&mut step.w.left, action.what);
         self.take(&mut step, action.what, action.at);

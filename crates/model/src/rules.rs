@@ -53,11 +53,19 @@ pub enum Broken {
     NeverReread,
     /// Rule 6, for progress: a live node's CAS of unknown outcome is never sent again.
     NeverRetried,
+    /// Rule 14: a backup emits an output whose record it has received and not stored.
+    SpeakUnstored,
+    /// Rule 14: the live node forgets an output when its record is acked, not when it was emitted.
+    ForgetOnAck,
+    /// Rule 14: a live node that loses its backup does not emit what that had not.
+    ForgetUnspoken,
+    /// Rule 14: the VM is powered off, or handed over, before its last outputs were emitted.
+    HaltUnspoken,
 }
 
 impl Broken {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 29] = [
         Self::ReleaseOnInputAck,
         Self::PairGateOff,
         Self::PairBeforeAck,
@@ -83,7 +91,19 @@ impl Broken {
         Self::StartWithoutCas,
         Self::NeverReread,
         Self::NeverRetried,
+        Self::SpeakUnstored,
+        Self::ForgetOnAck,
+        Self::ForgetUnspoken,
+        Self::HaltUnspoken,
     ];
+
+    /// Whether it breaks a rule of `output = "backup"`.
+    pub fn is_about_speaking(self) -> bool {
+        matches!(
+            self,
+            Self::SpeakUnstored | Self::ForgetOnAck | Self::ForgetUnspoken | Self::HaltUnspoken
+        )
+    }
 
     /// Whether it is about progress: nothing wrong is ever seen, but the pair may stay unprotected.
     pub fn is_progress(self) -> bool {

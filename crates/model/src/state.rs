@@ -227,6 +227,8 @@ pub struct Conn {
     pub acked: u8,
     /// On the way back: the snapshot is installed.
     pub installed: bool,
+    /// On the way back: the backup has emitted all outputs up to here. With `output = "backup"`.
+    pub spoken: u8,
 }
 
 /// Requests that outlive their askers: as many as matter at one time.
@@ -256,6 +258,10 @@ pub enum Wrong {
     TwoHistories,
     /// An output was passed over: a later one left before it ever did.
     OutputLost,
+    /// The VM was powered off before all its outputs had left.
+    OffTooEarly,
+    /// A backup emitted what is not in the log of the node that is live.
+    SpokenElsewhere,
     /// Something emitted is missing in the state that goes live.
     EmittedMissing,
     /// The record names a backup that lacks something emitted.

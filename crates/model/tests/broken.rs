@@ -15,6 +15,9 @@ fn scope(rule: Broken) -> Scope {
         Broken::LoserKeepsMachine | Broken::NoResend => Scope::new(2, 0, 2).from_pair(),
         Broken::AnswerForEver => Scope::new(2, 0, 0).with_cold_delay(),
         Broken::AbsentTrusted => Scope::new(1, 0, 1).with_wipe(),
+        Broken::HaltUnspoken => Scope::new(0, 1, 1).with_backup_speaking(),
+        // An output that is missing shows when a later one leaves.
+        _ if rule.is_about_speaking() => Scope::new(2, 0, 2).from_pair().with_backup_speaking(),
         _ => Scope::new(2, 0, 1),
     }
 }
@@ -79,4 +82,8 @@ rules! {
     a_start_without_cas => StartWithoutCas,
     a_joiner_that_never_rereads => NeverReread,
     a_change_never_asked_again => NeverRetried,
+    a_backup_that_speaks_of_what_it_has_not_stored => SpeakUnstored,
+    an_output_forgotten_on_its_ack => ForgetOnAck,
+    an_output_forgotten_with_its_backup => ForgetUnspoken,
+    a_power_off_before_the_last_output => HaltUnspoken,
 }

@@ -64,6 +64,26 @@ fn a_lost_record() {
 }
 
 #[test]
+fn the_backup_speaks_through_two_faults() {
+    holds(Scope::new(2, 0, 1).with_cold_delay().with_backup_speaking());
+}
+
+#[test]
+fn the_backup_speaks_through_a_fault_and_a_request() {
+    holds(Scope::new(1, 1, 1).with_backup_speaking());
+}
+
+#[test]
+fn the_backup_of_a_pair_speaks_through_two_faults() {
+    holds(Scope::new(2, 0, 2).from_pair().with_backup_speaking());
+}
+
+#[test]
+fn the_backup_of_a_pair_speaks_through_two_faults_and_a_request() {
+    holds(Scope::new(2, 1, 1).from_pair().with_backup_speaking());
+}
+
+#[test]
 fn the_node_named_live_starts_without_its_peer() {
     check(Protocol::alone(Scope::new(2, 0, 0)));
     check(Protocol::alone(Scope::new(1, 1, 0)));

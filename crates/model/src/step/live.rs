@@ -52,6 +52,8 @@ impl Step<'_> {
         match node.link {
             _ if pairing && self.is(Broken::PairGateOff) => everything,
             Link::Solo | Link::Snapshot | Link::CatchUp | Link::Probe => everything,
+            // The backup emits, and says so.
+            Link::Paired if self.backup_speaks => 0,
             Link::GateOn | Link::Paired => acked,
             Link::PairCas | Link::Settling => 0,
         }
@@ -96,7 +98,10 @@ impl Step<'_> {
                 }
                 self.link(id, Link::Solo);
             }
-            Link::PairCas | Link::Paired => self.settle_by(id, false),
+            Link::PairCas | Link::Paired => {
+                self.settle_by(id, false);
+                self.forget_unspoken(id);
+            }
             Link::Snapshot | Link::CatchUp | Link::Probe | Link::GateOn => {
                 self.forget_read(id);
                 self.link(id, Link::Solo);
@@ -118,6 +123,7 @@ impl Step<'_> {
         let node = self.node(id);
         node.acked = node.acked.max(acked);
         node.installed |= installed;
+        self.on_spoken(id);
         self.settle(id);
     }
 
@@ -244,6 +250,10 @@ impl Step<'_> {
                 self.close_live(id, Some(Bye::Leaving));
                 self.forget_read(id);
                 self.link(id, Link::Solo);
+                true
+            }
+            Link::Paired if self.is(Broken::HaltUnspoken) && node.acked >= node.log.len() => {
+                self.part(id, kind);
                 true
             }
             _ if node.log.outputs(node.released).next().is_some() => false,

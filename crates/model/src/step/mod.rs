@@ -8,6 +8,7 @@ mod follow;
 mod live;
 mod people;
 mod seek;
+mod speak;
 
 use crate::record::Id;
 use crate::rules::Broken;
@@ -17,6 +18,7 @@ use crate::state::{Bye, Node, World};
 pub(crate) struct Step<'a> {
     pub(crate) w: &'a mut World,
     pub(crate) broken: Option<Broken>,
+    pub(crate) backup_speaks: bool,
 }
 
 impl Step<'_> {
