@@ -327,8 +327,16 @@ fn made_up(input: &mut Input<'_>, session: SessionId, like: Option<&Message>) ->
             released: near(*released, input),
             batch: batch.clone(),
         },
-        (0..=2, Some(Message::Ack { received, progress })) => Message::Ack {
+        (
+            0..=2,
+            Some(Message::Ack {
+                received,
+                emitted,
+                progress,
+            }),
+        ) => Message::Ack {
             received: near(*received, input),
+            emitted: near(*emitted, input),
             progress: *progress,
         },
         (

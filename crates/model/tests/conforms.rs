@@ -35,11 +35,11 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Takes one way; counts what happened.
-fn walk(seed: u64, trace: bool, tally: &mut BTreeMap<String, usize>) {
-    let protocol = Protocol::new(Scope::new(3, 2, 6));
+fn walk(scope: Scope, seed: u64, trace: bool, tally: &mut BTreeMap<String, usize>) {
+    let protocol = Protocol::new(scope);
     let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mut world = protocol.init_states()[0];
-    let mut shadow = Shadow::new();
+    let mut shadow = Shadow::new(scope.backup_speaks);
     let mut way: Vec<Action> = Vec::new();
     let mut actions = Vec::new();
     while way.len() < MAX_STEPS {
@@ -85,19 +85,28 @@ fn walk(seed: u64, trace: bool, tally: &mut BTreeMap<String, usize>) {
 
 #[test]
 fn the_code_does_what_the_model_does() {
+    walks(Scope::new(3, 2, 6), KINDS);
+}
+
+#[test]
+fn the_code_of_a_backup_that_speaks_does_what_the_model_does() {
+    walks(Scope::new(3, 2, 6).with_backup_speaking(), KINDS + 1);
+}
+
+fn walks(scope: Scope, kinds: usize) {
     let (first, count) = match number("TWINVM_MODEL_WALK") {
         Some(walk) => (walk, 1),
         None => (0, number("TWINVM_MODEL_WALKS").unwrap_or(10_000)),
     };
     let mut tally = BTreeMap::new();
     for seed in first..first + count {
-        walk(seed, count == 1, &mut tally);
+        walk(scope, seed, count == 1, &mut tally);
     }
     let steps: usize = tally.values().sum();
     println!("{count} walks, {steps} steps: {tally:?}");
     if count >= 10_000 {
         let rare = tally.iter().find(|(_, n)| **n < 300);
         assert!(rare.is_none(), "{rare:?} happens too rarely");
-        assert_eq!(tally.len(), KINDS, "of all that may happen");
+        assert_eq!(tally.len(), kinds, "of all that may happen");
     }
 }

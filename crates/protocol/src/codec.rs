@@ -258,9 +258,14 @@ pub fn encode_body(message: &Message, out: &mut Vec<u8>) {
             put_u64(out, released.0);
             put_bytes(out, batch);
         }
-        Message::Ack { received, progress } => {
+        Message::Ack {
+            received,
+            emitted,
+            progress,
+        } => {
             out.push(7);
             put_u64(out, received.0);
+            put_u64(out, emitted.0);
             put_progress(out, progress);
         }
         Message::Installed => out.push(8),
@@ -398,6 +403,7 @@ pub fn decode_body(body: &[u8]) -> Result<Message, DecodeError> {
         },
         7 => Message::Ack {
             received: r.position()?,
+            emitted: r.position()?,
             progress: r.progress()?,
         },
         8 => Message::Installed,

@@ -3,7 +3,18 @@
 use crate::message::{Field, MAX_FIELDS, MAX_NAME_BYTES, MAX_VALUE_BYTES};
 use crate::record::{Incarnation, NodeId};
 
-/// The timers of `[protect]` in VM.toml.
+/// Which node of a protected pair emits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutputFrom {
+    /// The live one, when the backup has acked the output's record.
+    #[default]
+    Live,
+    /// The backup, when it has executed past the output: half a round trip earlier at a place that
+    /// is as far from both. Both nodes must be set so.
+    Backup,
+}
+
+/// `[protect]` in VM.toml.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// How often each side of a session says something, in milliseconds.
@@ -15,6 +26,8 @@ pub struct Config {
     /// How long the id named live waits for an unreachable named backup before it starts
     /// from its disks alone. `None`: for ever.
     pub cold_delay_ms: Option<u64>,
+    /// Who emits while the pair is protected.
+    pub output: OutputFrom,
 }
 
 impl Default for Config {
@@ -24,6 +37,7 @@ impl Default for Config {
             suspect_ms: 300,
             stall_ms: 5000,
             cold_delay_ms: None,
+            output: OutputFrom::Live,
         }
     }
 }
@@ -42,6 +56,9 @@ pub struct Identity {
     /// The machine's version and configuration, compared field by field with the peer's.
     pub machine: Vec<Field>,
 }
+
+/// The field by which two nodes see that they are set to different outputs.
+pub(crate) const OUTPUT_FIELD: &str = "output";
 
 /// An identity that would not fit into a frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -284,12 +284,18 @@ pub enum Action<T> {
     },
     /// Announce the guest's addresses (RARP, gratuitous ARP, unsolicited NA).
     Announce,
-    /// Put this output on the wire.
+    /// Put this output on the wire. On a backup (`output = "backup"`) too: what teaches a network
+    /// where the guest is must not do so from there.
     Emit {
         /// The end of its record.
         position: Position,
         /// The output.
         item: T,
+    },
+    /// Live, with `output = "backup"`: the outputs up to here have left, at the backup.
+    Left {
+        /// The end of the last one's record.
+        position: Position,
     },
     /// Stop executing at the next slice end, append and flush what is there, answer with
     /// [`Event::Frozen`]. The VM is kept.

@@ -32,7 +32,7 @@ pub mod record;
 pub mod time;
 
 pub use arbiter::{ArbiterContract, MemoryArbiter, Outcome};
-pub use config::{Config, Identity};
+pub use config::{Config, Identity, OutputFrom};
 pub use disks::DiskMark;
 pub use event::{Action, CloseReason, Ctl, Event, ExitReason, NoteLevel, Progress};
 pub use gate::Gate;

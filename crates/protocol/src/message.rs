@@ -22,7 +22,8 @@ use crate::record::{Generation, Incarnation, NodeId, Position, SessionId};
 
 /// Version of this protocol; unequal ones refuse each other.
 ///
-/// 1: no disks. 2: a hello carries the mark of its speaker's disks.
+/// 1: no disks. 2: a hello carries the mark of its speaker's disks, an ack the outputs that
+/// have left.
 pub const PROTOCOL_VERSION: u16 = 2;
 /// The first version whose hello ends with a mark.
 pub(crate) const MARKED_VERSION: u16 = 2;
@@ -181,6 +182,9 @@ pub enum Message {
     Ack {
         /// Stored up to here.
         received: Position,
+        /// Outputs up to here have left, as far as the backup knows; with `output = "backup"` it is
+        /// the one that emits them.
+        emitted: Position,
         /// Executed.
         progress: Progress,
     },

@@ -5,11 +5,11 @@
 mod rng;
 
 use rng::Rng;
-use twinvm_protocol::message::{Goodbye, Hello, PROTOCOL_VERSION, Refusal};
+use twinvm_protocol::message::{Field, Goodbye, Hello, PROTOCOL_VERSION, Refusal};
 use twinvm_protocol::{
     Action, ArbiterContract, BackupName, Config, ConnId, DiskMark, Event, Generation, Identity,
-    Incarnation, Instant, LiveName, MemoryArbiter, Message, Node, NodeId, Outcome, Position,
-    Progress, Record, RoleKind, SessionId,
+    Incarnation, Instant, LiveName, MemoryArbiter, Message, Node, NodeId, Outcome, OutputFrom,
+    Position, Progress, Record, RoleKind, SessionId,
 };
 
 struct Victim {
@@ -28,6 +28,8 @@ struct Victim {
     log_end: u64,
     todo: Vec<Event<u64>>,
     roles: [u64; 8],
+    /// What a good peer's hello says.
+    machine: Vec<Field>,
 }
 
 impl Victim {
@@ -38,6 +40,20 @@ impl Victim {
             peer_name: "b".into(),
             incarnation: Incarnation(1),
             machine: vec![],
+        };
+        let machine = match seed % 4 {
+            0 => vec![Field {
+                name: "output".into(),
+                value: "backup".into(),
+            }],
+            _ => vec![],
+        };
+        let config = Config {
+            output: match seed % 4 {
+                0 => OutputFrom::Backup,
+                _ => OutputFrom::Live,
+            },
+            ..Config::default()
         };
         let mut rng = Rng::new(seed);
         let mut arbiter = MemoryArbiter::new();
@@ -55,7 +71,7 @@ impl Victim {
         }
         Self {
             rng,
-            node: Node::new(me, Config::default()),
+            node: Node::new(me, config),
             arbiter,
             now_ms: 0,
             conns: vec![],
@@ -67,6 +83,7 @@ impl Victim {
             log_end: 0,
             todo: vec![],
             roles: [0; 8],
+            machine,
         }
     }
 
@@ -184,7 +201,7 @@ impl Victim {
                 role,
                 generation,
                 holds: None,
-                machine: vec![],
+                machine: self.machine.clone(),
                 disks: DiskMark::NONE,
             })
         };
@@ -198,6 +215,7 @@ impl Victim {
             (RoleKind::Live, 2) => Message::Installed,
             (RoleKind::Live, _) => Message::Ack {
                 received: Position(self.log_end),
+                emitted: Position(self.log_end / 2),
                 progress,
             },
             (RoleKind::Cold | RoleKind::Frozen, 1) => hello(RoleKind::Live),
@@ -271,7 +289,7 @@ impl Victim {
                 role: [RoleKind::Cold, RoleKind::Live][self.rng.range(0, 2) as usize],
                 generation: Generation(generation.0.saturating_sub(2)),
                 holds: None,
-                machine: vec![],
+                machine: self.machine.clone(),
                 disks: DiskMark::NONE,
             }),
             3 => Message::Welcome {
@@ -298,6 +316,7 @@ impl Victim {
             },
             9 | 10 => Message::Ack {
                 received: self.position(),
+                emitted: self.position(),
                 progress,
             },
             11 => Message::Installed,

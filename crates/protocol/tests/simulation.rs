@@ -8,10 +8,19 @@
 mod sim;
 
 use sim::{Plan, Tally, run};
+use twinvm_protocol::OutputFrom;
 use twinvm_protocol::node::Mutation;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
+}
+
+/// The backup emits in a third of all runs.
+fn output_of(seed: u64) -> OutputFrom {
+    match seed % 3 {
+        0 => OutputFrom::Backup,
+        _ => OutputFrom::Live,
+    }
 }
 
 #[test]
@@ -25,11 +34,13 @@ fn seeds_hold() {
         let plan = Plan {
             seed,
             mutation: None,
+            output: output_of(seed),
         };
         match run(plan) {
             Ok(tally) => {
                 sum.takeovers += tally.takeovers;
                 sum.emissions += tally.emissions;
+                sum.spoken += tally.spoken;
                 sum.crashes += tally.crashes;
                 sum.records += tally.records;
                 sum.boots += tally.boots;
@@ -43,6 +54,10 @@ fn seeds_hold() {
     }
     println!("{count} seeds: {sum:?}");
     if count >= 1000 {
+        assert!(
+            sum.spoken > sum.emissions / 20,
+            "backups say too little: {sum:?}"
+        );
         assert!(sum.takeovers > count / 2, "too few takeovers: {sum:?}");
         assert!(sum.boots < 6 * count, "too many cold starts: {sum:?}");
     }
@@ -51,8 +66,16 @@ fn seeds_hold() {
 /// Breaks one rule and looks for the first seed whose outcome the checker refuses.
 fn found_by(mutation: Mutation) -> Option<(u64, String)> {
     (0..3000).find_map(|seed| {
-        let mutation = Some(mutation);
-        let violation = run(Plan { seed, mutation }).err().filter(|v| v.safety)?;
+        let speaking = matches!(mutation, Mutation::ForgetOnAck | Mutation::ForgetUnspoken);
+        let plan = Plan {
+            seed,
+            mutation: Some(mutation),
+            output: match speaking {
+                true => OutputFrom::Backup,
+                false => OutputFrom::Live,
+            },
+        };
+        let violation = run(plan).err().filter(|v| v.safety)?;
         Some((seed, violation.what))
     })
 }
@@ -85,4 +108,6 @@ mutations! {
     finds_unproven_outputs_not_sent => NoResend,
     finds_a_loser_that_emits => LoserEmits,
     finds_a_start_beside_a_holder => StartBesideHolder,
+    finds_an_output_forgotten_on_its_ack => ForgetOnAck,
+    finds_an_output_forgotten_with_its_backup => ForgetUnspoken,
 }

@@ -386,6 +386,7 @@ impl Replica {
                     }
                 }
             }
+            ProtocolAction::Left { position } => self.note_hold(position.0, now),
             ProtocolAction::Freeze => {
                 self.frozen = true;
                 self.hold_until_ns = None;

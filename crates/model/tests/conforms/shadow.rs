@@ -10,8 +10,8 @@ use twinvm_model::record::{Id, Record as ModelRecord};
 use twinvm_model::state::{Known, Link, Role, World};
 use twinvm_protocol::{
     Action as Asked, ArbiterContract, Config, ConnId, Ctl, DiskMark, Event, Generation, Identity,
-    Incarnation, Instant, MemoryArbiter, Message, Node, NodeId, Outcome, Position, Progress,
-    Record, ReqId, RoleKind, SessionId,
+    Incarnation, Instant, MemoryArbiter, Message, Node, NodeId, Outcome, OutputFrom, Position,
+    Progress, Record, ReqId, RoleKind, SessionId,
 };
 
 /// No timer of a session is to expire by itself.
@@ -68,6 +68,8 @@ pub(crate) struct Shadow {
     /// What the step emitted.
     emitted: Vec<(usize, u8)>,
     lives: u128,
+    /// `output = "backup"`: a backup executes an output when the model says that it emits it.
+    speaks: bool,
 }
 
 type Checked = Result<(), String>;
@@ -77,7 +79,7 @@ fn node_id(slot: usize) -> NodeId {
 }
 
 impl Shadow {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(speaks: bool) -> Self {
         Self {
             procs: [None, None],
             disks: [0; 2],
@@ -89,6 +91,7 @@ impl Shadow {
             history: 0,
             emitted: Vec::new(),
             lives: 0,
+            speaks,
         }
     }
 
@@ -263,6 +266,10 @@ impl Shadow {
             suspect_ms: NEVER_MS,
             stall_ms: NEVER_MS,
             cold_delay_ms: None,
+            output: match self.speaks {
+                true => OutputFrom::Backup,
+                false => OutputFrom::Live,
+            },
         };
         self.procs[slot] = Some(Proc {
             node: Node::new(me, config),
@@ -460,13 +467,10 @@ impl Shadow {
             What::Store => {
                 let session = self.session_of(slot)?;
                 let end = after.node(at).stored;
-                for position in node.log.prefix(end).outputs(node.stored) {
-                    let event = Event::Output {
-                        position: Position(u64::from(position)),
-                        bytes: 1,
-                        item: position,
-                    };
-                    self.feed(slot, event)?;
+                let outputs = node.log.prefix(end).outputs(node.stored);
+                let now = !self.speaks;
+                for position in outputs.filter(|_| now) {
+                    self.executed(slot, position)?;
                 }
                 if node.log.halted() {
                     let position = Position(u64::from(end));
@@ -507,9 +511,20 @@ impl Shadow {
                 let conn = ConnId(up as u64);
                 self.feed(1 - slot, Event::Received { conn, message })
             }
+            What::Speak => {
+                self.executed(slot, after.node(at).released)?;
+                // The next ack says so.
+                self.proc(slot)?.ms += HEARTBEAT_MS;
+                self.feed(slot, Event::Tick)
+            }
             What::LoseSession => self.hang_up(up, slot),
             What::Suspect => self.hang_up(down, slot),
             What::Drained => {
+                let left = node.log.prefix(node.stored).outputs(node.released);
+                let now = self.speaks;
+                for position in left.filter(|_| now) {
+                    self.executed(slot, position)?;
+                }
                 let position = Position(u64::from(node.stored));
                 self.feed(slot, Event::Drained { position })
             }
@@ -559,6 +574,16 @@ impl Shadow {
             }
             other => Err(format!("{other:?} has no counterpart")),
         }
+    }
+
+    /// Replay has made this output again.
+    fn executed(&mut self, slot: usize, position: u8) -> Checked {
+        let event = Event::Output {
+            position: Position(u64::from(position)),
+            bytes: 1,
+            item: position,
+        };
+        self.feed(slot, event)
     }
 
     fn halted(&mut self, slot: usize, position: Position) -> Checked {

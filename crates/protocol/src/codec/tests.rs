@@ -113,9 +113,12 @@ fn message() -> impl Strategy<Value = Message> {
                 batch,
             }
         ),
-        (any::<u64>(), progress()).prop_map(|(received, progress)| Message::Ack {
-            received: Position(received),
-            progress,
+        (any::<u64>(), any::<u64>(), progress()).prop_map(|(received, emitted, progress)| {
+            Message::Ack {
+                emitted: Position(emitted),
+                received: Position(received),
+                progress,
+            }
         }),
         (any::<u64>(), any::<u64>(), progress()).prop_map(|(beat, released, progress)| {
             Message::Heartbeat {

@@ -24,8 +24,10 @@ impl<T> Node<T> {
                 self.change_role(now, change);
                 continue;
             }
-            let Role::Live(live) = &mut self.role else {
-                return;
+            let live = match &mut self.role {
+                Role::Live(live) => live,
+                Role::Backup(follow) => return follow.speak(&mut self.core),
+                _ => return,
             };
             live.release(&mut self.core);
             if !live.advance(&mut self.core, now) {

@@ -4,11 +4,11 @@
 use std::collections::VecDeque;
 
 use crate::config::{
-    Config, DIAL_MS, HANDSHAKE_MS, Identity, MAX_CONNS, REDIAL_MS, REDIAL_REFUSED_MS,
+    Config, DIAL_MS, HANDSHAKE_MS, Identity, MAX_CONNS, OUTPUT_FIELD, REDIAL_MS, REDIAL_REFUSED_MS,
 };
 use crate::disks::DiskMark;
 use crate::event::{Action, CloseReason, ExitReason, NoteLevel, Progress};
-use crate::message::{Hello, Message, PROTOCOL_VERSION};
+use crate::message::{Field, Hello, Message, PROTOCOL_VERSION};
 use crate::node::asking::{Asking, Question};
 use crate::node::follow::Follow;
 use crate::node::mutation::Mutation;
@@ -106,7 +106,13 @@ pub(crate) struct Core<T> {
 }
 
 impl<T> Core<T> {
-    pub(crate) fn new(me: Identity, config: Config) -> Self {
+    pub(crate) fn new(mut me: Identity, config: Config) -> Self {
+        if config.backup_speaks() {
+            me.machine.push(Field {
+                name: OUTPUT_FIELD.to_owned(),
+                value: "backup".to_owned(),
+            });
+        }
         Self {
             me,
             config,

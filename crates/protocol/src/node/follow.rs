@@ -89,6 +89,7 @@ impl<T> Follow<T> {
         self.next_beat = now.plus_ms(core.config.heartbeat_ms);
         let message = Message::Ack {
             received: self.acked,
+            emitted: self.emitted(),
             progress: core.progress,
         };
         core.send(self.conn, message);
@@ -161,6 +162,7 @@ impl<T> Follow<T> {
                         self.conn,
                         Message::Ack {
                             received: end,
+                            emitted: Position(0),
                             progress,
                         },
                     );

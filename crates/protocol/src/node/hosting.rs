@@ -82,9 +82,17 @@ impl<T> Live<T> {
         };
         session.heard(now);
         match message {
-            Message::Ack { received, progress } => {
+            Message::Ack {
+                received,
+                emitted,
+                progress,
+            } => {
                 if !session.on_ack(now, received, progress) {
                     self.lose_session(core, now, "it acked what was never sent");
+                } else if emitted > received {
+                    self.lose_session(core, now, "it emitted what it does not hold");
+                } else {
+                    self.on_spoken(core, received, emitted);
                 }
             }
             Message::Installed => {
@@ -147,6 +155,7 @@ impl<T> Live<T> {
                     self.link = Link::Solo;
                 } else {
                     self.settle_by(None, Want::Solo, now);
+                    self.forget_unspoken(core);
                 }
             }
             Link::Settling { session, .. } => *session = None,

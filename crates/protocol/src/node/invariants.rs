@@ -35,11 +35,15 @@ impl<T> Node<T> {
                 "a record is known whose generation is not stored",
             )?;
         }
-        let live = matches!(self.role, Role::Live(_));
+        let live = match &self.role {
+            Role::Live(_) => true,
+            Role::Backup(follow) => follow.speaks(core),
+            _ => false,
+        };
         let exited = matches!(self.role, Role::Exited);
         must(
             core.emitted == 0 || live || exited,
-            "an output left a node that is not live",
+            "an output left a node that does not speak",
         )?;
         match &self.role {
             Role::Cold(seek) | Role::Frozen(seek) => check_seek(core, seek),

@@ -135,6 +135,8 @@ impl<T> Live<T> {
                 PairingStage::GateOn { .. } => acked(session),
                 PairingStage::Cas => Permit::Nothing,
             },
+            // The backup emits, and says so.
+            Link::Paired(_) if core.config.backup_speaks() => Permit::Nothing,
             Link::Paired(session) => acked(session),
             Link::Settling { .. } => Permit::Nothing,
         }
@@ -261,6 +263,9 @@ impl<T> Live<T> {
             return;
         }
         self.settled = *record;
+        if record.backup.is_some() {
+            self.tell_released(core);
+        }
         let link = std::mem::replace(&mut self.link, Link::Solo);
         match link {
             Link::Pairing {

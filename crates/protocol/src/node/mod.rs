@@ -59,6 +59,7 @@ mod mutation;
 mod role;
 mod seek;
 mod session;
+mod speak;
 mod status;
 mod stop;
 #[cfg(test)]

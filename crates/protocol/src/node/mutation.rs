@@ -26,4 +26,8 @@ pub enum Mutation {
     LoserEmits,
     /// Rule 10: starts although the peer holds the session.
     StartBesideHolder,
+    /// Rule 14: the live node forgets an output when its record is acked, not when it was emitted.
+    ForgetOnAck,
+    /// Rule 14: a live node that loses its backup does not emit what that had not.
+    ForgetUnspoken,
 }

@@ -104,6 +104,7 @@ impl Seek {
                 welcomed.next_beat = now.plus_ms(core.config.heartbeat_ms);
                 let message = Message::Ack {
                     received: Position(0),
+                    emitted: Position(0),
                     progress: Progress::default(),
                 };
                 core.send(welcomed.conn, message);

@@ -21,6 +21,8 @@ pub(crate) struct Check {
     claims: HashMap<LiveName, (u64, Vec<u64>)>,
     pub(crate) takeovers: u64,
     pub(crate) emissions: u64,
+    /// By backups.
+    pub(crate) spoken: u64,
 }
 
 impl Check {
@@ -131,6 +133,27 @@ impl Check {
             self.emitted_positions.insert(out.position);
             self.emitted.push(*out);
         }
+        Ok(())
+    }
+
+    /// A backup emits, beside the other node if that is live.
+    pub(crate) fn speak(&mut self, out: &Out, live: Option<(Life, &Vm)>) -> Result<(), String> {
+        if out.boot != self.boot {
+            // A backup that has not heard of the cold start yet: so had a live node.
+            return Ok(());
+        }
+        let newest = self.lives.last().map(|(life, _)| *life);
+        if let Some((life, vm)) = live
+            && Some(life) == newest
+            && !vm.contains(out)
+        {
+            return Err(format!(
+                "a backup emitted {out:?}, which the live node has not made"
+            ));
+        }
+        self.spoken += 1;
+        self.emitted_positions.insert(out.position);
+        self.emitted.push(*out);
         Ok(())
     }
 

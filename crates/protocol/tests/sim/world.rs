@@ -11,8 +11,8 @@ use twinvm_protocol::message::Field;
 use twinvm_protocol::node::Mutation;
 use twinvm_protocol::{
     Action, ArbiterContract, Config, ConnId, Ctl, DiskMark, Event, Generation, Identity,
-    Incarnation, Instant, MemoryArbiter, Node, NodeId, Outcome, Position, Record, ReqId, RoleKind,
-    SessionId,
+    Incarnation, Instant, MemoryArbiter, Node, NodeId, Outcome, OutputFrom, Position, Record,
+    ReqId, RoleKind, SessionId,
 };
 
 use super::check::Check;
@@ -26,6 +26,8 @@ use super::rng::Rng;
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) mutation: Option<Mutation>,
+    /// Who emits in a protected pair.
+    pub(crate) output: OutputFrom,
 }
 
 /// What must not happen, happened.
@@ -42,6 +44,7 @@ pub(crate) struct Violation {
 pub(crate) struct Tally {
     pub(crate) takeovers: u64,
     pub(crate) emissions: u64,
+    pub(crate) spoken: u64,
     pub(crate) crashes: u64,
     pub(crate) records: u64,
     pub(crate) boots: u64,
@@ -140,6 +143,7 @@ struct World {
     images: Vec<Vm>,
     check: Check,
     mutation: Option<Mutation>,
+    output: OutputFrom,
     faults: bool,
     inputs: bool,
     partition_until: u64,
@@ -179,6 +183,7 @@ pub(crate) fn run(plan: Plan) -> Result<Tally, Violation> {
         images: Vec::new(),
         check: Check::default(),
         mutation: plan.mutation,
+        output: plan.output,
         faults: true,
         inputs: true,
         partition_until: 0,
@@ -219,6 +224,7 @@ impl World {
         Ok(Tally {
             takeovers: self.check.takeovers,
             emissions: self.check.emissions,
+            spoken: self.check.spoken,
             crashes: self.crashes,
             records: self.arbiter.history().len() as u64,
             boots: self.check.boot,

@@ -82,6 +82,7 @@ pub(super) fn theirs(generation: u64, backup: bool) -> Record {
 pub(super) fn ack(received: u64) -> Message {
     Message::Ack {
         received: Position(received),
+        emitted: Position(0),
         progress: Progress {
             icount: received,
             position: Position(received),

@@ -119,6 +119,7 @@ fn no_cas_before_the_snapshot_is_installed_and_replay_is_close() {
     assert_eq!(read(&one.got(Message::Installed)), None, "5 s behind");
     let acts = one.got(Message::Ack {
         received: Position(9),
+        emitted: Position(0),
         progress: Progress {
             icount: 0,
             position: Position(8),
@@ -310,6 +311,7 @@ fn a_backup_that_executes_nothing_is_dropped() {
         // It stores, but stays at 10.
         one.got(Message::Ack {
             received: Position(12),
+            emitted: Position(0),
             progress: Progress {
                 icount: 10,
                 position: Position(10),

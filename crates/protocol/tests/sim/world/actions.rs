@@ -105,6 +105,11 @@ impl World {
                     self.check.go_live(p.life, id, generation, history, vm)?;
                 }
             }
+            Action::Emit { item, .. } if p.node.role() == RoleKind::Backup => {
+                let live = self.procs[1 - slot].as_ref().filter(|p| p.running);
+                let live = live.and_then(|p| Some((p.life, p.vm.as_ref()?)));
+                self.check.speak(&item, live)?;
+            }
             Action::Emit { item, .. } => self.check.emit(p.life, &item, self.arbiter.history())?,
             Action::Freeze => {
                 p.running = false;
@@ -181,6 +186,7 @@ impl World {
             }
             Action::Mismatch(mismatch) => return Err(mismatch.to_string()),
             Action::Announce
+            | Action::Left { .. }
             | Action::Side { .. }
             | Action::RoleChanged { .. }
             | Action::Note { .. }

@@ -23,6 +23,7 @@ impl World {
             suspect_ms: 200,
             stall_ms: 1000,
             cold_delay_ms: None,
+            output: self.output,
         };
         let mut node = Node::new(me, config);
         if let Some(mutation) = self.mutation {
