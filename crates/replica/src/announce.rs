@@ -6,6 +6,8 @@
 
 use twinvm_machine::NET_HEADER_BYTES;
 
+use crate::voice;
+
 /// Addresses kept per network card: a guest with more than these uses routing, and
 /// its neighbours find the rest by asking.
 const MAX_ADDRESSES: usize = 16;
@@ -92,6 +94,12 @@ impl Neighbours {
         {
             keep(&mut card.ipv6, ip, [0; 16]);
         }
+    }
+
+    /// Whether a packet from the wire is the guest's own, sent by its backup.
+    pub(crate) fn is_echo(&self, device: u8, packet: &[u8]) -> bool {
+        let mut cards = self.cards.iter();
+        cards.any(|card| card.device == device && voice::is_echo(card.mac, packet))
     }
 
     /// The packets that announce every card: RARP for the address of the card itself

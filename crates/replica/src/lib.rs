@@ -22,6 +22,7 @@ mod node;
 mod pacing;
 mod perturb;
 mod replay;
+mod voice;
 
 pub use event::{Action, Env, Event};
 pub use explain::{
@@ -34,6 +35,7 @@ pub use node::{Replica, ReplicaStatus, Wait};
 pub use pacing::HostTime;
 pub use perturb::{PerturbCounts, Perturbation};
 pub use replay::{Divergence, Replay, ReplayExit};
+pub use voice::{VOICE_PREFIX, voice_of};
 
 #[cfg(test)]
 mod tests;

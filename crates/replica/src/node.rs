@@ -21,6 +21,7 @@ use crate::announce::Neighbours;
 use crate::event::{Action, Env, Event, Sorted, draw_power_on, sort};
 use crate::install::{Install, SnapshotOut, SnapshotSource};
 use crate::lag::BackupSpeed;
+use crate::voice::give_voice;
 use crate::{HostTime, Live, LiveExit, Replay, ReplayExit};
 use twinvm_log::{Batch, Record};
 use twinvm_machine::{
@@ -28,7 +29,7 @@ use twinvm_machine::{
 };
 use twinvm_protocol::{
     Action as ProtocolAction, Config, Event as ProtocolEvent, Identity, Instant, Message, Node,
-    NoteLevel, Position, Progress, SessionId,
+    NoteLevel, OutputFrom, Position, Progress, SessionId,
 };
 
 /// Unsent bytes at which the guest is held back: the backup or the link is slower
@@ -76,6 +77,7 @@ pub struct Replica {
     node: Node<Output>,
     config: MachineConfig,
     engine: Option<EngineKind>,
+    output: OutputFrom,
     vm: Vm,
     neighbours: Neighbours,
     frozen: bool,
@@ -152,6 +154,7 @@ impl Replica {
     pub fn new(identity: Identity, protect: Config, config: MachineConfig) -> Self {
         Self {
             node: Node::new(identity, protect),
+            output: protect.output,
             neighbours: cards(&config),
             config,
             engine: None,
@@ -380,8 +383,12 @@ impl Replica {
             ProtocolAction::Announce => self.announce(),
             ProtocolAction::Emit { position, item } => {
                 self.note_hold(position.0, now);
+                let speaks = matches!(self.vm, Vm::Following(_));
                 for item in item.items {
-                    if let OutputItem::Frame { device, bytes } = item {
+                    if let OutputItem::Frame { device, mut bytes } = item {
+                        if speaks {
+                            give_voice(&mut bytes);
+                        }
                         self.actions.push_back(Action::Transmit { device, bytes });
                     }
                 }

@@ -22,6 +22,8 @@ pub(crate) struct Check {
     claims: BTreeMap<(u128, u128), Contents>,
     pub(crate) takeovers: u64,
     pub(crate) emissions: u64,
+    /// By backups.
+    pub(crate) spoken: u64,
 }
 
 fn key(name: LiveName) -> (u128, u128) {
@@ -135,6 +137,25 @@ impl Check {
             ));
         }
         self.emissions += 1;
+        self.seen(answer)
+    }
+
+    /// A backup emits; `live` is what the newest live node's state holds, if it is up.
+    pub(crate) fn speak(&mut self, answer: &Answer, live: Option<&Contents>) -> Result<(), String> {
+        if let Some(contents) = live
+            && answer.boot == self.boot
+            && !contents.contains(answer)
+        {
+            return Err(format!(
+                "a backup emitted {answer:?}, which the live node has not made"
+            ));
+        }
+        // One that has not heard of a cold start yet may still speak of what was before.
+        self.spoken += 1;
+        self.seen(answer)
+    }
+
+    fn seen(&mut self, answer: &Answer) -> Result<(), String> {
         if answer.boot == self.boot {
             let first = *self.emitted.entry(answer.number).or_insert(*answer);
             if first != *answer {

@@ -14,6 +14,7 @@ mod asm;
 mod code;
 
 use twinvm_machine::{Images, Machine, MachineConfig, NET_HEADER_BYTES, OnReset, SlotConfig};
+use twinvm_replica::VOICE_PREFIX;
 
 /// The guest's network card.
 pub(crate) const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
@@ -100,6 +101,12 @@ pub(crate) struct Answer {
     /// Mixes all that the guest did until then.
     pub(crate) chain: u64,
     pub(crate) boot: u64,
+}
+
+/// Whether a packet of the guest was sent by its backup.
+pub(crate) fn is_voice(packet: &[u8]) -> bool {
+    let source = packet.get(NET_HEADER_BYTES + 6..).unwrap_or_default();
+    source.starts_with(&VOICE_PREFIX)
 }
 
 /// Reads a packet that the guest sent; `None` if it is no answer.

@@ -1,6 +1,7 @@
 //! What a run is made of, drawn from its seed.
 
 use twinvm_machine::EngineKind;
+use twinvm_protocol::OutputFrom;
 
 use crate::disk::DiskFault;
 use crate::rng::Rng;
@@ -75,6 +76,8 @@ pub(crate) struct Measures {
     pub(crate) busy: bool,
     /// `cold_delay_ms` of both nodes.
     pub(crate) cold_delay_ms: Option<u64>,
+    /// Who emits while the pair is protected.
+    pub(crate) output: OutputFrom,
     /// When the arbiter loses its record for good.
     pub(crate) record_lost_ns: Option<u64>,
     /// When faults begin and end.
@@ -106,6 +109,7 @@ impl Measures {
             unprotected_one_in: 1,
             busy: false,
             cold_delay_ms: None,
+            output: OutputFrom::Live,
             record_lost_ns: None,
             faults_from_ns: 0,
             faults_to_ns: 0,
@@ -159,6 +163,7 @@ impl Measures {
             record_lost_ns: rng.one_in(30).then(|| from + rng.range(0, 3000) * MS),
             faults_from_ns: from,
             faults_to_ns: from + rng.range(500, 6000) * MS,
+            output: rng.pick(&[OutputFrom::Live, OutputFrom::Live, OutputFrom::Backup]),
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::plan::{MS, Measures};
 use crate::rng::Rng;
 use crate::world::{Kill, Moment, World};
+use twinvm_protocol::OutputFrom;
 
 /// Questions that the clients ask until the run is long enough.
 const QUESTIONS: usize = 48;
@@ -29,12 +30,13 @@ pub struct Swept {
     pub operations: u64,
 }
 
-fn world(seed: u64) -> World {
+fn world(seed: u64, output: OutputFrom) -> World {
     let measures = Measures {
         clients: 3,
         max_asked: QUESTIONS,
         think_ns: 40 * MS,
         beat_ns: 5 * MS,
+        output,
         ..Measures::quiet()
     };
     let mut world = World::new(measures, Rng::new(seed), None, false);
@@ -43,8 +45,8 @@ fn world(seed: u64) -> World {
 }
 
 /// How far the log of the run comes if nobody is killed.
-fn length(seed: u64) -> Result<u64, String> {
-    let mut world = world(seed);
+fn length(seed: u64, output: OutputFrom) -> Result<u64, String> {
+    let mut world = world(seed, output);
     while world.now < RUN_NS && world.step()? {}
     if world.history.len() < QUESTIONS || !world.protected(0) || !world.protected(1) {
         return Err("the run without a kill did not come to its end".to_owned());
@@ -53,8 +55,8 @@ fn length(seed: u64) -> Result<u64, String> {
 }
 
 /// One run with this kill.
-fn with_kill(seed: u64, kill: Kill, swept: &mut Swept) -> Result<(), String> {
-    let mut world = world(seed);
+fn with_kill(seed: u64, output: OutputFrom, kill: Kill, swept: &mut Swept) -> Result<(), String> {
+    let mut world = world(seed, output);
     world.plan_kill(kill);
     world.run()?;
     let tally = world.tally();
@@ -89,9 +91,9 @@ fn with_kill(seed: u64, kill: Kill, swept: &mut Swept) -> Result<(), String> {
 ///
 /// # Errors
 /// What was found, with the kill that led to it.
-pub fn sweep(seed: u64) -> Result<Swept, String> {
+pub fn sweep(seed: u64, output: OutputFrom) -> Result<Swept, String> {
     let mut swept = Swept {
-        positions: length(seed)?,
+        positions: length(seed, output)?,
         ..Swept::default()
     };
     for position in 1..=swept.positions {
@@ -103,7 +105,7 @@ pub fn sweep(seed: u64) -> Result<Swept, String> {
                     live,
                     arrives,
                 };
-                with_kill(seed, kill, &mut swept)
+                with_kill(seed, output, kill, &mut swept)
                     .map_err(|what| format!("seed {seed}, {kill:?}: {what}"))?;
             }
         }

@@ -38,6 +38,8 @@ pub struct Tally {
     pub takeovers: u64,
     /// Outputs that left.
     pub outputs: u64,
+    /// Outputs that a backup emitted.
+    pub spoken: u64,
     /// Operations of clients in histories that were judged.
     pub operations: u64,
     /// Operations in histories that were too hard to judge.
@@ -61,6 +63,7 @@ impl Tally {
     pub fn add(&mut self, other: &Self) {
         self.takeovers += other.takeovers;
         self.outputs += other.outputs;
+        self.spoken += other.spoken;
         self.operations += other.operations;
         self.unjudged += other.unjudged;
         self.faults += other.faults;
@@ -228,6 +231,7 @@ impl World {
             machine,
             protect: Config {
                 cold_delay_ms: measures.cold_delay_ms,
+                output: measures.output,
                 ..Config::default()
             },
             measures,
@@ -346,7 +350,7 @@ impl World {
 
     /// Outputs that have left so far.
     pub(crate) fn emissions(&self) -> u64 {
-        self.check.emissions
+        self.check.emissions + self.check.spoken
     }
 
     /// The next thing happens. False if nothing is left.
@@ -372,6 +376,7 @@ impl World {
         Tally {
             takeovers: self.check.takeovers,
             outputs: self.check.emissions,
+            spoken: self.check.spoken,
             operations: self.judged.operations,
             unjudged: self.judged.unjudged,
             faults: self.fault_count,

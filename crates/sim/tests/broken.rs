@@ -37,6 +37,8 @@ rules! {
     finds_unproven_outputs_not_sent: Protocol(Mutation::NoResend);
     finds_a_loser_that_emits: Protocol(Mutation::LoserEmits);
     finds_a_start_beside_a_holder: Protocol(Mutation::StartBesideHolder);
+    finds_an_output_forgotten_on_its_ack: Protocol(Mutation::ForgetOnAck);
+    finds_an_output_forgotten_with_its_backup: Protocol(Mutation::ForgetUnspoken);
     finds_a_rename_before_the_sync: Disk(DiskFault::RenameBeforeSync);
     finds_a_file_written_in_place: Disk(DiskFault::InPlace);
     finds_a_file_never_synced: Disk(DiskFault::NoSync);

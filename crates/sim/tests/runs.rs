@@ -38,6 +38,10 @@ fn seeds_hold() {
     // Faults that lead nowhere test nothing.
     assert!(sum.takeovers > RUNS / 3, "too few takeovers: {sum:?}");
     assert!(sum.operations > 50 * RUNS, "too few operations: {sum:?}");
+    assert!(
+        sum.spoken * 20 > sum.outputs,
+        "backups say too little: {sum:?}"
+    );
     assert!(sum.digests > RUNS, "too few digests: {sum:?}");
     assert!(sum.boots < 3 * RUNS, "too many power-ons: {sum:?}");
     assert!(sum.unjudged * 1000 < sum.operations, "too hard: {sum:?}");

@@ -1,10 +1,20 @@
 //! A kill at every position of the log.
 
+use twinvm_protocol::OutputFrom;
 use twinvm_sim::sweep;
 
 #[test]
 fn a_kill_at_every_position_of_the_log_loses_nothing() {
-    let swept = sweep(1).unwrap();
+    swept(OutputFrom::Live);
+}
+
+#[test]
+fn nor_does_one_while_the_backup_emits() {
+    swept(OutputFrom::Backup);
+}
+
+fn swept(output: OutputFrom) {
+    let swept = sweep(1, output).unwrap();
     println!("{swept:?}");
     assert!(swept.positions > 60, "{swept:?}");
     // Five moments, two victims, what is on its way lost or not.

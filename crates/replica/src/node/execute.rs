@@ -252,6 +252,10 @@ impl Replica {
         if self.frozen {
             return;
         }
+        // What the backup sends to all comes here too.
+        if self.output == OutputFrom::Backup && self.neighbours.is_echo(device, &bytes) {
+            return;
+        }
         let level = self.backup_is_level();
         let Vm::Live(live) = &mut self.vm else { return };
         if let Err(error) = live.net_rx(device, bytes, now) {

@@ -5,5 +5,6 @@ mod diverged;
 mod guest;
 mod hops;
 mod soak;
+mod speaks;
 mod takeover;
 mod world;

@@ -8,7 +8,8 @@ use twinvm_machine::{Images, MachineConfig, NET_HEADER_BYTES, OnReset, SlotConfi
 use twinvm_protocol::node::Mutation;
 use twinvm_protocol::{
     ArbiterContract, Config, ConnId, DiskMark, ExitReason, Field, Generation, Identity,
-    Incarnation, MemoryArbiter, Message, NodeId, Outcome, Record, ReqId, RoleKind, SessionId,
+    Incarnation, MemoryArbiter, Message, NodeId, Outcome, OutputFrom, Record, ReqId, RoleKind,
+    SessionId,
 };
 use twinvm_replica::{Action, Env, Event, HostTime, Replica, SnapshotPieces, SnapshotSource, Wait};
 
@@ -126,6 +127,8 @@ pub(crate) struct World {
     pub(crate) instead: Option<Vec<u8>>,
     /// The rule that every node breaks from its start on.
     pub(crate) broken: Option<Mutation>,
+    /// Who emits, by node.
+    pub(crate) output: [OutputFrom; 2],
 }
 
 impl World {
@@ -148,6 +151,7 @@ impl World {
             mute: false,
             instead: None,
             broken: None,
+            output: [OutputFrom::Live; 2],
         }
     }
 
@@ -182,7 +186,10 @@ impl World {
             incarnation: Incarnation(self.starts << 64),
             machine: fields.map(|(name, value)| Field { name, value }).collect(),
         };
-        let protect = Config::default();
+        let protect = Config {
+            output: self.output[side],
+            ..Config::default()
+        };
         self.sides[side] = Some(Side {
             replica: Replica::new(identity, protect, config),
             inbox: VecDeque::new(),

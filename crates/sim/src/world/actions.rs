@@ -252,12 +252,26 @@ impl World {
         if self.is_broken(DriverFault::FirstOutputsDropped) && fresh {
             return Ok(());
         }
+        if guest::is_voice(packet) {
+            let peer = self.hosts[1 - slot].process.as_ref();
+            let newest = peer.is_some_and(|p| p.life == self.lives);
+            let live = newest && self.role(1 - slot) == Some(RoleKind::Live);
+            let contents = live.then(|| self.contents(1 - slot)).flatten();
+            self.check.speak(&answer, contents.as_ref())?;
+            return self.carry(slot, answer);
+        }
         let history = if self.record_lost {
             &self.past
         } else {
             self.arbiter.history()
         };
         self.check.emit(life, &answer, history)?;
+        self.carry(slot, answer)
+    }
+
+    /// The clients' network takes an answer, or loses it.
+    fn carry(&mut self, slot: usize, answer: guest::Answer) -> Result<(), String> {
+        let now = self.now;
         if now < self.hosts[slot].lan_down_until || self.rng.one_in(self.measures.loss_one_in) {
             return Ok(());
         }
