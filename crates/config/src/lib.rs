@@ -20,7 +20,7 @@ use twinvm_host::hooks::HookCommand;
 use twinvm_host::port::PortAddress;
 use twinvm_host::tls::TlsFiles;
 use twinvm_machine::{MAX_HARTS, OnReset};
-use twinvm_protocol::Config as Protect;
+use twinvm_protocol::{Config as Protect, OutputFrom};
 
 use table::{Document, Table};
 
@@ -63,7 +63,13 @@ const NODE_KEYS: &[&str] = &["name", "channel", "tap", "path"];
 const TLS_KEYS: &[&str] = &["ca", "cert", "key"];
 /// Stands for the node's name in the paths of `[tls]` and `[arbiter_tls]`.
 const NAME_PLACE: &str = "{name}";
-const PROTECT_KEYS: &[&str] = &["heartbeat_ms", "suspect_ms", "stall_ms", "cold_delay_ms"];
+const PROTECT_KEYS: &[&str] = &[
+    "heartbeat_ms",
+    "suspect_ms",
+    "stall_ms",
+    "cold_delay_ms",
+    "output",
+];
 
 /// The longest time a limit in `[protect]` may be: an hour.
 const MAX_LIMIT_MS: u64 = 3_600_000;
@@ -520,6 +526,10 @@ fn parse_protect(document: &Document<'_>, root: &Table<'_, '_>) -> Result<Protec
         cold_delay_ms: table
             .integer("cold_delay_ms", 0, MAX_COLD_DELAY_MS)?
             .map(|value| value.value),
+        output: table.choice(
+            "output",
+            [("live", OutputFrom::Live), ("backup", OutputFrom::Backup)],
+        )?,
     };
     // One lost heartbeat must not end a session.
     if protect.suspect_ms < 2 * protect.heartbeat_ms {

@@ -110,6 +110,7 @@ fn a_short_file_has_defaults() {
         (50, 300, 5000)
     );
     assert_eq!(protect.cold_delay_ms, None);
+    assert_eq!(protect.output, OutputFrom::Live);
     vm.validate_supported().unwrap();
 }
 
@@ -341,6 +342,12 @@ fn bad_values_are_named() {
     assert_eq!(
         named("[protect]\nheartbeat_ms = 0"),
         "vms/VM.toml:3: heartbeat_ms = 0: expected 1 to 3600000"
+    );
+    let speaking = parse("name = \"x\"\n[protect]\noutput = \"backup\"").unwrap();
+    assert_eq!(speaking.protect.output, OutputFrom::Backup);
+    assert_eq!(
+        named("[protect]\noutput = \"both\""),
+        "vms/VM.toml:3: output = \"both\": expected \"live\" or \"backup\""
     );
     assert_eq!(
         named("[[disk]]\nnbd = \"\""),

@@ -25,7 +25,16 @@ impl MacAddr {
     pub fn is_unicast(self) -> bool {
         self.0[0] & 1 == 0 && self.0 != [0; 6]
     }
+
+    /// The source of a guest's frames that its backup sends (`output = "backup"`): nobody's
+    /// address, and no way to the guest.
+    pub(crate) fn is_voice(self) -> bool {
+        self.0[..3] == VOICE_PREFIX
+    }
 }
+
+/// How the addresses begin that `twinvm node` gives such frames.
+const VOICE_PREFIX: [u8; 3] = [0x76, 0x6d, 0x62];
 
 impl fmt::Display for MacAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

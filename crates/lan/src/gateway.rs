@@ -118,7 +118,7 @@ impl Gateway {
             if !self.config.is_guest(ip) {
                 return;
             }
-            if self.neighbours.learn_if_unknown(ip, mac) {
+            if !mac.is_voice() && self.neighbours.learn_if_unknown(ip, mac) {
                 self.tell_stack(ip, mac);
             }
             self.unacked.received(frame);

@@ -46,6 +46,28 @@ fn arp_from_guest(operation: ArpOperation, target: Ipv4Addr) -> Vec<u8> {
     )
 }
 
+/// An IPv4 packet of the guest to its gateway, under this source.
+fn packet_from_guest(source: MacAddr) -> Vec<u8> {
+    let gateway = GatewayConfig::default();
+    let mut frame = [gateway.mac.0, source.0].concat();
+    frame.extend_from_slice(&[8, 0, 0x45, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0]);
+    frame.extend_from_slice(&GUEST_IP.octets());
+    frame.extend_from_slice(&gateway.ip.octets());
+    frame.resize(60, 0);
+    frame
+}
+
+#[test]
+fn what_a_backup_sends_does_not_say_where_its_guest_is() {
+    for (source, asks) in [(GUEST_MAC, 0), (MacAddr([0x76, 0x6d, 0x62, 0, 0, 9]), 1)] {
+        let mut gateway = gateway();
+        gateway.input(&packet_from_guest(source));
+        gateway.connect(SocketAddrV4::new(GUEST_IP, 80)).unwrap();
+        let sent = frames(&mut gateway, Instant::ZERO);
+        assert_eq!(questions(&sent), asks, "{source}");
+    }
+}
+
 #[test]
 fn connects_without_asking_where_a_guest_was_heard_before() {
     // Any frame teaches: a question for somebody else, a gratuitous ARP.
