@@ -59,12 +59,15 @@ fn packet_from_guest(source: MacAddr) -> Vec<u8> {
 
 #[test]
 fn what_a_backup_sends_does_not_say_where_its_guest_is() {
-    for (source, asks) in [(GUEST_MAC, 0), (MacAddr([0x76, 0x6d, 0x62, 0, 0, 9]), 1)] {
+    for (source, asks) in [
+        (GUEST_MAC, false),
+        (MacAddr([0x76, 0x6d, 0x62, 0, 0, 9]), true),
+    ] {
         let mut gateway = gateway();
         gateway.input(&packet_from_guest(source));
         gateway.connect(SocketAddrV4::new(GUEST_IP, 80)).unwrap();
         let sent = frames(&mut gateway, Instant::ZERO);
-        assert_eq!(questions(&sent), asks, "{source}");
+        assert_eq!(questions(&sent) > 0, asks, "{source}");
     }
 }
 
