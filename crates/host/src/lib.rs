@@ -36,7 +36,6 @@ pub mod arbiter_worker;
 pub mod channel;
 pub mod console;
 pub mod ctl_socket;
-pub mod disk;
 pub mod hooks;
 pub mod inside;
 pub mod journal;
@@ -54,5 +53,7 @@ pub mod store;
 pub mod tap;
 pub mod time;
 pub mod tls;
+
+pub use twinvm_disk as disk;
 
 mod durable;

@@ -1,9 +1,16 @@
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::*;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use crossbeam_channel::{Receiver, bounded};
+use twinvm_machine::{DiskOp, DiskRequest, MAX_DISK_REQUESTS};
+
+use crate::worker::{DONE, FAILED};
+use crate::{Disk, DiskDone, DiskError, DiskFile};
 
 const MIB: u64 = 1 << 20;
 
@@ -146,16 +153,15 @@ fn what_is_cleared_reads_as_zero() {
     }
     // Where the file system can't, zeros are written.
     let bench = Bench::new();
-    let whole = DiskFile {
-        file: File::options().write(true).open(&bench.path).unwrap(),
-        path: bench.path.clone(),
-        bytes: MIB,
-        read_only: false,
-    };
-    whole.write_zeros(1024, 150 << 10).unwrap();
-    assert_eq!(bench.read(0, 1024), [1; 1024]);
-    assert_eq!(bench.read(1024, 150 << 10), vec![0; 150 << 10]);
-    assert_eq!(bench.read(1024 + (150 << 10), 512), [1; 512]);
+    let path = bench.path.with_file_name("other");
+    fs::write(&path, vec![1; MIB as usize]).unwrap();
+    let other = DiskFile::open(&path, false).unwrap();
+    other.write_zeros(1024, 150 << 10).unwrap();
+    drop(other);
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!(bytes[..1024], [1; 1024]);
+    assert_eq!(bytes[1024..][..150 << 10], vec![0; 150 << 10]);
+    assert_eq!(bytes[1024 + (150 << 10)..][..512], [1; 512]);
 }
 
 #[test]

@@ -1,37 +1,22 @@
-//! A disk's contents: a raw file, and the threads that read and write it.
+//! A disk's contents: a raw file, locked.
 //!
-//! The machine decides which requests may be under way at once: none of them overlap. So threads
-//! carry them out in any order, and what comes back is what the guest is told.
-//!
-//! Whatever the file does, the VM lives: an error, a full file system, a file that has become
-//! shorter are a failed request to the guest.
+//! A flush that failed may have lost what was written before it, and the next one would not say
+//! so: from then on the disk counts as failed, and every request fails.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::sync::OnceLock;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, fcntl_lock, fdatasync, flock};
-use rustix::fs::{major, minor};
+use rustix::fs::{FallocateFlags, FlockOperation, SeekFrom, fcntl_lock, flock, major, minor, seek};
 use rustix::io::Errno;
-use twinvm_machine::{DiskOp, DiskRequest, MAX_DISK_REQUESTS, SECTOR_BYTES};
+use twinvm_machine::{DiskOp, DiskRequest, SECTOR_BYTES};
 
-#[cfg(test)]
-mod tests;
+use crate::medium::Medium;
 
-/// Threads of one disk: enough that a request that waits for the medium does not hold up those
-/// that the page cache can answer.
-const THREADS: usize = 4;
 /// Zeros are written in pieces of this many bytes where the file system can't clear a range.
 const ZEROS_BYTES: usize = 64 << 10;
-
-/// Status of a request that was done (virtio 1.2 section 5.2.6).
-const DONE: u8 = 0;
-/// Status of a request that failed.
-const FAILED: u8 = 1;
 
 /// A file can't be a disk.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +78,9 @@ pub struct DiskFile {
     path: PathBuf,
     bytes: u64,
     read_only: bool,
+    medium: Medium,
+    /// Why nothing can be done with it any more.
+    failed: OnceLock<String>,
 }
 
 impl DiskFile {
@@ -101,6 +89,10 @@ impl DiskFile {
     /// # Errors
     /// [`DiskError`]: a file that can't be a disk, or is in use.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, DiskError> {
+        Self::open_on(path, read_only, Medium::default())
+    }
+
+    pub(crate) fn open_on(path: &Path, read_only: bool, medium: Medium) -> Result<Self, DiskError> {
         let io = |source: io::Error| match source.kind() {
             ErrorKind::PermissionDenied => DiskError::Denied(path.to_owned()),
             _ => DiskError::Io {
@@ -162,7 +154,19 @@ impl DiskFile {
             path: path.to_owned(),
             bytes,
             read_only,
+            medium,
+            failed: OnceLock::new(),
         })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its size.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Its capacity in sectors.
@@ -211,188 +215,86 @@ fn holder(about: &fs::Metadata) -> String {
     }
 }
 
-/// How a request has ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiskDone {
-    /// Virtio slot of the disk.
-    pub device: u8,
-    /// The request's number.
-    pub id: u64,
-    /// 0 done, 1 failed.
-    pub status: u8,
-    /// What a read that was done has read.
-    pub data: Vec<u8>,
-    /// What a person should know, said once for each kind of trouble.
-    pub trouble: Option<String>,
-}
-
-/// A disk at work. Dropping it waits for the requests under way.
-#[derive(Debug)]
-pub struct Disk {
-    requests: Option<Sender<DiskRequest>>,
-    threads: Vec<JoinHandle<()>>,
-    worker: Arc<Worker>,
-}
-
-impl Disk {
-    /// Starts the threads; results go to `done`, which must have room for
-    /// [`MAX_DISK_REQUESTS`] of each disk.
-    ///
-    /// # Errors
-    /// No thread.
-    pub fn start(file: DiskFile, done: &Sender<DiskDone>) -> io::Result<Self> {
-        let (requests_in, requests) = bounded(MAX_DISK_REQUESTS);
-        let worker = Arc::new(Worker {
-            file,
-            said: Mutex::new(Vec::new()),
-        });
-        let threads = (0..THREADS)
-            .map(|n| {
-                let worker = Arc::clone(&worker);
-                let (requests, done) = (requests.clone(), done.clone());
-                thread::Builder::new()
-                    .name(format!("disk {n}"))
-                    .spawn(move || worker.run(&requests, &done))
-            })
-            .collect::<io::Result<_>>()?;
-        Ok(Self {
-            requests: Some(requests_in),
-            threads,
-            worker,
-        })
-    }
-
-    /// Carries a request out. Never waits: the queue has room for all that a disk may have in
-    /// flight. Next hop: a [`DiskDone`].
-    pub fn submit(&self, request: DiskRequest) {
-        if let Some(requests) = &self.requests {
-            // The threads live as long as this does.
-            let _ = requests.send(request);
-        }
-    }
-
-    /// Brings the file to rest: waits for the requests under way, whose results may be left where
-    /// they are, and makes durable what has been written. No request is taken after it; the file
-    /// stays locked.
-    ///
-    /// # Errors
-    /// [`DiskError::Io`]: what was written may not be there after a power failure.
-    pub fn rest(&mut self) -> Result<(), DiskError> {
-        self.stop();
-        let file = &self.worker.file;
-        file.flush().map_err(|source| DiskError::Io {
-            path: file.path.clone(),
-            source,
-        })
-    }
-
-    fn stop(&mut self) {
-        self.requests = None;
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-/// What the threads of a disk share.
-#[derive(Debug)]
-struct Worker {
-    file: DiskFile,
-    /// Kinds of trouble that were told.
-    said: Mutex<Vec<(&'static str, Option<i32>)>>,
-}
-
-impl Worker {
-    fn run(&self, requests: &Receiver<DiskRequest>, done: &Sender<DiskDone>) {
-        for request in requests {
-            let result = self.file.carry_out(&request);
-            let (status, data, trouble) = match result {
-                Ok(data) => (DONE, data, None),
-                Err(error) => (FAILED, Vec::new(), self.tell(request.op, &error)),
-            };
-            let ended = DiskDone {
-                device: request.device,
-                id: request.id,
-                status,
-                data,
-                trouble,
-            };
-            if done.send(ended).is_err() {
-                return;
-            }
-        }
-    }
-
-    /// The line for this kind of trouble, if it is the first of its kind.
-    fn tell(&self, op: DiskOp, error: &io::Error) -> Option<String> {
-        let doing = match op {
-            DiskOp::Read => "read",
-            DiskOp::Write { .. } => "write",
-            DiskOp::Flush => "flush",
-            DiskOp::Discard => "discard",
-            DiskOp::WriteZeroes { .. } => "write of zeros",
-        };
-        let kind = (doing, error.raw_os_error());
-        let mut said = match self.said.lock() {
-            Ok(said) => said,
-            Err(poisoned) => poisoned.into_inner(),
-        };
-        if said.contains(&kind) {
-            return None;
-        }
-        said.push(kind);
-        Some(format!(
-            "disk {}: a {doing} failed: {error}; the guest gets an I/O error (said once)",
-            self.file.path.display()
-        ))
-    }
-}
-
 impl DiskFile {
+    /// The same file, writable, for a copy of another node's disk: the guest can't write to it,
+    /// the node can. It is locked already.
+    pub(crate) fn writer(&self) -> io::Result<Self> {
+        let file = File::options().read(true).write(true).open(&self.path)?;
+        let writer = Self {
+            file,
+            path: self.path.clone(),
+            bytes: self.bytes,
+            read_only: false,
+            medium: self.medium.clone(),
+            failed: OnceLock::new(),
+        };
+        if writer.identity()? != self.identity()? {
+            return Err(io::Error::other("another file has taken its place"));
+        }
+        Ok(writer)
+    }
+
     /// Carries out one request; gives what a read has read.
-    fn carry_out(&self, request: &DiskRequest) -> io::Result<Vec<u8>> {
+    ///
+    /// # Errors
+    /// What the guest is told as an I/O error.
+    pub(crate) fn carry_out(&self, request: &DiskRequest) -> io::Result<Vec<u8>> {
         let (offset, bytes) = (request.offset, request.bytes);
+        self.check_failed()?;
         match request.op {
             DiskOp::Read => {
                 let mut data = vec![0; bytes as usize];
-                self.file
-                    .read_exact_at(&mut data, offset)
-                    .map_err(|error| match error.kind() {
-                        ErrorKind::UnexpectedEof => has_shrunk(),
-                        _ => error,
-                    })?;
+                self.read_at(&mut data, offset)?;
                 return Ok(data);
             }
             DiskOp::Write { durable } => {
-                self.check_size(offset, bytes)?;
-                self.file.write_all_at(&request.data, offset)?;
+                self.write_at(&request.data, offset)?;
                 if durable {
                     self.flush()?;
                 }
             }
             DiskOp::Flush => self.flush()?,
             DiskOp::Discard | DiskOp::WriteZeroes { unmap: true } => {
-                self.check_size(offset, bytes)?;
-                let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                if !self.clear(punch, offset, bytes)? {
-                    self.write_zeros(offset, bytes)?;
-                }
+                self.discard(offset, bytes)?;
             }
             DiskOp::WriteZeroes { unmap: false } => {
-                self.check_size(offset, bytes)?;
                 let zero = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
-                if !self.clear(zero, offset, bytes)? {
-                    self.write_zeros(offset, bytes)?;
-                }
+                self.clear(zero, offset, bytes)?;
             }
         }
         Ok(Vec::new())
+    }
+
+    /// Why every request fails, if so.
+    pub(crate) fn failed(&self) -> Option<&str> {
+        self.failed.get().map(String::as_str)
+    }
+
+    fn check_failed(&self) -> io::Result<()> {
+        match self.failed() {
+            Some(why) => Err(io::Error::other(why.to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn read_at(&self, data: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file
+            .read_exact_at(data, offset)
+            .map_err(|error| match error.kind() {
+                ErrorKind::UnexpectedEof => has_shrunk(),
+                _ => error,
+            })
+    }
+
+    pub(crate) fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.check_size(offset, data.len() as u64)?;
+        self.medium.write_at(&self.path, &self.file, data, offset)
+    }
+
+    /// Gives the storage of a range back: it reads as zeros.
+    pub(crate) fn discard(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        self.clear(punch, offset, bytes)
     }
 
     /// A write behind the end would make the file longer again, with a hole where data was lost.
@@ -403,34 +305,90 @@ impl DiskFile {
         Ok(())
     }
 
-    fn flush(&self) -> io::Result<()> {
+    /// Makes durable what was written.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        self.check_failed()?;
         if self.read_only {
             return Ok(());
         }
-        Ok(fdatasync(&self.file)?)
+        self.medium
+            .sync(&self.path, &self.file)
+            .inspect_err(|error| {
+                let _ = self.failed.set(format!(
+                    "an earlier flush failed ({error}): what was written before it may be lost"
+                ));
+            })
     }
 
-    /// Has the file system clear a range; false if it can't.
-    fn clear(&self, how: FallocateFlags, offset: u64, bytes: u64) -> io::Result<bool> {
-        loop {
-            match fallocate(&self.file, how, offset, bytes) {
-                Ok(()) => return Ok(true),
-                Err(Errno::INTR) => {}
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(false),
-                Err(error) => return Err(error.into()),
-            }
+    /// Has the file system clear a range, or writes zeros where it can't.
+    fn clear(&self, how: FallocateFlags, offset: u64, bytes: u64) -> io::Result<()> {
+        self.check_size(offset, bytes)?;
+        let cleared = self
+            .medium
+            .clear(&self.path, &self.file, how, offset, bytes)?;
+        if cleared {
+            return Ok(());
         }
+        self.write_zeros(offset, bytes)
     }
 
-    fn write_zeros(&self, mut offset: u64, mut bytes: u64) -> io::Result<()> {
+    pub(crate) fn write_zeros(&self, mut offset: u64, mut bytes: u64) -> io::Result<()> {
         let zeros = [0; ZEROS_BYTES];
         while bytes > 0 {
             let len = bytes.min(ZEROS_BYTES as u64);
-            self.file.write_all_at(&zeros[..len as usize], offset)?;
+            let zeros = &zeros[..len as usize];
+            self.medium
+                .write_at(&self.path, &self.file, zeros, offset)?;
             offset += len;
             bytes -= len;
         }
         Ok(())
+    }
+
+    /// The next range at or after `offset` that isn't known to be a hole; `None` if all the rest
+    /// is one. Where the file system doesn't tell, nothing is a hole.
+    pub(crate) fn next_data(&self, offset: u64) -> io::Result<Option<(u64, u64)>> {
+        if offset >= self.bytes {
+            return Ok(None);
+        }
+        let start = match seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => return Ok(None),
+            Err(Errno::INVAL | Errno::NOTSUP) => return Ok(Some((offset, self.bytes))),
+            Err(error) => return Err(error.into()),
+        };
+        let end = match seek(&self.file, SeekFrom::Hole(start)) {
+            Ok(end) => end.min(self.bytes),
+            Err(_) => self.bytes,
+        };
+        Ok((start < end).then_some((start, end)))
+    }
+
+    /// What tells this file from one that was put in its place.
+    pub(crate) fn identity(&self) -> io::Result<Identity> {
+        Ok(Identity::of(&self.file.metadata()?))
+    }
+}
+
+/// What tells a file from another one under the same name. Numbers of devices are not in it: they
+/// change when a host starts again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Identity {
+    pub(crate) inode: u64,
+    /// When it was made, in nanoseconds since 1970; 0 where the file system doesn't keep it.
+    pub(crate) born_ns: u64,
+}
+
+impl Identity {
+    fn of(about: &fs::Metadata) -> Self {
+        let born = about
+            .created()
+            .ok()
+            .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        Self {
+            inode: about.ino(),
+            born_ns: born.map_or(0, |since| since.as_nanos() as u64),
+        }
     }
 }
 

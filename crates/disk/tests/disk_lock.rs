@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::process::{Command, Stdio};
 
-use twinvm_host::disk::{DiskError, DiskFile};
+use twinvm_disk::{DiskError, DiskFile};
 
 #[test]
 fn the_lock_of_another_process_holds_until_it_is_killed() {
