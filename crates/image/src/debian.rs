@@ -151,6 +151,7 @@ pub(crate) const RECIPE: Recipe = Recipe {
         "apt",
         "busybox-static",
         "dbus",
+        "fio",
         "gcc",
         "iperf3",
         "iproute2",
