@@ -17,6 +17,7 @@ LOCKED := $(if $(CI),--locked)
 TWINVM := $(CARGO) run --release --package twinvm $(LOCKED) --
 
 DEMO_ARGS ?=
+GUEST ?= redis
 DIFF_ARGS ?=
 BENCH_ARGS ?=
 IMAGE_ARGS ?=
@@ -64,9 +65,15 @@ differential: ## the processor against the reference simulator; DIFF_ARGS="--see
 	@$(STAGE) spike 600 scripts/spike.sh
 	@scripts/differential.sh $(DIFF_ARGS)
 
-demo: ## the demonstration; DEMO_ARGS="..." goes to twinvm demo
+demo: ## the demonstration; GUEST=debian has a disk and PostgreSQL; DEMO_ARGS="..." goes to twinvm demo
+ifeq ($(GUEST),debian)
+	@$(STAGE) setup 600 scripts/setup.sh clients
+	@$(STAGE) pgbench 300 scripts/pgbench.sh
+	@[ -e target/image/debian/disk.img ] || $(MAKE) image-debian
+else
 	@$(STAGE) setup 600 scripts/setup.sh demo
-	@$(TWINVM) demo $(DEMO_ARGS)
+endif
+	@PATH="$(abspath $(OUT))/tools:$$PATH" $(TWINVM) demo --guest $(GUEST) $(DEMO_ARGS)
 
 demo-ci: ## the demonstration without a person: DEMO_KILLS=6 kills from DEMO_SEED
 	@$(STAGE) setup 600 scripts/setup.sh demo

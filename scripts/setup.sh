@@ -4,6 +4,7 @@
 #   scripts/setup.sh build    a linker and the C library's headers
 #   scripts/setup.sh demo     build, and what makes a guest image out of Debian packages
 #   scripts/setup.sh debian   demo, and what installs the guest's packages on a disk (emulated)
+#   scripts/setup.sh clients  demo, and the clients of the demonstration with Debian
 #   scripts/setup.sh test     demo, and rustfmt, clippy, CMake, a C++ compiler, etcd, Python and pip,
 #                             ip, nft and tcpdump
 #   scripts/setup.sh bench    demo, QEMU to compare with, ip, nft and iperf3
@@ -15,9 +16,9 @@ set -euo pipefail
 
 level=${1:-build}
 case $level in
-build | demo | debian | test | bench) ;;
+build | demo | debian | clients | test | bench) ;;
 *)
-    echo "setup: unknown purpose '$level': expected build, demo, debian, test or bench" >&2
+    echo "setup: unknown purpose '$level': expected build, demo, debian, clients, test or bench" >&2
     exit 2
     ;;
 esac
@@ -65,6 +66,12 @@ if [ "$level" = debian ]; then
     has qemu-riscv64-static || lacking qemu-user-static "runs the packages' scripts"
     has mke2fs || lacking e2fsprogs "makes the disk's file system"
     has depmod || lacking kmod "lists the guest kernel's modules"
+fi
+
+# The Debian guest's clients; pgbench comes without its server (scripts/pgbench.sh).
+if [ "$level" = clients ]; then
+    has ssh || lacking openssh-client "a session with the guest"
+    compgen -G '/usr/lib/*/libpq.so.5' >/dev/null || lacking libpq5 "pgbench's library"
 fi
 
 # The tests compare the floating point with Berkeley SoftFloat. It is C, but its build has CMake

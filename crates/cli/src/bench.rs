@@ -42,7 +42,7 @@ use std::time::{Duration, Instant};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
-use twinvm_image::BuiltImage;
+use twinvm_image::{BuiltImage, ImageKind};
 
 use crate::Outcome;
 use crate::demo::error::DemoError;
@@ -346,7 +346,7 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
     let _lock = claim(&args.dir)?;
     check_out(&out_path(args))?;
     let image = match args.needs_redis_image(&programs_of) {
-        true => Some(make_image(&args.image)?),
+        true => Some(make_image(ImageKind::Redis, &args.image)?),
         false => None,
     };
     let bench = Bench {

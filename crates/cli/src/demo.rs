@@ -1,9 +1,10 @@
-//! `twinvm demo`: a pair on this host, its live node killed again and again, and one client
-//! that counts.
+//! `twinvm demo`: a pair on this host, its live node killed again and again, and clients that
+//! count.
 //!
-//! The client holds one TCP connection to the guest's Redis, sends INCR, waits for the answer,
+//! The Redis guest's client holds one TCP connection to the guest's Redis, sends INCR, waits for the answer,
 //! and sends the next. Each answer must be the number after the last one, so an answer that is
-//! lost, made twice or out of turn shows at once. Everything runs as real processes, which are
+//! lost, made twice or out of turn shows at once. The Debian guest has a disk; clients keep a
+//! ledger in its PostgreSQL, and other sessions stay open beside it. Everything runs as real processes, which are
 //! ended with SIGKILL.
 //!
 //! ```text
@@ -15,18 +16,26 @@
 
 mod checker;
 pub(crate) mod client;
+mod debian;
 pub(crate) mod error;
+mod ledger;
+mod load;
 pub(crate) mod play;
 pub(crate) mod processes;
+mod redis;
 mod report;
 pub(crate) use crate::lab::resp;
 pub(crate) mod rng;
+mod sessions;
 pub(crate) mod status;
 mod svg;
 pub(crate) mod timeline;
 pub(crate) mod vm;
 
 use std::path::PathBuf;
+
+use clap::ValueEnum;
+use twinvm_image::ImageKind;
 
 use crate::Outcome;
 
@@ -36,9 +45,11 @@ pub(crate) const MAX_KILLS: u32 = 1000;
 /// Runs a protected VM on this host and kills its live node again and again
 ///
 /// Starts a guest with a Redis server on two nodes and a client that counts on one TCP
-/// connection. Then the process of the live node is ended with SIGKILL at random moments; the
+/// connection; with --guest debian a whole Debian on a disk, whose PostgreSQL keeps a ledger for
+/// clients beside pgbench, with nginx and SSH sessions open. Then the process of the live node is ended with SIGKILL at random moments; the
 /// other node goes on, the dead one joins again, and the next kill hits the other one. Not one
-/// answer may be lost, doubled or out of order.
+/// answer may be lost, doubled or out of order, not one acknowledged transaction may be missing,
+/// and no connection may end.
 ///
 /// The system closes a killed process's connections at once, so the other node knows at once;
 /// a host that loses its power is noticed by its silence, after suspect_ms (300 by default).
@@ -47,6 +58,7 @@ pub(crate) const MAX_KILLS: u32 = 1000;
 Example:
   twinvm demo --kills 4
   twinvm demo --kills 50 --seed 7 --out /tmp/demo
+  twinvm demo --guest debian
 
 Exit codes:
   0    every answer was right
@@ -62,12 +74,76 @@ pub(crate) struct DemoArgs {
     /// Seed of the random moments [default: from the clock; it is printed]
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,
-    /// Where the VM's files, the logs and the report go
-    #[arg(long, value_name = "DIR", default_value = "target/demo")]
-    pub(crate) out: PathBuf,
-    /// Where the guest's image is, or is made if it isn't there
-    #[arg(long, value_name = "DIR", default_value = "target/image/redis")]
-    pub(crate) image: PathBuf,
+    /// What runs in the guest
+    #[arg(long, value_enum, default_value_t = GuestKind::Redis)]
+    pub(crate) guest: GuestKind,
+    /// Where the VM's files, the logs and the report go [default: target/demo, or
+    /// target/demo-debian]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Where the guest's image is, or is made if it isn't there [default: target/image/redis, or
+    /// target/image/debian, which takes minutes and root to make]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) image: Option<PathBuf>,
+}
+
+/// What runs in the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GuestKind {
+    /// Redis, all in memory
+    Redis,
+    /// Debian on a disk: PostgreSQL, nginx and SSH
+    Debian,
+}
+
+impl GuestKind {
+    fn image(self) -> ImageKind {
+        match self {
+            Self::Redis => ImageKind::Redis,
+            Self::Debian => ImageKind::Debian,
+        }
+    }
+
+    fn in_words(self) -> &'static str {
+        match self {
+            Self::Redis => "Debian with Redis",
+            Self::Debian => "Debian on a disk",
+        }
+    }
+
+    /// What clients ask.
+    fn service(self) -> &'static str {
+        match self {
+            Self::Redis => "Redis",
+            Self::Debian => "PostgreSQL",
+        }
+    }
+
+    /// Its address in the guest's network.
+    fn service_address(self) -> &'static str {
+        match self {
+            Self::Redis => vm::GUEST,
+            Self::Debian => vm::POSTGRES,
+        }
+    }
+}
+
+impl DemoArgs {
+    fn out(&self) -> PathBuf {
+        let usual = match self.guest {
+            GuestKind::Redis => "target/demo",
+            GuestKind::Debian => "target/demo-debian",
+        };
+        self.out.clone().unwrap_or_else(|| usual.into())
+    }
+
+    fn image(&self) -> PathBuf {
+        let usual = match self.guest {
+            GuestKind::Redis => "target/image/redis",
+            GuestKind::Debian => "target/image/debian",
+        };
+        self.image.clone().unwrap_or_else(|| usual.into())
+    }
 }
 
 /// Runs the demonstration: 0 if every answer was right, 1 if not.

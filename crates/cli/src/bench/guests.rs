@@ -448,7 +448,7 @@ fn start_lan(bench: &Bench, socket: &Path, log: &Path) -> Result<(Process, Socke
     let address = bench.wait_for("the switch listens", LAN_LIMIT, log, || {
         lan.check()?;
         let text = read_end(log, CONSOLE_BYTES).unwrap_or_default();
-        Ok(parse_forward(&text))
+        Ok(parse_forward(&text, GUEST))
     })?;
     Ok((lan, address))
 }

@@ -10,7 +10,7 @@ use super::machine::cpu_s;
 use crate::demo::client::ping;
 use crate::demo::error::DemoError;
 use crate::demo::status::Status;
-use crate::demo::vm::{Files, NODES, Vm};
+use crate::demo::vm::{Files, GUEST, NODES, Parts, Vm};
 
 /// Both nodes start, one wins the record.
 const LIVE_LIMIT: Duration = Duration::from_secs(30);
@@ -30,10 +30,10 @@ impl Pair {
     pub(crate) fn start(bench: &Bench) -> Result<Self, DemoError> {
         let files = Files::new(&bench.dir.join("pair")).map_err(named)?;
         let lock = files.claim().map_err(named)?;
-        let mut vm = Vm::start(files.clone(), bench.image()?)?;
+        let mut vm = Vm::start(files.clone(), &Parts::redis(bench.image()?))?;
         let address = bench.wait_for("the switch listens", LAN_LIMIT, &files.lan_log(), || {
             vm.check()?;
-            Ok(vm.forward())
+            Ok(vm.forward(GUEST))
         })?;
         for node in 0..NODES.len() {
             vm.start_node(node)?;

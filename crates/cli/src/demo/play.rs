@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,31 +13,33 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use twinvm_image::{BuildOptions, BuiltImage, ImageKind, Terminal};
 
-use super::DemoArgs;
-use super::client::{self, Client, Seen};
+use super::debian::DebianLoad;
 use super::error::DemoError;
-use super::report::{History, Kill, Report, Work};
+use super::load::Load;
+use super::redis::RedisLoad;
+use super::report::{Kill, Report, Told, Work};
 use super::rng::Rng;
+use super::sessions::{self, Services};
 use super::status::{Status, Takeover};
 use super::svg::Chart;
 use super::timeline::longest_gap;
-use super::vm::{Files, NODES, Vm};
-use crate::lab::clients::{Clients, Load, Seens};
-use crate::lab::history::Verdict;
+use super::vm::{Files, GUEST, NODES, POSTGRES, Parts, SSH, Vm, WEB};
+use super::{DemoArgs, GuestKind, client};
 
 /// The switch only has to bind its sockets.
 const LAN_LIMIT: Duration = Duration::from_secs(10);
 /// Both nodes start, one wins the record.
 const LIVE_LIMIT: Duration = Duration::from_secs(30);
 /// The guest boots: some seconds on a fast host, more on a busy one.
-const BOOT_LIMIT: Duration = Duration::from_secs(240);
-/// A snapshot of the whole guest goes over, and the backup catches up.
+const BOOT_LIMIT: Duration = Duration::from_secs(600);
+/// A snapshot of the whole guest goes over, its disk too if it has one, and the backup catches up.
 const PROTECT_LIMIT: Duration = Duration::from_secs(120);
+const PROTECT_WITH_DISK_LIMIT: Duration = Duration::from_secs(600);
 /// The first answer on a new connection.
 const FIRST_ANSWER_LIMIT: Duration = Duration::from_secs(20);
 /// The other node notices, takes over and answers: well under a second when all is well.
 const TAKEOVER_LIMIT: Duration = Duration::from_secs(60);
-/// How long one question to the guest's Redis may take while it starts.
+/// How long one question to the guest's service may take while it starts.
 const PING_LIMIT: Duration = Duration::from_secs(2);
 
 /// How often a stage looks whether it is over.
@@ -47,13 +51,6 @@ const SLOW_LOOK: Duration = Duration::from_millis(100);
 const KILL_AFTER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(3000));
 /// The client counts this long without a fault before the first kill and after the last.
 const QUIET: Duration = Duration::from_millis(1000);
-/// Answers after a kill that show that the other node answers. With one request at a time, at
-/// most one answer of the killed node can still be on its way.
-const FLOWING_ANSWERS: usize = 5;
-/// Beside the client that counts, these ask for different things on shared keys. They pause between
-/// two questions, so that the waits of the first are its own.
-const OTHERS: u16 = 3;
-const OTHERS_THINK: Duration = Duration::from_millis(10);
 /// How long the new live node runs alone before the killed one comes back.
 const ALONE: Duration = Duration::from_millis(500);
 
@@ -64,16 +61,26 @@ pub(crate) fn run(args: &DemoArgs) -> Result<bool, DemoError> {
         "demo       {} kills at moments drawn from --seed {seed}",
         args.kills
     ));
-    let files = Files::new(&args.out)?;
+    let files = Files::new(&args.out())?;
     let _lock = files.claim()?;
+    if args.guest == GuestKind::Debian {
+        sessions::look_for_programs()?;
+    }
     // A signal ends the making of an image at once; only from here on is there something to stop.
-    let image = make_image(&args.image)?;
-    announce_image(&image, &args.image);
+    let image = make_image(args.guest.image(), &args.image())?;
+    announce_image(args.guest, &image, &args.image());
     let interrupted = watch_signals()?;
+    let parts = match args.guest {
+        GuestKind::Redis => Parts::redis(&image),
+        GuestKind::Debian => {
+            copy_disk(&files, &image)?;
+            Parts::debian(&image, &sessions::make_key(&files)?)
+        }
+    };
     let mut demo = Demo {
-        vm: Vm::start(files.clone(), &image)?,
-        client: None,
-        others: None,
+        guest: args.guest,
+        vm: Vm::start(files.clone(), &parts)?,
+        load: None,
         interrupted,
         seed,
         rng: Rng::new(seed),
@@ -100,27 +107,37 @@ fn seed_of_the_clock() -> u64 {
     now.map_or(1, |now| now.as_micros() as u64 % 1_000_000)
 }
 
-/// Makes the guest's image, or verifies the one that is there.
-pub(crate) fn make_image(folder: &Path) -> Result<BuiltImage, DemoError> {
+/// Makes a guest's image, or verifies the one that is there.
+pub(crate) fn make_image(kind: ImageKind, folder: &Path) -> Result<BuiltImage, DemoError> {
     let mut progress = Terminal::new();
-    let image = twinvm_image::build_or_renew(
-        ImageKind::Redis,
-        folder,
-        &BuildOptions::default(),
-        &mut progress,
-    );
+    let image = twinvm_image::build_or_renew(kind, folder, &BuildOptions::default(), &mut progress);
     drop(progress);
     image.map_err(|error| DemoError::failed(format!("the guest's image: {error}")))
 }
 
-fn announce_image(image: &BuiltImage, folder: &Path) {
+/// The first node's own copy of the image's disk; the other one gets its from there.
+fn copy_disk(files: &Files, image: &BuiltImage) -> Result<(), DemoError> {
+    let disk = image.disk.as_ref();
+    let disk = disk.ok_or_else(|| DemoError::failed("the guest's image has no disk"))?;
+    let mut cp = Command::new("cp");
+    cp.args(["--sparse=always", "--reflink=auto"]);
+    let status = cp.arg(disk).arg(files.disk(0)).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(DemoError::failed(format!("{cp:?}: {status}"))),
+        Err(error) => Err(DemoError::failed(format!("{cp:?}: {error}"))),
+    }
+}
+
+fn announce_image(guest: GuestKind, image: &BuiltImage, folder: &Path) {
     let how = if image.up_to_date {
         "verified"
     } else {
         "built"
     };
     say(&format!(
-        "image      Debian with Redis for riscv64, {how}: {}",
+        "image      {} for riscv64, {how}: {}",
+        guest.in_words(),
         folder.display()
     ));
 }
@@ -133,9 +150,9 @@ fn say(line: &str) {
 
 /// A demonstration under way.
 struct Demo {
+    guest: GuestKind,
     vm: Vm,
-    client: Option<Client>,
-    others: Option<Clients>,
+    load: Option<Box<dyn Load>>,
     interrupted: Arc<AtomicBool>,
     seed: u64,
     rng: Rng,
@@ -146,9 +163,20 @@ struct Demo {
 impl Demo {
     fn play(&mut self, kills: u32) -> Result<(), DemoError> {
         let mut live = self.bring_up()?;
+        let began = Instant::now();
         self.await_protection(live)?;
-        say(&format!("protected  node {} follows", NODES[1 - live]));
-        self.start_client()?;
+        let after = match self.guest {
+            GuestKind::Redis => String::new(),
+            GuestKind::Debian => format!(
+                ", with a copy of the disk made in {:.1} s",
+                began.elapsed().as_secs_f64()
+            ),
+        };
+        say(&format!(
+            "protected  node {} follows{after}",
+            NODES[1 - live]
+        ));
+        self.start_clients()?;
         self.count_protected(QUIET, live)?;
         for number in 1..=kills {
             live = self.kill_and_recover(live, (number, kills))?;
@@ -156,16 +184,19 @@ impl Demo {
         self.count_protected(QUIET, live)
     }
 
-    /// Starts the nodes and waits until the guest's Redis answers; gives the live node.
+    /// Starts the nodes and waits until the guest's service answers; gives the live node.
     fn bring_up(&mut self) -> Result<usize, DemoError> {
         let lan_log = self.vm.files.lan_log();
-        let forward = self.wait_for("the switch listens", LAN_LIMIT, LOOK, &lan_log, |demo| {
-            demo.vm.forward()
+        let main = self.guest.service_address();
+        let main = self.wait_for("the switch listens", LAN_LIMIT, LOOK, &lan_log, |demo| {
+            demo.vm.forward(main)
         })?;
         let began = Instant::now();
-        for (node, name) in NODES.into_iter().enumerate() {
-            let pid = self.vm.start_node(node)?;
-            say(&format!("node {name}     process {pid}"));
+        // Without a disk of its own the other node can only join.
+        let joins_later = self.guest == GuestKind::Debian;
+        self.start_node(0)?;
+        if !joins_later {
+            self.start_node(1)?;
         }
         let log = self.vm.files.node_log(0);
         let (live, _) = self.wait_for("a node is live", LIVE_LIMIT, SLOW_LOOK, &log, |demo| {
@@ -174,20 +205,61 @@ impl Demo {
         say(&format!("guest      boots on node {}", NODES[live]));
         let console = self.vm.files.console(live);
         self.wait_for("the guest is up", BOOT_LIMIT, SLOW_LOOK, &console, |demo| {
-            (demo.vm.says_ready() && client::ping(forward, PING_LIMIT)).then_some(())
+            (demo.vm.says_ready() && demo.service_answers()).then_some(())
         })?;
         say(&format!(
-            "guest      is up after {:.1} s; its Redis answers on {forward}",
-            began.elapsed().as_secs_f64()
+            "guest      is up after {:.1} s; its {} answers on {main}",
+            began.elapsed().as_secs_f64(),
+            self.guest.service()
         ));
+        if joins_later {
+            self.start_node(1)?;
+        }
         Ok(live)
+    }
+
+    fn start_node(&mut self, node: usize) -> Result<(), DemoError> {
+        let pid = self.vm.start_node(node)?;
+        say(&format!("node {}     process {pid}", NODES[node]));
+        Ok(())
+    }
+
+    fn service_answers(&self) -> bool {
+        match self.guest {
+            GuestKind::Redis => {
+                let address = self.vm.forward(GUEST);
+                address.is_some_and(|address| client::ping(address, PING_LIMIT))
+            }
+            GuestKind::Debian => {
+                let services = self.services();
+                services.is_ok_and(|services| DebianLoad::is_up(&services, PING_LIMIT))
+            }
+        }
+    }
+
+    /// Where the Debian guest's services answer.
+    fn services(&self) -> Result<Services, DemoError> {
+        Ok(Services {
+            postgres: self.forward(POSTGRES)?,
+            web: self.forward(WEB)?,
+            ssh: self.forward(SSH)?,
+        })
+    }
+
+    fn forward(&self, guest: &str) -> Result<SocketAddr, DemoError> {
+        let forward = self.vm.forward(guest);
+        forward.ok_or_else(|| DemoError::failed(format!("the switch has no forward to {guest}")))
     }
 
     /// Waits until the VM would survive the death of either node.
     fn await_protection(&mut self, live: usize) -> Result<Status, DemoError> {
         let log = self.vm.files.node_log(live);
         let mut last = String::new();
-        let protected = self.wait_for("the VM is protected", PROTECT_LIMIT, LOOK, &log, |demo| {
+        let limit = match self.guest {
+            GuestKind::Redis => PROTECT_LIMIT,
+            GuestKind::Debian => PROTECT_WITH_DISK_LIMIT,
+        };
+        let protected = self.wait_for("the VM is protected", limit, LOOK, &log, |demo| {
             match demo.vm.status(live) {
                 Ok(status) if status.protected => return Some(status),
                 Ok(status) => last = status.in_words(),
@@ -204,33 +276,56 @@ impl Demo {
         })
     }
 
-    fn start_client(&mut self) -> Result<(), DemoError> {
+    fn start_clients(&mut self) -> Result<(), DemoError> {
+        match self.guest {
+            GuestKind::Redis => self.start_redis_clients(),
+            GuestKind::Debian => self.start_debian_clients(),
+        }
+    }
+
+    fn start_redis_clients(&mut self) -> Result<(), DemoError> {
         let lan_log = self.vm.files.lan_log();
-        let forward = self.vm.forward();
-        let address = forward.ok_or_else(|| DemoError::failed("the switch has no forward"))?;
-        let client = Client::start(address).map_err(|error| {
+        let address = self.forward(GUEST)?;
+        let mut load = RedisLoad::start(address).map_err(|error| {
             DemoError::failed_see(format!("connecting to {address}: {error}"), &lan_log)
         })?;
-        self.client = Some(client);
-        let limit = FIRST_ANSWER_LIMIT;
-        self.wait_for("the client gets answers", limit, LOOK, &lan_log, |demo| {
-            demo.client.as_ref()?.answer_after(0, 1)
-        })?;
+        let until = Instant::now() + FIRST_ANSWER_LIMIT;
+        while load.answer_after(0, 1).is_none() {
+            self.check()?;
+            if Instant::now() >= until {
+                let what = "the client gets no answers".to_owned();
+                return Err(DemoError::failed_see(what, &lan_log));
+            }
+            thread::sleep(LOOK);
+        }
         say("client     INCR on one TCP connection, the next when the last is answered");
-        let others = Clients::start(&Load {
-            address,
-            clients: OTHERS,
-            think: OTHERS_THINK,
-            seed: self.seed,
-        });
-        self.others = Some(others.map_err(|error| DemoError::failed(error.to_string()))?);
+        let others = load.start_others(self.seed)?;
+        self.load = Some(Box::new(load));
         say(&format!(
-            "clients    {OTHERS} more: GET, SET, INCR and compare-and-set on keys that they share"
+            "clients    {others} more: GET, SET, INCR and compare-and-set on keys that they share"
         ));
         Ok(())
     }
 
-    /// Lets the client count for some time.
+    fn start_debian_clients(&mut self) -> Result<(), DemoError> {
+        let services = self.services()?;
+        let files = self.vm.files.clone();
+        sessions::make_tables(&files, services.postgres, || self.check())?;
+        say("sessions   pgbench; a web client on a connection that it keeps; a shell over SSH");
+        self.load = Some(Box::new(DebianLoad::start(&files, &services, self.seed)?));
+        let limit = FIRST_ANSWER_LIMIT;
+        self.wait_for(
+            "clients get answers",
+            limit,
+            LOOK,
+            &files.lan_log(),
+            |demo| demo.load.as_ref()?.answer_after(0, 1),
+        )?;
+        say("ledger     transfers between accounts, each a transaction of three questions");
+        Ok(())
+    }
+
+    /// Lets clients work for some time.
     fn count_for(&mut self, time: Duration) -> Result<(), DemoError> {
         let end = Instant::now() + time;
         loop {
@@ -271,24 +366,26 @@ impl Demo {
         let killed = self.kill(live, which);
         let flowing_us = self.await_takeover(other, killed)?;
         self.measure_pause(flowing_us);
+        self.audit()?;
         self.count_for(ALONE)?;
         let back = Instant::now();
         self.vm.start_node(live)?;
         self.await_protection(other)?;
         let reprotect_ms = back.elapsed().as_secs_f64() * 1000.0;
-        let (now_us, seen) = (self.now_us(), self.seen());
+        let (now_us, times_us) = (self.now_us(), self.times_us());
         let Some(kill) = self.kills.last_mut() else {
             return Ok(other);
         };
         kill.protected_us = Some(now_us);
         kill.reprotect_ms = Some(reprotect_ms);
-        kill.join_pause_ms = longest_gap(&seen.times_us, flowing_us, now_us).map(|gap| gap.ms());
+        kill.join_pause_ms = longest_gap(&times_us, flowing_us, now_us).map(|gap| gap.ms());
         say(&format!(
             "           {} joins again: protected after {reprotect_ms:.0} ms (longest wait for an \
              answer meanwhile {:.0} ms)",
             NODES[live],
             kill.join_pause_ms.unwrap_or(0.0)
         ));
+        self.audit()?;
         Ok(other)
     }
 
@@ -325,7 +422,8 @@ impl Demo {
         let log = self.vm.files.node_log(other);
         let limit = TAKEOVER_LIMIT;
         let flowing_us = self.wait_for("the other node answers", limit, LOOK, &log, |demo| {
-            demo.client.as_ref()?.answer_after(at_us, FLOWING_ANSWERS)
+            let load = demo.load.as_ref()?;
+            load.answer_after(at_us, load.flowing_answers())
         })?;
         let status = self.wait_for("the other node is live", limit, LOOK, &log, |demo| {
             demo.vm.status(other).ok().filter(Status::is_live)
@@ -342,9 +440,9 @@ impl Demo {
     /// The pause is the longest wait between the last answer before the kill and the time at
     /// which answers surely flow again.
     fn measure_pause(&mut self, flowing_us: u64) {
-        let seen = self.seen();
+        let times_us = self.times_us();
         if let Some(kill) = self.kills.last_mut() {
-            kill.pause = longest_gap(&seen.times_us, kill.at_us, flowing_us);
+            kill.pause = longest_gap(&times_us, kill.at_us, flowing_us);
             let parts = kill.takeover.unwrap_or_default().parts();
             say(&format!(
                 "           the client waited {:.0} ms for an answer{}",
@@ -358,12 +456,24 @@ impl Demo {
         }
     }
 
-    fn now_us(&self) -> u64 {
-        self.client.as_ref().map_or(0, Client::now_us)
+    /// Whether the guest still has what it has answered for.
+    fn audit(&mut self) -> Result<(), DemoError> {
+        let Some(load) = &mut self.load else {
+            return Ok(());
+        };
+        if let Some(line) = load.audit().map_err(DemoError::Client)? {
+            say(&format!("           {line}"));
+        }
+        Ok(())
     }
 
-    fn seen(&self) -> Seen {
-        self.client.as_ref().map(Client::seen).unwrap_or_default()
+    fn now_us(&self) -> u64 {
+        self.load.as_ref().map_or(0, |load| load.now_us())
+    }
+
+    fn times_us(&self) -> Vec<u64> {
+        let times = self.load.as_ref().map(|load| load.times_us());
+        times.unwrap_or_default()
     }
 
     /// An error if the demonstration can't go on, whatever it is waiting for.
@@ -371,7 +481,7 @@ impl Demo {
         if self.interrupted.load(Ordering::Relaxed) {
             return Err(DemoError::Interrupted);
         }
-        if let Some(fault) = self.client.as_ref().and_then(Client::fault) {
+        if let Some(fault) = self.load.as_mut().and_then(|load| load.fault()) {
             return Err(DemoError::Client(fault));
         }
         self.vm.check()
@@ -409,30 +519,18 @@ impl Demo {
         seed_and_kills: (u64, u32),
         outcome: Result<(), DemoError>,
     ) -> Result<bool, DemoError> {
-        let client = self.client.take();
-        let history = match (self.others.take(), self.vm.forward(), outcome.is_ok()) {
-            (Some(others), Some(address), true) => Some(
-                others
-                    .finish(address)
-                    .map_err(|error| DemoError::Client(error.to_string()))?,
-            ),
-            _ => None,
-        };
-        let seen = match (&outcome, client) {
-            (_, None) => Seen::default(),
-            (Ok(()) | Err(DemoError::Client(_)), Some(client)) => client.finish(),
-            // Nothing more will come: don't wait for it.
-            (Err(_), Some(client)) => client.seen(),
+        // Where a client is broken, the others' part is judged all the same.
+        let orderly = matches!(outcome, Ok(()) | Err(DemoError::Client(_)));
+        let told = match self.load.take() {
+            None => Told::default(),
+            Some(load) => load.finish(orderly)?,
         };
         self.vm.stop(outcome.is_ok());
         let failure = outcome.as_ref().err().map(first_line);
-        let mut report = Report::new(&seen, &self.kills, &self.work, seed_and_kills, failure);
-        if let Some(history) = &history {
-            report.judge(history_of(history));
-        }
-        if !seen.times_us.is_empty() {
+        let report = Report::new(&told, &self.kills, &self.work, seed_and_kills, failure);
+        if !told.times_us.is_empty() {
             say(&report.to_string());
-            write_report(files, &report, &seen, &self.kills)?;
+            write_report(files, &report, &told, &self.kills)?;
         }
         match outcome {
             Ok(()) | Err(DemoError::Client(_)) => {
@@ -446,21 +544,6 @@ impl Demo {
     }
 }
 
-/// What the other clients' history is.
-fn history_of(seen: &Seens) -> History {
-    let verdict = seen.verdict();
-    let right = verdict == Verdict::Linearizable;
-    let lost = seen.lost.first();
-    History {
-        clients: OTHERS,
-        answers: seen.answers(),
-        linearizable: right,
-        failure: (!right)
-            .then(|| verdict.to_string())
-            .or_else(|| lost.map(|why| format!("a connection was lost: {why}"))),
-    }
-}
-
 fn first_line(error: &DemoError) -> String {
     let text = error.to_string();
     text.lines().next().unwrap_or_default().to_owned()
@@ -469,15 +552,17 @@ fn first_line(error: &DemoError) -> String {
 fn write_report(
     files: &Files,
     report: &Report,
-    seen: &Seen,
+    told: &Told,
     kills: &[Kill],
 ) -> Result<(), DemoError> {
     let json = serde_json::to_string_pretty(report)
         .map_err(|error| DemoError::failed(format!("report.json: {error}")))?;
     let chart = Chart {
-        times_us: &seen.times_us,
+        times_us: &told.times_us,
         kills,
-        subtitle: subtitle(report),
+        title: told.wording.title,
+        what: told.wording.what,
+        subtitle: subtitle(report, told.wording.what),
     };
     let write = |path: PathBuf, text: String| {
         fs::write(&path, text).map_err(DemoError::io(&path))?;
@@ -493,9 +578,9 @@ fn write_report(
     Ok(())
 }
 
-fn subtitle(report: &Report) -> String {
+fn subtitle(report: &Report, what: &str) -> String {
     format!(
-        "Redis INCR, one request at a time: {} answers in {:.1} s, {} lost, {} duplicated, {} out \
+        "{} {what} in {:.1} s, {} lost, {} duplicated, {} out \
          of order, {} kills (seed {})",
         report.answers,
         report.seconds,

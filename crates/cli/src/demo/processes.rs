@@ -92,10 +92,15 @@ impl Process {
 
     /// SIGTERM, which asks for an orderly end.
     pub(crate) fn terminate(&mut self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends a signal, if the process still runs.
+    pub(crate) fn signal(&mut self, signal: Signal) {
         // A process that was reaped has no id of its own any more.
         if let Ok(None) = self.child.try_wait() {
             // It may end at this very moment; nobody else has the id until it is reaped.
-            let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+            let _ = kill_process(Pid::from_child(&self.child), signal);
         }
     }
 

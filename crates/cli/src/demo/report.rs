@@ -5,7 +5,6 @@ use std::fmt;
 use serde::Serialize;
 
 use super::checker::Tally;
-use super::client::{KEY, Seen};
 use super::status::Takeover;
 use super::timeline::percentile;
 
@@ -27,6 +26,40 @@ pub(crate) struct Kill {
     pub(crate) reprotect_ms: Option<f64>,
     /// The longest time without an answer from then until the VM was protected again.
     pub(crate) join_pause_ms: Option<f64>,
+}
+
+/// All that clients can tell at their end.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Told {
+    /// When each answer came, in microseconds since the clients' start; never decreasing.
+    pub(crate) times_us: Vec<u64>,
+    /// The judgement of all answers.
+    pub(crate) tally: Tally,
+    /// The guest, asked at the end, has what it has answered for; none if it never was asked.
+    pub(crate) final_check: Option<bool>,
+    /// What ended the work early.
+    pub(crate) fault: Option<String>,
+    /// How all of it is told.
+    pub(crate) wording: Wording,
+    /// What several clients at a time were answered.
+    pub(crate) history: Option<History>,
+    /// Other sessions.
+    pub(crate) sessions: Vec<Session>,
+}
+
+/// The words for what was answered.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wording {
+    /// One answer, in the plural, at most ten letters.
+    pub(crate) what: &'static str,
+    /// On how many connections.
+    pub(crate) on: &'static str,
+    /// Over the picture.
+    pub(crate) title: &'static str,
+    /// The check at the end.
+    pub(crate) right: &'static str,
+    pub(crate) wrong: &'static str,
+    pub(crate) unknown: &'static str,
 }
 
 /// What the live nodes did while they were protected and the client counted.
@@ -85,6 +118,23 @@ pub(crate) struct Report {
     pub(crate) kills: u32,
     /// The clients beside the one that counts; none if they never came to their end.
     pub(crate) history: Option<History>,
+    /// Sessions beside the clients.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sessions: Vec<Session>,
+    #[serde(skip)]
+    wording: Wording,
+}
+
+/// A connection, or a few, that had to stay open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Session {
+    /// Whose.
+    pub(crate) name: &'static str,
+    /// What came over it, in words.
+    pub(crate) told: String,
+    /// What is wrong, if something is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) failure: Option<String>,
 }
 
 /// What several clients at a time were answered.
@@ -135,7 +185,7 @@ pub(crate) struct Spread {
 
 impl Report {
     pub(crate) fn new(
-        seen: &Seen,
+        told: &Told,
         kills: &[Kill],
         work: &Work,
         (seed, asked_kills): (u64, u32),
@@ -147,27 +197,30 @@ impl Report {
             duplicated,
             out_of_order,
             wrong,
-        } = seen.tally;
-        let final_check = seen.final_value.as_ref();
-        let final_check = final_check.map(|value| *value == seen.last.to_string());
+        } = told.tally;
         let pauses: Vec<f64> = kills.iter().filter_map(pause_ms).collect();
-        let length_us = match seen.times_us[..] {
+        let length_us = match told.times_us[..] {
             [first, .., last] => last - first,
             _ => 0,
         };
+        let history = told.history.as_ref();
+        let broken = told.sessions.iter().find_map(Session::broken);
+        let failure = failure
+            .or_else(|| told.fault.clone())
+            .or_else(|| history.and_then(|history| history.failure.clone()))
+            .or(broken);
         Self {
             answers,
             lost,
             duplicated,
             out_of_order,
             wrong,
-            final_check,
-            ok: seen.tally.is_clean()
-                && final_check == Some(true)
-                && seen.fault.is_none()
+            final_check: told.final_check,
+            ok: told.tally.is_clean()
+                && told.final_check == Some(true)
                 && kills.len() == asked_kills as usize
                 && failure.is_none(),
-            failure: failure.or_else(|| seen.fault.clone()),
+            failure,
             seconds: round(length_us as f64 / 1e6),
             log_mbit_s: work
                 .rate(work.log_bytes)
@@ -182,17 +235,17 @@ impl Report {
             takeovers: kills.iter().map(TakeoverEntry::new).collect(),
             seed,
             kills: asked_kills,
-            history: None,
+            history: told.history.clone(),
+            sessions: told.sessions.clone(),
+            wording: told.wording,
         }
     }
+}
 
-    /// Takes the history of the other clients.
-    pub(crate) fn judge(&mut self, history: History) {
-        if let Some(failure) = &history.failure {
-            self.ok = false;
-            self.failure.get_or_insert_with(|| failure.clone());
-        }
-        self.history = Some(history);
+impl Session {
+    fn broken(&self) -> Option<String> {
+        let failure = self.failure.as_ref()?;
+        Some(format!("{}: {failure}", self.name))
     }
 }
 
@@ -236,14 +289,22 @@ impl fmt::Display for Shown {
 /// The summary on the terminal.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counted = match self.final_check {
-            Some(true) => "GET says the same",
-            Some(false) => "GET DOESN'T SAY THE SAME",
-            None => "GET was not asked",
+        let Wording {
+            what,
+            on,
+            right,
+            wrong,
+            unknown,
+            ..
+        } = self.wording;
+        let checked = match self.final_check {
+            Some(true) => right,
+            Some(false) => wrong,
+            None => unknown,
         };
         writeln!(
             f,
-            "answers    {} in {:.1} s on one connection; {counted} ({KEY})",
+            "{what:<11}{} in {:.1} s {on}; {checked}",
             self.answers, self.seconds
         )?;
         write!(
@@ -263,6 +324,15 @@ impl fmt::Display for Report {
                 history.clients,
                 if history.linearizable { "" } else { "NOT " }
             )?;
+        }
+        for (number, session) in self.sessions.iter().enumerate() {
+            let head = if number == 0 { "sessions" } else { "" };
+            let broken = if session.failure.is_some() {
+                "BROKEN: "
+            } else {
+                ""
+            };
+            writeln!(f, "{head:<11}{}: {broken}{}", session.name, session.told)?;
         }
         if !self.takeovers.is_empty() {
             let reprotect: Vec<f64> = self.reprotect_ms.iter().flatten().copied().collect();

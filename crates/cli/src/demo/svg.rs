@@ -40,6 +40,10 @@ pub(crate) struct Chart<'a> {
     pub(crate) times_us: &'a [u64],
     /// The kills.
     pub(crate) kills: &'a [Kill],
+    /// The line on top.
+    pub(crate) title: &'static str,
+    /// What the columns count.
+    pub(crate) what: &'static str,
     /// The line under the title.
     pub(crate) subtitle: String,
 }
@@ -84,7 +88,7 @@ impl Chart<'_> {
             &mut svg,
             (LEFT, 34.0),
             &Style::new(20.0, INK).bold(),
-            "One connection through every takeover",
+            self.title,
         );
         text(
             &mut svg,
@@ -133,7 +137,7 @@ impl Chart<'_> {
             &style,
             "seconds since the client's start",
         );
-        label_y(svg, &plot, &format!("answers per {column_ms} ms"));
+        label_y(svg, &plot, &format!("{} per {column_ms} ms", self.what));
     }
 
     /// A strip under the overview: whether a backup stood ready.
@@ -260,7 +264,11 @@ impl Chart<'_> {
             );
             text(svg, (left, 428.0), &Style::new(12.0, QUIET), &title);
             if place == 0 {
-                label_y(svg, &plot, &format!("answers per {} ms", column_us / 1000));
+                label_y(
+                    svg,
+                    &plot,
+                    &format!("{} per {} ms", self.what, column_us / 1000),
+                );
             }
         }
         let style = Style::new(12.0, QUIET).middle();

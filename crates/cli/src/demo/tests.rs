@@ -18,7 +18,12 @@ fn defaults_are_those_of_the_help() {
     let args = parse(&[]).unwrap();
     assert_eq!(args.kills, 4);
     assert_eq!(args.seed, None);
-    assert_eq!(args.out, PathBuf::from("target/demo"));
+    assert_eq!(args.guest, GuestKind::Redis);
+    assert_eq!(args.out(), PathBuf::from("target/demo"));
+    assert_eq!(args.image(), PathBuf::from("target/image/redis"));
+    let debian = parse(&["--guest", "debian"]).unwrap();
+    assert_eq!(debian.out(), PathBuf::from("target/demo-debian"));
+    assert_eq!(debian.image(), PathBuf::from("target/image/debian"));
 }
 
 #[test]
@@ -41,7 +46,7 @@ fn a_folder_that_can_not_be_is_bad_input_and_nothing_runs() {
 fn an_image_that_can_not_be_made_is_a_fault_of_ours() {
     let out = tempfile::tempdir().unwrap();
     let mut args = parse(&["--image", "/proc/nonexistent/image"]).unwrap();
-    args.out = out.path().join("out");
+    args.out = Some(out.path().join("out"));
     let (code, why) = run(&args).unwrap_err();
     assert_eq!(code, 125, "{why}");
     assert!(why.contains("/proc/nonexistent/image"), "{why}");

@@ -23,8 +23,17 @@ const VM_NAME: &str = "demo";
 pub(crate) const NODES: [&str; 2] = ["a", "b"];
 /// The guest's Redis, as the switch sees it.
 pub(crate) const GUEST: &str = "10.0.2.15:6379";
+/// The Debian guest's services, likewise.
+pub(crate) const POSTGRES: &str = "10.0.2.15:5432";
+pub(crate) const WEB: &str = "10.0.2.15:80";
+pub(crate) const SSH: &str = "10.0.2.15:22";
 /// What the guest prints once Redis answers.
 pub(crate) const READY: &str = "twinvm: redis ready";
+/// What the Debian guest prints when all services are up.
+pub(crate) const UP: &str = "twinvm: guest is up";
+/// Where a node's disk is, with what a VM.toml has in place of its name.
+const DISK: &str = "disk-{name}.img";
+const NAME_PLACE: &str = "{name}";
 /// Bytes at the end of a console that are searched for it.
 pub(crate) const CONSOLE_BYTES: u64 = 64 << 10;
 /// Longest path of a Unix socket in bytes (unix(7): `sun_path` has 108 with its final zero).
@@ -35,6 +44,54 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take after SIGTERM, before SIGKILL.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What the VM is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Parts {
+    pub(crate) kernel: PathBuf,
+    pub(crate) initrd: PathBuf,
+    pub(crate) cmdline: String,
+    /// As in VM.toml.
+    pub(crate) memory: &'static str,
+    /// Each node has a disk of its own; the first to start has a copy of the image's.
+    pub(crate) has_disk: bool,
+    /// What clients reach of the guest.
+    pub(crate) forwards: &'static [&'static str],
+    /// What its console says when it is up.
+    pub(crate) ready: &'static str,
+}
+
+impl Parts {
+    /// The Redis image, all in memory.
+    pub(crate) fn redis(image: &BuiltImage) -> Self {
+        Self {
+            kernel: image.kernel.clone(),
+            initrd: image.initrd.clone(),
+            cmdline: image.cmdline.clone(),
+            memory: "256M",
+            has_disk: false,
+            forwards: &[GUEST],
+            ready: READY,
+        }
+    }
+
+    /// The Debian image. Whoever has that key, in base64, may log in.
+    pub(crate) fn debian(image: &BuiltImage, key: &str) -> Self {
+        Self {
+            kernel: image.kernel.clone(),
+            initrd: image.initrd.clone(),
+            // systemd.system-credentials(7)
+            cmdline: format!(
+                "{} systemd.set_credential_binary=ssh.authorized_keys.root:{key}",
+                image.cmdline
+            ),
+            memory: "512M",
+            has_disk: true,
+            forwards: &[POSTGRES, WEB, SSH],
+            ready: UP,
+        }
+    }
+}
 
 /// Where everything is. Paths are absolute.
 #[derive(Debug, Clone)]
@@ -94,6 +151,8 @@ impl Files {
             self.lan_log(),
             self.node_log(0),
             self.node_log(1),
+            self.disk(0),
+            self.disk(1),
             self.report_json(),
             self.report_svg(),
         ];
@@ -155,6 +214,16 @@ impl Files {
         self.state().join(NODES[node]).join("ctl.sock")
     }
 
+    /// A node's disk.
+    pub(crate) fn disk(&self, node: usize) -> PathBuf {
+        self.path(&DISK.replace(NAME_PLACE, NODES[node]))
+    }
+
+    /// A file of a client.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.out.join(name)
+    }
+
     pub(crate) fn report_json(&self) -> PathBuf {
         self.out.join("report.json")
     }
@@ -182,17 +251,17 @@ fn remove(outcome: io::Result<()>, path: &Path) -> Result<(), DemoError> {
 /// The VM.toml of the demonstration.
 pub(crate) fn vm_toml(
     files: &Files,
-    image: &BuiltImage,
+    parts: &Parts,
     channels: [SocketAddr; 2],
 ) -> Result<String, DemoError> {
-    let kernel = absolute(&image.kernel)?;
-    let initrd = absolute(&image.initrd)?;
+    let kernel = absolute(&parts.kernel)?;
+    let initrd = absolute(&parts.initrd)?;
     let arbiter = format!("file:{}", files.arbiter().display());
     let lan = format!("lan:{}", files.lan_socket().display());
     let mut text = format!(
         "# Written by `twinvm demo`.\n\
          name = {name}\n\
-         memory = \"256M\"\n\
+         memory = {memory}\n\
          harts = 1\n\
          state_dir = {state}\n\
          kernel = {kernel}\n\
@@ -204,13 +273,19 @@ pub(crate) fn vm_toml(
          mac = \"52:54:00:12:34:56\"\n\
          backend = {lan}\n",
         name = quoted(VM_NAME),
+        memory = quoted(parts.memory),
         state = quoted(&files.state().to_string_lossy()),
         kernel = quoted(&kernel),
         initrd = quoted(&initrd),
-        cmdline = quoted(&image.cmdline),
+        cmdline = quoted(&parts.cmdline),
         arbiter = quoted(&arbiter),
         lan = quoted(&lan),
     );
+    if parts.has_disk {
+        let path = files.path(DISK);
+        let path = quoted(&path.to_string_lossy());
+        text.push_str(&format!("\n[[disk]]\npath = {path}\n"));
+    }
     for (name, channel) in NODES.into_iter().zip(channels) {
         text.push_str(&format!(
             "\n[[node]]\nname = {}\nchannel = {}\n",
@@ -271,31 +346,29 @@ pub(crate) struct Vm {
     /// Ends after the nodes, so that they can still speak.
     nodes: [Option<Process>; 2],
     lan: Process,
-    forward: Option<SocketAddr>,
+    ready: &'static str,
 }
 
 impl Vm {
-    /// Writes the VM.toml and starts the switch and both nodes.
-    pub(crate) fn start(files: Files, image: &BuiltImage) -> Result<Self, DemoError> {
+    /// Writes the VM.toml and starts the switch. No node runs yet.
+    pub(crate) fn start(files: Files, parts: &Parts) -> Result<Self, DemoError> {
         let program = std::env::current_exe()
             .map_err(|error| DemoError::failed(format!("this program's own path: {error}")))?;
-        let text = vm_toml(&files, image, free_channels()?)?;
+        let text = vm_toml(&files, parts, free_channels()?)?;
         let path = files.vm_toml();
         fs::write(&path, text).map_err(DemoError::io(&path))?;
         let mut command = Command::new(&program);
-        command
-            .arg("lan")
-            .arg("--listen")
-            .arg(files.lan_socket())
-            .arg("--forward")
-            .arg(format!("127.0.0.1:0={GUEST}"));
+        command.arg("lan").arg("--listen").arg(files.lan_socket());
+        for guest in parts.forwards {
+            command.arg("--forward").arg(format!("127.0.0.1:0={guest}"));
+        }
         let lan = Process::start("the switch (twinvm lan)", &mut command, &files.lan_log())?;
         Ok(Self {
             files,
             program,
             nodes: [None, None],
             lan,
-            forward: None,
+            ready: parts.ready,
         })
     }
 
@@ -331,20 +404,17 @@ impl Vm {
         self.nodes.iter_mut().flatten().try_for_each(Process::check)
     }
 
-    /// The host's side of the port forward, once the switch has told it.
-    pub(crate) fn forward(&mut self) -> Option<SocketAddr> {
-        if self.forward.is_none() {
-            let log = read_end(self.lan.log(), CONSOLE_BYTES).ok()?;
-            self.forward = parse_forward(&log);
-        }
-        self.forward
+    /// The host's side of the port forward to `guest`, once the switch has told it.
+    pub(crate) fn forward(&self, guest: &str) -> Option<SocketAddr> {
+        let log = read_end(self.lan.log(), CONSOLE_BYTES).ok()?;
+        parse_forward(&log, guest)
     }
 
-    /// The guest has said on its console that Redis answers.
+    /// The guest has said on its console that it is up.
     pub(crate) fn says_ready(&self) -> bool {
         (0..NODES.len()).any(|node| {
             read_end(&self.files.console(node), CONSOLE_BYTES)
-                .is_ok_and(|console| console.contains(READY))
+                .is_ok_and(|console| console.contains(self.ready))
         })
     }
 
@@ -412,10 +482,10 @@ impl Vm {
 }
 
 /// Finds `ADDRESS=GUEST`, the forward as the switch prints it.
-pub(crate) fn parse_forward(log: &str) -> Option<SocketAddr> {
+pub(crate) fn parse_forward(log: &str, guest: &str) -> Option<SocketAddr> {
     log.split_whitespace().find_map(|word| {
         let word = word.trim_end_matches([',', ';', '.']);
-        let address: SocketAddr = word.strip_suffix(GUEST)?.strip_suffix('=')?.parse().ok()?;
+        let address: SocketAddr = word.strip_suffix(guest)?.strip_suffix('=')?.parse().ok()?;
         (address.port() != 0).then_some(address)
     })
 }

@@ -8,6 +8,7 @@ pub(crate) mod clients;
 pub(crate) mod history;
 pub(crate) mod hosts;
 pub(crate) mod pair;
+pub(crate) mod pg;
 pub(crate) mod resp;
 
 /// Why something could not be done, in words for a person.

@@ -1,16 +1,22 @@
 use super::super::timeline::Gap;
 use super::*;
 
-fn seen() -> Seen {
-    Seen {
+fn seen() -> Told {
+    Told {
         times_us: vec![1_000, 2_000, 402_000, 403_000],
         tally: Tally {
             answers: 4,
             ..Tally::default()
         },
-        last: 4,
-        fault: None,
-        final_value: Some("4".to_owned()),
+        final_check: Some(true),
+        wording: Wording {
+            what: "answers",
+            on: "on one connection",
+            right: "all there",
+            wrong: "NOT ALL THERE",
+            ..Wording::default()
+        },
+        ..Told::default()
     }
 }
 
@@ -35,7 +41,7 @@ fn kill() -> Kill {
     }
 }
 
-fn report(seen: &Seen, kills: &[Kill], failure: Option<&str>) -> Report {
+fn report(seen: &Told, kills: &[Kill], failure: Option<&str>) -> Report {
     let work = Work {
         seconds: 2.0,
         log_bytes: 25_000,
@@ -79,10 +85,10 @@ fn each_thing_that_can_be_wrong_makes_it_not_ok() {
     lost.tally.lost = 1;
     assert!(!report(&lost, &[kill()], None).ok);
     let mut miscounted = good.clone();
-    miscounted.final_value = Some("5".to_owned());
+    miscounted.final_check = Some(false);
     assert!(!report(&miscounted, &[kill()], None).ok);
     let mut unasked = good.clone();
-    unasked.final_value = None;
+    unasked.final_check = None;
     assert!(!report(&unasked, &[kill()], None).ok);
     let mut broken = good.clone();
     broken.fault = Some("reset".to_owned());
@@ -99,16 +105,18 @@ fn a_history_that_no_order_explains_makes_it_not_ok() {
         linearizable: failure.is_none(),
         failure: failure.map(str::to_owned),
     };
-    let mut good = report(&seen(), &[kill()], None);
-    good.judge(history(None));
+    let with = |failure| Told {
+        history: Some(history(failure)),
+        ..seen()
+    };
+    let good = report(&with(None), &[kill()], None);
     assert!(good.ok);
     let text = good.to_string();
     assert!(
         text.contains("1234 answers to 3 clients at a time: linearizable"),
         "{text}"
     );
-    let mut bad = report(&seen(), &[kill()], None);
-    bad.judge(history(Some("key 2: no order")));
+    let bad = report(&with(Some("key 2: no order")), &[kill()], None);
     assert!(!bad.ok);
     assert_eq!(bad.failure.as_deref(), Some("key 2: no order"));
     let json = serde_json::to_value(&bad).unwrap();
@@ -116,9 +124,35 @@ fn a_history_that_no_order_explains_makes_it_not_ok() {
 }
 
 #[test]
+fn a_session_that_breaks_makes_it_not_ok() {
+    let with = |failure: Option<&str>| Told {
+        sessions: ["pgbench", "ssh"]
+            .map(|name| Session {
+                name,
+                told: "12 lines".to_owned(),
+                failure: failure.filter(|_| name == "ssh").map(str::to_owned),
+            })
+            .into(),
+        ..seen()
+    };
+    let good = report(&with(None), &[kill()], None);
+    assert!(good.ok);
+    let text = good.to_string();
+    let lines = "sessions   pgbench: 12 lines\n           ssh: 12 lines\n";
+    assert!(text.contains(lines), "{text}");
+    let bad = report(&with(Some("ended")), &[kill()], None);
+    assert!(!bad.ok);
+    assert_eq!(bad.failure.as_deref(), Some("ssh: ended"));
+    assert!(bad.to_string().contains("ssh: BROKEN: 12 lines"));
+}
+
+#[test]
 fn the_summary_names_counts_and_pauses() {
     let text = report(&seen(), &[kill()], None).to_string();
-    assert!(text.contains("4 in 0.4 s"), "{text}");
+    assert!(
+        text.contains("answers    4 in 0.4 s on one connection; all there"),
+        "{text}"
+    );
     assert!(
         text.contains("0 lost, 0 duplicated, 0 out of order"),
         "{text}"
@@ -135,7 +169,7 @@ fn the_summary_names_counts_and_pauses() {
 
 #[test]
 fn a_report_of_nothing_is_a_report() {
-    let report = report(&Seen::default(), &[], Some("never up"));
+    let report = report(&Told::default(), &[], Some("never up"));
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["failure"], "never up");
     assert!(json["pause_ms"]["max"].is_null());

@@ -38,6 +38,8 @@ fn draw(end_ms: u64, kills: &[Kill]) -> String {
     let chart = Chart {
         times_us: &times,
         kills,
+        title: "One connection",
+        what: "answers",
         subtitle: format!("{} answers, a < b & c", times.len()),
     };
     let svg = chart.draw();

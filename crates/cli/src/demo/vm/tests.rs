@@ -25,7 +25,7 @@ fn the_vm_toml_is_what_the_nodes_read() {
     fs::write(&image.initrd, "i").unwrap();
     let channels = free_channels().unwrap();
     assert_ne!(channels[0], channels[1]);
-    let text = vm_toml(&files, &image, channels).unwrap();
+    let text = vm_toml(&files, &Parts::redis(&image), channels).unwrap();
     let config = VmConfig::parse(&files.vm_toml(), &text).unwrap();
     config.validate_supported().unwrap();
     let (a, b) = config.pair("a").unwrap();
@@ -103,7 +103,7 @@ fn a_folder_that_can_not_be_made_is_bad_input() {
 
 #[test]
 fn the_forward_is_found_in_the_switchs_words() {
-    let address = |text| parse_forward(text).map(|address| address.to_string());
+    let address = |text| parse_forward(text, GUEST).map(|address| address.to_string());
     assert_eq!(
         address(
             "twinvm lan: listening on /tmp/x\ntwinvm lan: forward 127.0.0.1:40123=10.0.2.15:6379\n"
