@@ -9,13 +9,15 @@ use std::path::{Path, PathBuf};
 
 use crossbeam_channel::bounded;
 use twinvm_host::arbiter::server::{ArbiterServer, ServerError};
+use twinvm_host::journal::ServerLines;
 use twinvm_host::notify::Notify;
 use twinvm_host::sandbox::OwnFolder;
 use twinvm_host::signals::SignalWatch;
 use twinvm_host::tls::{CA_CERT, Credentials, Expect, Subject, TlsFiles};
+use twinvm_protocol::NoteLevel;
 
-use crate::process_args::ProcessArgs;
-use crate::{BAD_INPUT, FAULT, Outcome, say};
+use crate::process_args::{LogFormatArg, ProcessArgs};
+use crate::{BAD_INPUT, FAULT, Outcome};
 
 /// Keeps, shows and resets the record that says which node is live
 #[derive(Debug, clap::Args)]
@@ -74,6 +76,9 @@ struct ServeArgs {
     /// then it speaks TLS 1.3 only, and lets in only nodes of its cluster, whose VM.toml has [tls]
     #[arg(long, value_name = "DIR")]
     keys: Option<PathBuf>,
+    /// How lines on standard error look: for people, or a JSON object on each
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormatArg,
     #[command(flatten)]
     process: ProcessArgs,
 }
@@ -110,6 +115,7 @@ fn keys_in(folder: &Path) -> Result<Credentials, (u8, String)> {
 
 fn serve(args: &ServeArgs) -> Outcome {
     let fault = |error: std::io::Error| (FAULT, error.to_string());
+    let lines = ServerLines::new(args.log_format.into(), "arbiter");
     let listen = resolve(&args.listen)?;
     // Before anybody is listened to, and while there is one thread.
     let confinement = args.process.confinement()?;
@@ -124,16 +130,16 @@ fn serve(args: &ServeArgs) -> Outcome {
     let _watch = SignalWatch::start(signals_in).map_err(fault)?;
     let keys = args.keys.as_deref().map(keys_in).transpose()?;
     if let Some(notice) = keys.as_ref().and_then(Credentials::notice) {
-        say::line(format_args!("twinvm arbiter: {notice}"));
+        lines.tell(NoteLevel::Warn, "keys", &notice);
     }
-    let tell = |text| say::line(format_args!("twinvm arbiter: {text}"));
+    let tell = move |text: String| lines.tell(NoteLevel::Warn, "refused", &text);
     let server = match ArbiterServer::start(listen, &args.dir, keys, tell) {
         Ok(server) => server,
         Err(error @ ServerError::Thread(_)) => return Err((FAULT, error.to_string())),
         Err(error) => return Err((BAD_INPUT, error.to_string())),
     };
     if let Some(notice) = notice {
-        say::line(format_args!("twinvm arbiter: {notice}"));
+        lines.tell(NoteLevel::Warn, "rights", &notice);
     }
     // Nobody need read it.
     let mut out = std::io::stdout().lock();
@@ -142,7 +148,7 @@ fn serve(args: &ServeArgs) -> Outcome {
     match Notify::from_env() {
         Ok(Some(manager)) => manager.ready(&format!("listening on {}", server.local_addr())),
         Ok(None) => {}
-        Err(trouble) => say::line(format_args!("twinvm arbiter: {trouble}")),
+        Err(trouble) => lines.tell(NoteLevel::Warn, "note", &trouble.to_string()),
     }
     // Ends with the signal, or with the thread that waits for one.
     let _ = signals.recv();

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use twinvm_config::VmConfig;
 use twinvm_host::hooks::Hooks;
-use twinvm_host::journal::LogFormat;
 use twinvm_host::node::{NodeOptions, Operation, Wire};
 use twinvm_host::port::PortAddress;
 use twinvm_host::sandbox::{Confinement, User};
@@ -14,7 +13,7 @@ use twinvm_machine::EngineKind;
 
 use crate::engine_arg::EngineArg;
 use crate::guest;
-use crate::process_args::ProcessArgs;
+use crate::process_args::{LogFormatArg, ProcessArgs};
 use crate::{BAD_INPUT, FAULT, Outcome};
 
 /// The command of this program that runs hooks for a node.
@@ -65,22 +64,6 @@ pub(crate) struct NodeArgs {
     metrics: Option<String>,
     #[command(flatten)]
     process: ProcessArgs,
-}
-
-/// What `--log-format` can be.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum LogFormatArg {
-    Text,
-    Json,
-}
-
-impl From<LogFormatArg> for LogFormat {
-    fn from(arg: LogFormatArg) -> Self {
-        match arg {
-            LogFormatArg::Text => Self::Text,
-            LogFormatArg::Json => Self::Json,
-        }
-    }
 }
 
 /// Address of the figures, if they are wanted.

@@ -1,6 +1,8 @@
-//! What a process that listens gives up before it does, as options of commands.
+//! Options of commands that listen: what their process gives up before it does, and how its lines
+//! look.
 
 use clap::ValueEnum;
+use twinvm_host::journal::LogFormat;
 use twinvm_host::sandbox::{Confinement, User};
 
 use crate::BAD_INPUT;
@@ -12,6 +14,22 @@ pub(crate) enum Sandbox {
     On,
     /// For finding faults
     Off,
+}
+
+/// What `--log-format` can be.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum LogFormatArg {
+    Text,
+    Json,
+}
+
+impl From<LogFormatArg> for LogFormat {
+    fn from(arg: LogFormatArg) -> Self {
+        match arg {
+            LogFormatArg::Text => Self::Text,
+            LogFormatArg::Json => Self::Json,
+        }
+    }
 }
 
 /// Options of what stays as it was started.

@@ -38,6 +38,56 @@ impl LogFormat {
     }
 }
 
+/// What a server that belongs to no node says.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerLines {
+    format: LogFormat,
+    server: &'static str,
+}
+
+impl ServerLines {
+    /// For the server of this name.
+    pub fn new(format: LogFormat, server: &'static str) -> Self {
+        Self { format, server }
+    }
+
+    /// Writes a line: `event` names what has happened, `text` says it.
+    pub fn tell(self, level: NoteLevel, event: &str, text: &str) {
+        let line = self.render(clock::wall_ns(), level, event, text);
+        let _ = std::io::stderr().lock().write_all(line.as_bytes());
+    }
+
+    fn render(self, at_ns: u64, level: NoteLevel, event: &str, text: &str) -> String {
+        match self.format {
+            LogFormat::Text => format!("twinvm {}: {}\n", self.server, one_line(text)),
+            LogFormat::Json => {
+                let line = json!({
+                    "time": timestamp(at_ns),
+                    "level": weight(level),
+                    "server": self.server,
+                    "event": event,
+                    "text": text,
+                });
+                format!("{line}\n")
+            }
+        }
+    }
+}
+
+fn weight(level: NoteLevel) -> &'static str {
+    match level {
+        NoteLevel::Info => "info",
+        NoteLevel::Warn => "warning",
+        NoteLevel::Error => "error",
+    }
+}
+
+/// What somebody else wrote can't begin a line of its own.
+fn one_line(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(plain).collect()
+}
+
 /// Lines of one node.
 #[derive(Debug)]
 pub struct Journal {
@@ -94,17 +144,10 @@ impl Journal {
 
     fn render(&self, at_ns: u64, level: NoteLevel, event: &str, text: &str) -> String {
         let time = timestamp(at_ns);
-        let weight = match level {
-            NoteLevel::Info => "info",
-            NoteLevel::Warn => "warning",
-            NoteLevel::Error => "error",
-        };
+        let weight = weight(level);
         match self.format {
             LogFormat::Text => {
-                let text: String = text
-                    .chars()
-                    .map(|c| if c.is_control() { ' ' } else { c })
-                    .collect();
+                let text = one_line(text);
                 let weight = match level {
                     NoteLevel::Info => String::new(),
                     _ => format!("{weight}: "),

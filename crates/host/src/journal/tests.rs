@@ -47,3 +47,32 @@ fn a_line_for_programs_is_one_object_with_every_field() {
         })
     );
 }
+
+#[test]
+fn a_servers_lines_are_one_line_each() {
+    let render = |format| {
+        ServerLines::new(format, "arbiter").render(
+            LEAP_DAY_NS,
+            NoteLevel::Warn,
+            "refused",
+            "a peer \"x\"\nis refused",
+        )
+    };
+    assert_eq!(
+        render(LogFormat::Text),
+        "twinvm arbiter: a peer \"x\" is refused\n"
+    );
+    let text = render(LogFormat::Json);
+    assert_eq!(text.matches('\n').count(), 1, "{text}");
+    let line: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        line,
+        serde_json::json!({
+            "time": "2024-02-29T23:59:59.007Z",
+            "level": "warning",
+            "server": "arbiter",
+            "event": "refused",
+            "text": "a peer \"x\"\nis refused",
+        })
+    );
+}
