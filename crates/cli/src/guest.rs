@@ -7,8 +7,12 @@ use std::path::{Path, PathBuf};
 
 use twinvm_config::{ConsoleKind, Disk, MAX_DEVICES, VmConfig};
 use twinvm_host::disk::{DiskError, DiskFile};
+use twinvm_host::nbd::{NbdError, NbdSpec, NbdTarget};
+use twinvm_host::random::random_u128;
+use twinvm_host::tls::{Credentials, Expect, Subject, TlsError};
 use twinvm_machine::loader::LoadError;
 use twinvm_machine::{DiskConfig, ImageKind, Images, MachineConfig, MachineError, SlotConfig};
+use twinvm_nbd::wire::Claim;
 
 /// A file that is longer, and longer than the guest's memory, is not read: a wrong name must
 /// not cost the host its own.
@@ -46,6 +50,15 @@ pub(crate) enum GuestError {
     /// A file can't be a disk.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// An export can't be a disk.
+    #[error(transparent)]
+    Nbd(#[from] NbdError),
+    /// The keys for one.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// No random numbers.
+    #[error("reading random numbers: {0}")]
+    Random(std::io::Error),
     /// More memory than there is.
     #[error(
         "memory is {} MiB, this host has {} MiB (swap counted): set memory = \"{}M\" or less",
@@ -80,23 +93,70 @@ pub(crate) enum GuestError {
     Machine(MachineError),
 }
 
-/// The disks of a VM, opened and locked, in their order.
-pub(crate) fn open_disks(vm: &VmConfig) -> Result<Vec<DiskFile>, GuestError> {
-    let mut disks = Vec::new();
-    for disk in &vm.disks {
-        // Other kinds were refused with the file.
-        if let Disk::File { path, read_only } = disk {
-            disks.push(DiskFile::open(path, *read_only)?);
+/// A disk of a VM that runs alone, before it is at work.
+pub(crate) enum OpenDisk {
+    /// A file, locked.
+    File(DiskFile),
+    /// An export, claimed.
+    Nbd(Box<NbdTarget>),
+}
+
+impl OpenDisk {
+    fn sectors(&self) -> u64 {
+        match self {
+            Self::File(file) => file.sectors(),
+            Self::Nbd(target) => target.sectors(),
         }
     }
-    Ok(disks)
+
+    fn read_only(&self) -> bool {
+        match self {
+            Self::File(file) => file.read_only(),
+            Self::Nbd(target) => target.read_only(),
+        }
+    }
+}
+
+/// The disks of a VM that runs alone, opened and locked, in their order.
+pub(crate) fn open_disks(vm: &VmConfig) -> Result<Vec<OpenDisk>, GuestError> {
+    let open = |disk: &Disk| {
+        Ok(match disk {
+            Disk::File { path, read_only } => OpenDisk::File(DiskFile::open(path, *read_only)?),
+            Disk::Nbd { address, read_only } => {
+                let target = NbdTarget::open(NbdSpec {
+                    address: address.clone(),
+                    read_only: *read_only,
+                    keys: own_keys(vm)?,
+                    // Nobody's generation: it keeps others off while it is connected.
+                    claim: Claim {
+                        vm: vm.name.clone(),
+                        holder: random_u128().map_err(GuestError::Random)?,
+                        generation: 0,
+                    },
+                })?;
+                OpenDisk::Nbd(Box::new(target))
+            }
+        })
+    };
+    vm.disks.iter().map(open).collect()
+}
+
+/// The keys of the node whose host this is: the one whose files are here.
+fn own_keys(vm: &VmConfig) -> Result<Option<Credentials>, TlsError> {
+    let names = vm.nodes.iter().map(|node| node.name.clone());
+    let mut found = names.filter_map(|name| Some((vm.tls_of(&name)?, name)));
+    let Some((files, name)) = found.find(|(files, _)| files.key.exists()) else {
+        return Ok(None);
+    };
+    let own = Subject::Node(name);
+    Credentials::load(files, own, Expect::Arbiter).map(Some)
 }
 
 /// The machine that a VM's file describes: network cards in the slots from 0 on, in the order of
 /// the file, behind them the disks, then an entropy source and, if it is wanted, a console.
 pub(crate) fn machine_config(
     vm: &VmConfig,
-    disks: &[DiskFile],
+    disks: &[OpenDisk],
 ) -> Result<MachineConfig, GuestError> {
     if vm.kernel.is_none() && vm.firmware.is_none() {
         return Err(GuestError::NoKernel);
@@ -137,7 +197,7 @@ pub(crate) fn machine_config(
 }
 
 /// The disks as they are on the board.
-pub(crate) fn disk_slots(disks: &[DiskFile]) -> impl Iterator<Item = SlotConfig> {
+pub(crate) fn disk_slots(disks: &[OpenDisk]) -> impl Iterator<Item = SlotConfig> {
     (0..).zip(disks).map(|(number, disk)| {
         SlotConfig::Disk(DiskConfig {
             sectors: disk.sectors(),

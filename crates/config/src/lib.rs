@@ -20,6 +20,7 @@ use twinvm_host::hooks::HookCommand;
 use twinvm_host::port::PortAddress;
 use twinvm_host::tls::TlsFiles;
 use twinvm_machine::{MAX_HARTS, OnReset};
+use twinvm_nbd::address::{self, Address};
 use twinvm_protocol::{Config as Protect, OutputFrom};
 
 use table::{Document, Table};
@@ -152,8 +153,13 @@ pub enum Disk {
         /// The guest can only read.
         read_only: bool,
     },
-    /// A shared NBD server.
-    Nbd(String),
+    /// An export of an NBD server, which both nodes reach.
+    Nbd {
+        /// Where it is.
+        address: Address,
+        /// The guest can only read.
+        read_only: bool,
+    },
 }
 
 /// One of the two nodes.
@@ -229,7 +235,7 @@ impl VmConfig {
             etcd: arbiter_tls.is_some(),
         };
         let disk_tables = document.tables(&root, "disk", DISK_KEYS)?;
-        let disks = parse_disks(&disk_tables, &mut unsupported)?;
+        let disks = parse_disks(&disk_tables)?;
         if nets.len() + disks.len() > MAX_DEVICES {
             let problem = format!(
                 "{} network cards and {} disks, the board has {MAX_DEVICES} slots",
@@ -380,10 +386,7 @@ fn parse_nets(document: &Document<'_>, root: &Table<'_, '_>) -> Result<Vec<Net>,
     Ok(nets)
 }
 
-fn parse_disks(
-    tables: &[Table<'_, '_>],
-    unsupported: &mut Vec<(usize, String)>,
-) -> Result<Vec<Disk>, VmTomlError> {
+fn parse_disks(tables: &[Table<'_, '_>]) -> Result<Vec<Disk>, VmTomlError> {
     let mut disks = Vec::new();
     for table in tables {
         let read_only = table.boolean("readonly")?.unwrap_or(false);
@@ -392,13 +395,11 @@ fn parse_disks(
                 path: path.value,
                 read_only,
             },
-            (None, Some(nbd)) if !nbd.value.is_empty() => {
-                unsupported.push((nbd.line, "nbd".to_owned()));
-                Disk::Nbd(nbd.value.to_owned())
-            }
-            (None, Some(nbd)) => {
-                return Err(table.value_at(nbd.line, "nbd", "", "the address of an NBD server"));
-            }
+            (None, Some(nbd)) => Disk::Nbd {
+                address: Address::parse(nbd.value)
+                    .map_err(|_| table.value_at(nbd.line, "nbd", nbd.value, address::EXPECTED))?,
+                read_only,
+            },
             (None, None) => return Err(table.missing("path")),
             (Some(_), Some(nbd)) => {
                 let problem = "a disk has either path or nbd, not both".to_owned();

@@ -351,7 +351,8 @@ fn bad_values_are_named() {
     );
     assert_eq!(
         named("[[disk]]\nnbd = \"\""),
-        "vms/VM.toml:3: nbd = \"\": expected the address of an NBD server"
+        "vms/VM.toml:3: nbd = \"\": expected \"nbd://HOST:PORT/EXPORT\", \
+         \"nbds://HOST:PORT/EXPORT\" or \"nbd+unix:///EXPORT?socket=PATH\""
     );
 }
 
@@ -382,7 +383,7 @@ fn values_that_do_not_go_together() {
     let nine: String = (1..=9).map(net).collect();
     assert!(named(&nine).ends_with("9 network cards and 0 disks, the board has 8 slots"));
     assert_eq!(
-        named("[[disk]]\npath = \"d\"\nnbd = \"h:1\""),
+        named("[[disk]]\npath = \"d\"\nnbd = \"nbd://h\""),
         "vms/VM.toml:4: a disk has either path or nbd, not both"
     );
     assert_eq!(
@@ -401,10 +402,13 @@ fn what_is_not_built_yet_is_parsed_and_refused() {
     let not_yet = |line: usize, what: &str| {
         format!("vms/VM.toml:{line}: {what} is not supported yet by this version")
     };
-    assert_eq!(unsupported("[[disk]]\nnbd = \"h:1\""), not_yet(3, "nbd"));
+    let node =
+        |n: u32| format!("[[node]]\nname = \"n{n}\"\nchannel = \"127.0.0.1:{n}\"\npath = \"d\"\n");
     // The first in the file.
-    let both = "[[disk]]\nnbd = \"h:1\"\n[[disk]]\nnbd = \"h:2\"";
-    assert_eq!(unsupported(both), not_yet(3, "nbd"));
+    assert_eq!(
+        unsupported(&(node(1) + &node(2))),
+        not_yet(5, "path of a node's disk")
+    );
 
     let vm = parse(&WHOLE.replace(
         "127.0.0.1:7001",
@@ -506,7 +510,8 @@ fn a_channel_between_hosts_needs_keys() {
 #[test]
 fn disks() {
     let vm = parse(
-        "name = \"x\"\n[[disk]]\npath = \"d.img\"\n[[disk]]\npath = \"/iso\"\nreadonly = true",
+        "name = \"x\"\n[[disk]]\npath = \"d.img\"\n[[disk]]\npath = \"/iso\"\nreadonly = true\n\
+         [[disk]]\nnbd = \"nbd://san:7/shop\"",
     )
     .unwrap();
     vm.validate_supported().unwrap();
@@ -514,7 +519,14 @@ fn disks() {
         path: path.into(),
         read_only,
     };
-    assert_eq!(vm.disks, [file("vms/d.img", false), file("/iso", true)]);
+    let nbd = Disk::Nbd {
+        address: Address::parse("nbd://san:7/shop").unwrap(),
+        read_only: false,
+    };
+    assert_eq!(
+        vm.disks,
+        [file("vms/d.img", false), file("/iso", true), nbd]
+    );
     assert_eq!(
         named("[[disk]]\npath = \"d\"\nreadonly = 1"),
         "vms/VM.toml:4: readonly must be true or false, found a whole number"

@@ -238,7 +238,7 @@ impl DiskFile {
     ///
     /// # Errors
     /// What the guest is told as an I/O error.
-    pub(crate) fn carry_out(&self, request: &DiskRequest) -> io::Result<Vec<u8>> {
+    pub fn carry_out(&self, request: &DiskRequest) -> io::Result<Vec<u8>> {
         let (offset, bytes) = (request.offset, request.bytes);
         self.check_failed()?;
         match request.op {

@@ -15,6 +15,7 @@
 //!   switch, or [`tap`], an interface of this host; [`offload`] does the work of a card for wires
 //!   that need it.
 //! - [`disk`]: a disk's file and the threads that read and write it.
+//! - [`nbd`]: a disk whose contents are at an NBD server.
 //! - [`ctl_socket`]: a person's requests to a running node.
 //! - [`snapshot_file`]: a machine's snapshot as a durable file.
 //! - [`sandbox`]: what a process gives up before it listens to anybody: its rights, and the system
@@ -41,6 +42,7 @@ pub mod inside;
 pub mod journal;
 pub mod lan_port;
 pub mod metrics;
+pub mod nbd;
 pub mod node;
 pub mod notify;
 pub mod offload;

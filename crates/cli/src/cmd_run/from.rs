@@ -4,14 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use twinvm_config::VmConfig;
-use twinvm_host::disk::DiskFile;
 use twinvm_host::snapshot_file::{self, SnapshotFileError};
 use twinvm_machine::{
     FieldDifference, Machine, MachineConfig, OnReset, SlotConfig, first_field_difference,
 };
 
 use super::{ConsoleArg, ResetArg, RunArgs};
-use crate::guest::{GuestError, add_files, disk_slots, machine_config};
+use crate::guest::{GuestError, OpenDisk, add_files, disk_slots, machine_config};
 
 /// Why a run can't go on from a snapshot.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +71,7 @@ pub(crate) fn machine(
     path: &Path,
     args: &RunArgs,
     vm: &VmConfig,
-    disks: &[DiskFile],
+    disks: &[OpenDisk],
 ) -> Result<Machine, FromError> {
     let machine = snapshot_file::restore(path)?;
     let theirs = machine.config().slots.iter().filter(is_disk).count();
@@ -112,7 +111,7 @@ fn is_disk(slot: &&SlotConfig) -> bool {
 fn described(
     args: &RunArgs,
     vm: &VmConfig,
-    disks: &[DiskFile],
+    disks: &[OpenDisk],
     own: &MachineConfig,
 ) -> Result<MachineConfig, GuestError> {
     if args.file.is_some() {

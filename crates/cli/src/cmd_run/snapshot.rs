@@ -5,13 +5,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use twinvm_host::disk::DiskError;
 use twinvm_host::signals::SignalEvent;
 use twinvm_host::snapshot_file::{self, SnapshotFileError};
 use twinvm_machine::SnapshotBusy;
 
 use crate::say;
 
+use super::disks::RestError;
 use super::drive::Frozen;
 
 /// A person hears of progress this often.
@@ -25,7 +25,7 @@ pub(crate) enum RunSnapshotError {
     File(#[from] SnapshotFileError),
     /// A disk could not be brought to rest: without its disk a snapshot is good for nothing.
     #[error("no snapshot is written, since what the guest has written can't be made durable: {0}")]
-    Disk(#[from] DiskError),
+    Disk(#[from] RestError),
     /// The machine.
     #[error("--snapshot: {0}")]
     Busy(#[from] SnapshotBusy),

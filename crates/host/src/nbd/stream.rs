@@ -1,0 +1,203 @@
+//! Bytes to and from a server.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt;
+use twinvm_nbd::address::Server;
+
+use crate::tls::{self, Credentials, HandshakeError, TlsStream};
+
+/// A host that has lost its power is noticed after this long: silence, and then so many questions
+/// so far apart.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+const KEEPALIVE_EACH: Duration = Duration::from_secs(3);
+const KEEPALIVE_COUNT: u32 = 3;
+/// Bytes that nobody acknowledges for this long end a connection.
+const UNACKED_MS: u32 = 15_000;
+
+/// A connection, whatever it travels on.
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(TlsStream),
+}
+
+/// A connection's socket, to set its times and to end it from another thread.
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    pub(super) fn shut(&self) {
+        let _ = match self {
+            Self::Tcp(socket) => socket.shutdown(Shutdown::Both),
+            Self::Unix(socket) => socket.shutdown(Shutdown::Both),
+        };
+    }
+
+    fn set_times(&self, read: Option<Duration>, write: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => {
+                socket.set_read_timeout(read)?;
+                socket.set_write_timeout(write)
+            }
+            Self::Unix(socket) => {
+                socket.set_read_timeout(read)?;
+                socket.set_write_timeout(write)
+            }
+        }
+    }
+}
+
+/// A connection's two directions, and its socket.
+pub(super) struct Halves {
+    pub(super) reader: Box<dyn Read + Send>,
+    pub(super) writer: Box<dyn Write + Send>,
+    pub(super) socket: Socket,
+}
+
+impl Stream {
+    fn socket(&self) -> io::Result<Socket> {
+        Ok(match self {
+            Self::Tcp(socket) => Socket::Tcp(socket.try_clone()?),
+            Self::Unix(socket) => Socket::Unix(socket.try_clone()?),
+            Self::Tls(stream) => Socket::Tcp(stream.tcp().try_clone()?),
+        })
+    }
+
+    /// Makes it TLS.
+    pub(super) fn secure(self, keys: &Credentials, until: Instant) -> Result<Self, HandshakeError> {
+        match self {
+            Self::Tcp(socket) => tls::connect(socket, keys, until).map(Self::Tls),
+            other => Ok(other),
+        }
+    }
+
+    /// A half for each of two threads. Reading takes as long as it takes; writing fails with
+    /// `WouldBlock` after `write_wait` and may then be gone on with.
+    pub(super) fn split(self, write_wait: Duration) -> io::Result<Halves> {
+        let socket = self.socket()?;
+        socket.set_times(None, Some(write_wait))?;
+        let (reader, writer): (Box<dyn Read + Send>, Box<dyn Write + Send>) = match self {
+            Self::Tcp(stream) => (Box::new(stream.try_clone()?), Box::new(stream)),
+            Self::Unix(stream) => (Box::new(stream.try_clone()?), Box::new(stream)),
+            Self::Tls(stream) => {
+                let (reader, writer) = stream.split();
+                (Box::new(reader), Box::new(writer))
+            }
+        };
+        Ok(Halves {
+            reader,
+            writer,
+            socket,
+        })
+    }
+}
+
+/// Connects to a server.
+pub(super) fn dial(server: &Server, until: Instant) -> io::Result<Stream> {
+    match server {
+        Server::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
+        Server::Tcp { host, port, .. } => {
+            let mut failed = io::Error::new(ErrorKind::NotFound, "it has no address");
+            for address in (host.as_str(), *port).to_socket_addrs()? {
+                match TcpStream::connect_timeout(&address, left(until)?) {
+                    Ok(socket) => {
+                        socket.set_nodelay(true)?;
+                        watch(&socket)?;
+                        return Ok(Stream::Tcp(socket));
+                    }
+                    Err(error) => failed = error,
+                }
+            }
+            Err(failed)
+        }
+    }
+}
+
+/// Has the kernel notice a host that is gone.
+fn watch(socket: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(socket, KEEPALIVE_EACH)?;
+    sockopt::set_tcp_keepcnt(socket, KEEPALIVE_COUNT)?;
+    sockopt::set_tcp_user_timeout(socket, UNACKED_MS)?;
+    Ok(())
+}
+
+fn left(until: Instant) -> io::Result<Duration> {
+    let left = until.saturating_duration_since(Instant::now());
+    match left.is_zero() {
+        true => Err(ErrorKind::TimedOut.into()),
+        false => Ok(left),
+    }
+}
+
+/// A connection all of whose steps must be done by one moment.
+pub(super) struct Timed {
+    stream: Stream,
+    until: Instant,
+}
+
+impl Timed {
+    pub(super) fn new(stream: Stream, until: Instant) -> Self {
+        Self { stream, until }
+    }
+
+    pub(super) fn into_inner(self) -> Stream {
+        self.stream
+    }
+
+    fn set_times(&self) -> io::Result<()> {
+        let left = Some(left(self.until)?);
+        match &self.stream {
+            Stream::Tcp(socket) => {
+                socket.set_read_timeout(left)?;
+                socket.set_write_timeout(left)
+            }
+            Stream::Unix(socket) => {
+                socket.set_read_timeout(left)?;
+                socket.set_write_timeout(left)
+            }
+            Stream::Tls(stream) => {
+                stream.tcp().set_read_timeout(left)?;
+                stream.tcp().set_write_timeout(left)
+            }
+        }
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.set_times()?;
+        match &mut self.stream {
+            Stream::Tcp(stream) => stream.read(bytes),
+            Stream::Unix(stream) => stream.read(bytes),
+            Stream::Tls(stream) => stream.read(bytes),
+        }
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.set_times()?;
+        match &mut self.stream {
+            Stream::Tcp(stream) => stream.write(bytes),
+            Stream::Unix(stream) => stream.write(bytes),
+            Stream::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.set_times()?;
+        match &mut self.stream {
+            Stream::Tcp(stream) => stream.flush(),
+            Stream::Unix(stream) => stream.flush(),
+            Stream::Tls(stream) => stream.flush(),
+        }
+    }
+}
