@@ -71,7 +71,12 @@ impl Machine {
 
     /// From now on digests note which pages of RAM have changed.
     pub fn note_changed_pages(&mut self) {
-        self.mem.note_changed_hashes();
+        self.mem.note_changed_hashes(false);
+    }
+
+    /// From now on digests note which pages of RAM were stored to, also if they are as before.
+    pub fn note_stored_pages(&mut self) {
+        self.mem.note_changed_hashes(true);
     }
 
     /// Numbers (from the start of RAM) and hashes of the pages that digests have found changed

@@ -16,6 +16,8 @@ pub(crate) struct PageHashes {
     sum: u128,
     /// Pages whose hash has changed since they were last asked for, if anybody asks.
     changed: Option<Vec<bool>>,
+    /// Those that were hashed again and are the same are noted, too.
+    note_same: bool,
 }
 
 impl PageHashes {
@@ -25,6 +27,7 @@ impl PageHashes {
             pages: vec![0; pages],
             sum: 0,
             changed: None,
+            note_same: false,
         }
     }
 
@@ -43,15 +46,16 @@ impl PageHashes {
     pub(crate) fn update(&mut self, page: usize, bytes: &[u8]) {
         let hash = page_hash(page as u64, bytes);
         let before = self.pages[page];
-        if let (true, Some(changed)) = (hash != before, &mut self.changed) {
+        if let (true, Some(changed)) = (hash != before || self.note_same, &mut self.changed) {
             changed[page] = true;
         }
         self.sum = self.sum.wrapping_sub(before).wrapping_add(hash);
         self.pages[page] = hash;
     }
 
-    /// From now on notes which hashes change.
-    pub(crate) fn note_changes(&mut self) {
+    /// From now on notes which hashes change, or, with `same`, all that are computed.
+    pub(crate) fn note_changes(&mut self, same: bool) {
+        self.note_same = same;
         self.changed
             .get_or_insert_with(|| vec![false; self.pages.len()]);
     }

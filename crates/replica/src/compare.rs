@@ -39,7 +39,7 @@ const MAX_TEXT: usize = 1024;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Told {
     /// The record is a digest, and all of this is of its very step. Else the pages are those that
-    /// have changed since the digest before it, up to now.
+    /// were stored to since the digest before it, up to now.
     pub(crate) exact: bool,
     /// The digest.
     pub(crate) digest: u128,

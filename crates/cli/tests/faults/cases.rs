@@ -12,10 +12,11 @@ use rustix::process::Signal;
 use crate::capture::Capture;
 use crate::cgroup::Group;
 use crate::lab::pair::{Pair, REDIS};
-use crate::scene::{Case, LIMIT, SUSPECT, Scene, wall_us};
+use crate::memory::Ram;
+use crate::scene::{self, Case, LIMIT, SUSPECT, Scene, wall_us};
 
 /// In the order in which they are played.
-pub(crate) const ALL: [Case; 18] = [
+pub(crate) const ALL: [Case; 19] = [
     ("the live node is killed", live_killed),
     ("the backup is killed", backup_killed),
     ("the live host falls silent and comes back", live_silent),
@@ -52,6 +53,7 @@ pub(crate) const ALL: [Case; 18] = [
     ),
     ("the live host has no memory left", live_memory_short),
     ("the backup gets no memory", backup_memory_short),
+    ("a bit of the backup's memory flips", backup_bit_flips),
 ];
 
 fn live_killed(scene: &mut Scene) {
@@ -312,6 +314,22 @@ fn arbiter_disk_full(scene: &mut Scene) {
     scene.pair.start_node(live).unwrap();
 }
 
+fn redis() -> TcpStream {
+    let redis = TcpStream::connect(REDIS).unwrap();
+    redis.set_read_timeout(Some(LIMIT)).unwrap();
+    redis
+}
+
+fn set(redis: &mut TcpStream, value: &[u8]) {
+    let head = format!("*3\r\n$3\r\nSET\r\n$4\r\nlump\r\n${}\r\n", value.len());
+    redis
+        .write_all(&[head.as_bytes(), value, b"\r\n"].concat())
+        .unwrap();
+    let mut ok = [0; 5];
+    redis.read_exact(&mut ok).unwrap();
+    assert_eq!(&ok, b"+OK\r\n");
+}
+
 /// The kernel kills the live node's process when the guest writes to pages it has not used yet.
 fn live_memory_short(scene: &mut Scene) {
     let (live, other) = (scene.live, scene.backup());
@@ -323,17 +341,8 @@ fn live_memory_short(scene: &mut Scene) {
         return eprintln!("    left out: no memory group can be made");
     };
     group.bound(scene.pair.pid(live).unwrap(), 4 << 20);
-    let mut redis = TcpStream::connect(REDIS).unwrap();
-    redis.set_read_timeout(Some(LIMIT)).unwrap();
-    let mut set = |value: &[u8]| {
-        let head = format!("*3\r\n$3\r\nSET\r\n$4\r\nlump\r\n${}\r\n", value.len());
-        redis
-            .write_all(&[head.as_bytes(), value, b"\r\n"].concat())
-            .unwrap();
-        let mut ok = [0; 5];
-        redis.read_exact(&mut ok).unwrap();
-        assert_eq!(&ok, b"+OK\r\n");
-    };
+    let mut redis = redis();
+    let mut set = |value: &[u8]| set(&mut redis, value);
     // On one connection, which outlives the process.
     for megabytes in [8, 16, 24] {
         set(&vec![b'x'; megabytes << 20]);
@@ -362,4 +371,47 @@ fn backup_memory_short(scene: &mut Scene) {
     scene.await_alone(live);
     scene.flows();
     scene.pair.start_node(other).unwrap();
+}
+
+/// Of a value that Redis keeps. The guest reads it and says something else: the alarm names the
+/// byte, the backup is made anew, and the client gets what it has put there.
+fn backup_bit_flips(scene: &mut Scene) {
+    let (live, other) = (scene.live, scene.backup());
+    let Some(ram) = Ram::open(scene.pair.pid(other).unwrap(), scene::RAM_BYTES) else {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "no other process's memory can be written"
+        );
+        return eprintln!("    left out: no other process's memory can be written");
+    };
+    // Longer than a page, so that no neighbour changes what is on the mark's page.
+    let mark = b"in the middle of many pages, and nowhere else";
+    let filling = vec![b'.'; 64 << 10];
+    let value = [&filling[..], &mark[..], &filling[..]].concat();
+    let mut redis = redis();
+    set(&mut redis, &value);
+    // From here on both nodes know all pages by their hashes.
+    scene.digest();
+    let flipped = ram.flip_behind(mark);
+    assert!(!flipped.is_empty(), "the value is nowhere");
+    redis
+        .write_all(b"*2\r\n$3\r\nGET\r\n$4\r\nlump\r\n")
+        .unwrap();
+    let head = format!("${}\r\n", value.len());
+    let mut answer = vec![0; head.len() + value.len() + 2];
+    redis.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, [head.as_bytes(), &value, b"\r\n"].concat());
+    let alarm = scene.await_alarm(other);
+    let named = |pa: &u64| alarm.contains(&format!("(physical address {pa:#x},"));
+    assert!(
+        flipped.iter().any(named),
+        "{alarm}: not one of {flipped:x?}"
+    );
+    for node in [live, other] {
+        let log = fs::read_to_string(scene.pair.log(node)).unwrap();
+        assert!(log.contains(&alarm), "{log}");
+    }
+    eprintln!("    {alarm}");
+    assert!(scene.pair.is(live, "live"));
+    set(&mut redis, b"");
 }

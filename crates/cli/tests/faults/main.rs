@@ -9,6 +9,7 @@
 mod capture;
 mod cases;
 mod cgroup;
+mod memory;
 mod scene;
 mod steer;
 

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
 
+use twinvm_host::ctl_socket::{self, CtlRequest};
+
 use crate::lab::clients::{Clients, Load};
 use crate::lab::history::Verdict;
 use crate::lab::pair::{NAMES, Pair, Parts, REDIS};
@@ -17,6 +19,8 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 const SOME: usize = 5;
 /// A loaded host must not look like a dead one.
 pub(crate) const SUSPECT: Duration = Duration::from_millis(800);
+/// The guest's memory.
+pub(crate) const RAM_BYTES: u64 = 256 << 20;
 /// Room for a node's own files, in KiB.
 const STATE_KIB: u32 = 2048;
 
@@ -39,6 +43,8 @@ pub(crate) struct Scene {
     pub(crate) clients: Clients,
     /// The node that was live and protected at last.
     pub(crate) live: usize,
+    /// The alarm that a fault has led to, as it should.
+    alarm: Option<String>,
     rows: Vec<Row>,
     folder: TempDir,
 }
@@ -72,7 +78,7 @@ impl Scene {
                 .unwrap_or_else(|_| panic!("{path:?}: run `make image` first"))
         };
         let parts = Parts {
-            memory: "256M".to_owned(),
+            memory: format!("{}M", RAM_BYTES >> 20),
             delay: Duration::ZERO,
             pinned: false,
             program: env!("CARGO_BIN_EXE_twinvm").into(),
@@ -103,6 +109,7 @@ impl Scene {
             pair,
             clients,
             live,
+            alarm: None,
             rows: Vec::new(),
             folder,
         }
@@ -121,7 +128,11 @@ impl Scene {
         self.flows();
         let waits = self.clients.longest_waits(from_ns, self.clients.now_ns());
         let status = self.pair.status(self.live).unwrap();
-        assert!(status["divergence"].is_null(), "{name}: {status}");
+        let alarm = status["divergence"].as_str();
+        assert!(
+            alarm.is_none() || alarm == self.alarm.as_deref(),
+            "{name}: {status}"
+        );
         let takeover = &status["last_takeover"];
         let is_new = takeover["at_unix_ms"]
             .as_f64()
@@ -194,6 +205,30 @@ impl Scene {
         let what = format!("node {} is {role}", NAMES[node]);
         let is = |pair: &mut Pair| Ok(pair.is(node, role).then_some(()));
         self.pair.wait_for(&what, LIMIT, is).unwrap();
+    }
+
+    /// Has the backup compare digests, and waits until it has.
+    pub(crate) fn digest(&mut self) {
+        let live = self.live;
+        let equal = |pair: &Pair| pair.status(1 - live).ok()?["digests_equal"].as_u64();
+        let before = equal(&self.pair).unwrap();
+        let socket = self.pair.state(live).join("ctl.sock");
+        ctl_socket::request(&socket, &CtlRequest::Digest {}).unwrap();
+        let more = |pair: &mut Pair| Ok(equal(pair).is_some_and(|now| now > before).then_some(()));
+        self.pair.wait_for("an equal digest", LIMIT, more).unwrap();
+    }
+
+    /// Waits until a node has raised the alarm, which is expected.
+    pub(crate) fn await_alarm(&mut self, node: usize) -> String {
+        let alarm = |pair: &mut Pair| {
+            let status = pair.status(node);
+            Ok(status
+                .ok()
+                .and_then(|it| it["divergence"].as_str().map(str::to_owned)))
+        };
+        let alarm = self.pair.wait_for("the alarm", LIMIT, alarm).unwrap();
+        self.alarm = Some(alarm.clone());
+        alarm
     }
 
     /// Waits until a node is live without a backup.

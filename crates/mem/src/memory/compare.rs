@@ -54,9 +54,10 @@ impl Memory {
     }
 
     /// From now on, digests note which pages' hashes change, for
-    /// [`Memory::take_changed_hashes`]. Costs a byte a page.
-    pub fn note_changed_hashes(&mut self) {
-        self.hashes.note_changes();
+    /// [`Memory::take_changed_hashes`]. With `stored` they note all pages that were stored to,
+    /// also if that has changed nothing, or no longer does. Costs a byte a page.
+    pub fn note_changed_hashes(&mut self, stored: bool) {
+        self.hashes.note_changes(stored);
     }
 
     /// The pages whose hash a digest has changed since the last call, in order, with their
@@ -103,7 +104,7 @@ mod tests {
         m.store_u64(RAM_BASE + 0x1000, 5).unwrap();
         m.digest();
         assert_eq!(m.take_changed_hashes(), []);
-        m.note_changed_hashes();
+        m.note_changed_hashes(false);
         m.store_u64(RAM_BASE + 0x3000, 7).unwrap();
         // The same as before: rehashed, but not changed.
         m.store_u64(RAM_BASE + 0x1000, 5).unwrap();
@@ -117,5 +118,38 @@ mod tests {
         // A reset makes every page zero.
         m.clear();
         assert_eq!(m.take_changed_hashes(), [(1, 0), (3, 0)]);
+        // All that was stored to, on request, also if it is as before.
+        m.digest();
+        m.take_changed_hashes();
+        m.note_changed_hashes(true);
+        for value in [9, 0] {
+            m.store_u64(RAM_BASE + 0x2000, value).unwrap();
+        }
+        m.digest();
+        assert_eq!(m.take_changed_hashes(), [(2, 0)]);
+    }
+
+    #[test]
+    fn a_page_that_changed_behind_the_stores_back_is_found_by_hashing_it_again() {
+        let mut m = ram();
+        for page in [1, 3] {
+            m.store_u64(RAM_BASE + 0x1000 * page, 5).unwrap();
+        }
+        let before = m.digest();
+        m.note_changed_hashes(false);
+        m.rehash(0..64);
+        assert_eq!((m.digest(), m.take_changed_hashes()), (before, vec![]));
+        assert_eq!(m.content_hash(3).map(|(now, last)| now == last), Some(true));
+        m.ram.store_released(0x3000, &[6]);
+        assert_eq!(m.digest(), before);
+        assert_eq!(
+            m.content_hash(3).map(|(now, last)| now == last),
+            Some(false)
+        );
+        m.rehash(0..3);
+        assert_eq!(m.take_changed_hashes(), []);
+        m.rehash(3..4);
+        assert_eq!(m.take_changed_hashes(), [(3, m.page_hash(3).unwrap())]);
+        assert_ne!(m.digest(), before);
     }
 }

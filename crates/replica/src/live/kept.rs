@@ -2,8 +2,8 @@
 //! named when the follower finds a difference.
 //!
 //! The follower stands still where it has found it; this side has gone on. So for each digest the
-//! state of harts and devices is kept, with the hashes of the pages that have changed since the
-//! digest before, and for each other record time and harts. Nothing is hashed for it and nothing
+//! state of harts and devices is kept, with the hashes of the pages stored to since the digest
+//! before (one that has changed and changed back may have been something else in between), and for each other record time and harts. Nothing is hashed for it and nothing
 //! encoded that the digest doesn't. It is thrown away as soon as the follower has passed it, which
 //! it does only if it is equal.
 
@@ -34,7 +34,7 @@ pub(super) struct Kept {
 impl Kept {
     /// Begins to keep. What follows has this machine's RAM.
     pub(super) fn new(machine: &mut Machine) -> Self {
-        machine.note_changed_pages();
+        machine.note_stored_pages();
         machine.take_changed_pages();
         Self {
             entries: VecDeque::new(),
@@ -81,8 +81,9 @@ impl Kept {
         self.entries.iter().find(|entry| entry.position == position)
     }
 
-    /// Pages that digests behind `position` have found changed, with their last hashes.
-    fn changed_since(&self, position: u64) -> BTreeMap<u32, u64> {
+    /// Pages that were stored to between the digest before `position` and the last one, with their
+    /// last hashes.
+    fn stored_since(&self, position: u64) -> BTreeMap<u32, u64> {
         let later = self.entries.iter().filter(|e| e.position > position);
         later.flat_map(|e| e.pages.iter().copied()).collect()
     }
@@ -136,7 +137,7 @@ impl Live {
             digest: 0,
             state: Vec::new(),
             registers: at.map_or_else(Vec::new, |(_, moment)| moment.state().encode()),
-            pages: kept.changed_since(position).into_iter().collect(),
+            pages: kept.stored_since(position).into_iter().collect(),
         })
     }
 
@@ -159,7 +160,7 @@ impl Live {
         });
         let hash = match at_entry {
             Some(hash) => hash,
-            None if kept.changed_since(position).contains_key(&page) => return unknown,
+            None if kept.stored_since(position).contains_key(&page) => return unknown,
             None => last as u64,
         };
         let same = now as u64 == hash;
