@@ -27,6 +27,7 @@ const KIND_DIGEST: u8 = 6;
 const KIND_END: u8 = 7;
 const KIND_BLOCK_DONE: u8 = 8;
 const KIND_PORT_RX: u8 = 9;
+const KIND_BLOCK_ENDED: u8 = 10;
 
 const KIND_MASK: u8 = 0x0f;
 /// Same instruction count as the record before it (or the batch's base): no step count follows.
@@ -97,6 +98,18 @@ pub enum Body {
         status: u8,
         /// What a read that was done has read, at most [`MAX_DISK_BYTES`].
         data: Vec<u8>,
+    },
+    /// The same, of a disk that each side has a copy of: what a read has read comes from the
+    /// replaying side's own copy, and here is only what tells that it is the same.
+    BlockEnded {
+        /// Index of the device on its board.
+        device: u8,
+        /// The request's number.
+        id: u64,
+        /// How it went, as the guest sees it: 0 done, 1 failed.
+        status: u8,
+        /// Hash of what the request was and of what it read or wrote.
+        hash: u64,
     },
     /// Covers every output made up to `icount`.
     Output {
@@ -208,6 +221,18 @@ pub(crate) fn encode(
             put_bytes(out, "disk contents", data, MAX_DISK_BYTES)?;
             KIND_BLOCK_DONE
         }
+        Body::BlockEnded {
+            device,
+            id,
+            status,
+            hash,
+        } => {
+            out.push(*device);
+            put(out, *id);
+            out.push(*status);
+            out.extend_from_slice(&hash.to_le_bytes());
+            KIND_BLOCK_ENDED
+        }
         Body::Output { hash } => {
             out.extend_from_slice(&hash.to_le_bytes());
             KIND_OUTPUT
@@ -295,6 +320,12 @@ pub(crate) fn decode(
             id: cursor.varint()?,
             status: cursor.byte()?,
             data: cursor.bytes(MAX_DISK_BYTES)?,
+        },
+        KIND_BLOCK_ENDED => Body::BlockEnded {
+            device: cursor.byte()?,
+            id: cursor.varint()?,
+            status: cursor.byte()?,
+            hash: u64::from_le_bytes(cursor.array()?),
         },
         KIND_OUTPUT => Body::Output {
             hash: u64::from_le_bytes(cursor.array()?),

@@ -35,6 +35,14 @@ fn body() -> impl Strategy<Value = Body> {
                 data,
             }
         }),
+        (any::<u8>(), any::<u64>(), any::<u8>(), any::<u64>()).prop_map(
+            |(device, id, status, hash)| Body::BlockEnded {
+                device,
+                id,
+                status,
+                hash
+            }
+        ),
         any::<u64>().prop_map(|hash| Body::Output { hash }),
         any::<u128>().prop_map(|digest| Body::Digest { digest }),
     ]
@@ -172,14 +180,23 @@ fn the_format_stands_still() {
                 },
             },
             Record {
-                icount: 301,
+                icount: 302,
+                body: Body::BlockEnded {
+                    device: 1,
+                    id: 131,
+                    status: 0,
+                    hash: 0x1112_1314_1516_1718,
+                },
+            },
+            Record {
+                icount: 302,
                 body: Body::PortRx {
                     device: 3,
                     bytes: b"ls".to_vec(),
                 },
             },
             Record {
-                icount: 301,
+                icount: 302,
                 body: Body::End { reason: 9 },
             },
         ],
@@ -188,6 +205,8 @@ fn the_format_stands_still() {
         0x85, 8, 7, 6, 5, 4, 3, 2, 1, // output, no step count
         0x03, 0xa7, 0x02, 2, b'h', b'i', // console, 295 steps on
         0x08, 1, 2, 0x82, 0x01, 1, 2, 4, 5, // disk 2, request 130, failed, two bytes
+        0x0a, 1, 1, 0x83, 0x01, 0, // disk 1, request 131, done
+        0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11, // hash of its contents
         0x89, 3, 2, b'l', b's', // console 3
         0x87, 9, // end
     ];

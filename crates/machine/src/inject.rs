@@ -131,7 +131,11 @@ impl Machine {
                     .complete_disk(&mut self.mem, *device, *id, *status, data)
                     .map_err(|source| InjectError::Disk { icount, source })?;
             }
-            Body::Output { .. } | Body::Digest { .. } | Body::End { .. } => {
+            // What it stands for needs the contents of a disk: a `BlockDone`.
+            Body::BlockEnded { .. }
+            | Body::Output { .. }
+            | Body::Digest { .. }
+            | Body::End { .. } => {
                 return Err(InjectError::NotInput);
             }
         }

@@ -10,6 +10,7 @@ mod boot;
 mod config;
 mod difference;
 mod digest;
+mod disk;
 mod engine;
 mod fdt;
 #[cfg(feature = "mutations")]
@@ -30,6 +31,7 @@ pub use difference::{
     page_address, page_difference,
 };
 pub use digest::Digest;
+pub use disk::disk_hash;
 pub use engine::{EngineError, EngineKind};
 #[cfg(feature = "mutations")]
 #[doc(hidden)]

@@ -136,8 +136,8 @@ pub enum Event<T> {
         /// Whether it is the last one.
         last: bool,
     },
-    /// Either side: opaque words for the other replica (digests, disk blocks), in order
-    /// with the log.
+    /// Either side, a welcomed joiner too: opaque words for the other replica (digests, disk
+    /// blocks), in order with the log.
     Side {
         /// Whose.
         session: SessionId,
@@ -170,6 +170,13 @@ pub enum Event<T> {
     Drained {
         /// The end of the log it holds.
         position: Position,
+    },
+    /// Backup or joiner: what is here can't become the VM, and it is nobody's fault but this
+    /// host's (its disk fails). It drops out and doesn't claim. After [`Event::Drained`] it is
+    /// too late to say so.
+    Unfit {
+        /// What to tell a person.
+        why: String,
     },
     /// Replay and original differ. Live: the backup is sent away and synced again. Backup:
     /// it drops out and never claims.
@@ -311,7 +318,8 @@ pub enum Action<T> {
         /// Whose.
         session: SessionId,
     },
-    /// This session is over: stop its snapshot, drop what is kept for it.
+    /// This session is over: stop its snapshot, drop what is kept for it. Also on a joiner, if the
+    /// snapshot had not begun.
     EndSession {
         /// Whose.
         session: SessionId,

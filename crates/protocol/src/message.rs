@@ -7,6 +7,8 @@
 //! joiner                                   live
 //!   Hello ------------------------------->
 //!        <------------------------------- Hello, Welcome{session}   (or Refuse)
+//!   Side… ------------------------------>
+//!        <------------------------------- Side…              (disks, before the snapshot)
 //!        <------------------------------- SnapshotBegin{position}
 //!        <------------------------------- SnapshotChunk…, Log…, Heartbeat…
 //!   Ack… -------------------------------->

@@ -7,7 +7,7 @@ use twinvm_protocol::{
 
 use crate::HostTime;
 use crate::install::{SnapshotPieces, SnapshotSource};
-use twinvm_machine::PowerOn;
+use twinvm_machine::{DiskRequest, PowerOn};
 
 /// What a replica reads from its surroundings while it works.
 pub trait Env {
@@ -90,6 +90,24 @@ pub enum Event {
         /// How many.
         bytes: usize,
     },
+    /// A disk's request has ended ([`Action::Disk`]).
+    DiskDone {
+        /// Virtio slot.
+        device: u8,
+        /// The request's number.
+        id: u64,
+        /// 0 done, 1 failed.
+        status: u8,
+        /// What a read that was done has read.
+        data: Vec<u8>,
+    },
+    /// [`Action::FlushDisks`] is done, or why it can't be.
+    DisksFlushed {
+        /// Which.
+        flush: u64,
+        /// Whether all that was written is on stable storage.
+        result: Result<(), String>,
+    },
     /// The arbiter answered.
     Arbiter {
         /// Which request.
@@ -149,6 +167,19 @@ pub enum Action {
         /// The frame.
         bytes: Vec<u8>,
     },
+    /// Carry a disk's request out on this node's copy, answer with [`Event::DiskDone`]. Several may
+    /// be under way at once, in any order.
+    Disk(DiskRequest),
+    /// Bring everything that was written to this node's copies to stable storage, answer with
+    /// [`Event::DisksFlushed`].
+    FlushDisks {
+        /// For the answer.
+        flush: u64,
+    },
+    /// The machine here is gone. Of the requests under way no answer may come any more, and what
+    /// they do must be over before another machine's requests, or a copy from the other node, get
+    /// at the disks.
+    ForgetDisks,
     /// The guest printed this.
     Console(Vec<u8>),
     /// The role has changed.

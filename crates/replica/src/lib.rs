@@ -31,7 +31,7 @@ pub use explain::{
 };
 pub use install::{Piece, SnapshotPieces, SnapshotSource};
 pub use live::{Live, LiveError, LiveExit, LiveStats};
-pub use node::{Replica, ReplicaStatus, Wait};
+pub use node::{Flush, Replica, ReplicaStatus, Wait};
 pub use pacing::HostTime;
 pub use perturb::{PerturbCounts, Perturbation};
 pub use replay::{Divergence, Replay, ReplayExit};

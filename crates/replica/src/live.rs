@@ -1,11 +1,12 @@
 //! The live half: executes the machine and writes its log.
 
+mod disks;
 mod kept;
 
 use self::kept::Kept;
 use crate::pacing::{HostTime, Pacing};
 use twinvm_log::{BatchBuilder, Body, EncodedBatch, PushError, Record, StateEntry};
-use twinvm_machine::{Clock, DiskRequest, Exit, Halt, InjectError, Machine, Output, VIRTIO_SLOTS};
+use twinvm_machine::{Clock, Exit, Halt, InjectError, Machine, Output, VIRTIO_SLOTS};
 
 /// Steps between two digests in the log. At 10^8 steps a digest that rehashes a
 /// few thousand pages costs well under 1 %.
@@ -201,21 +202,34 @@ impl Live {
             icount: self.machine.icount(),
             body,
         };
+        let position = self.push(&record, now)?;
+        if !matches!(
+            record.body,
+            Body::Output { .. } | Body::Digest { .. } | Body::End { .. }
+        ) {
+            self.machine.inject(&record)?;
+        }
+        Ok(position)
+    }
+
+    /// Puts a record into the log, no more.
+    fn push(&mut self, record: &Record, now: HostTime) -> Result<u64, LiveError> {
         if self.builder.encoded_bytes() >= FLUSH_BYTES {
             self.flush();
         }
-        let position = match self.builder.push(&record) {
+        let position = match self.builder.push(record) {
             Ok(position) => position,
             // Full: close this batch and begin the next.
             Err(_) if !self.builder.is_empty() => {
                 self.flush();
-                self.builder.push(&record)?
+                self.builder.push(record)?
             }
             Err(error) => return Err(error.into()),
         };
         let wait_ns = match record.body {
             Body::Output { .. } if self.followed => 0,
-            Body::NetRx { .. } if self.followed => PACKET_FLUSH_NS,
+            // The sooner a backup comes to the guest's next request, the sooner its own disk begins.
+            Body::NetRx { .. } | Body::BlockEnded { .. } if self.followed => PACKET_FLUSH_NS,
             _ => FLUSH_NS,
         };
         let mut due_ns = now.mono_ns.saturating_add(wait_ns);
@@ -227,12 +241,6 @@ impl Live {
         self.stats.records += 1;
         if let (Some(kept), false) = (&mut self.kept, matches!(record.body, Body::Digest { .. })) {
             kept.record(position, &self.machine);
-        }
-        if !matches!(
-            record.body,
-            Body::Output { .. } | Body::Digest { .. } | Body::End { .. }
-        ) {
-            self.machine.inject(&record)?;
         }
         Ok(position)
     }
@@ -300,37 +308,6 @@ impl Live {
     /// Answers an entropy request.
     pub fn entropy(&mut self, device: u8, bytes: Vec<u8>, now: HostTime) -> Result<(), LiveError> {
         self.append(Body::Entropy { device, bytes }, now)?;
-        Ok(())
-    }
-
-    /// Disk requests to be carried out, oldest first: those that the guest has made since the last
-    /// call, and with the first call all that were in flight when this began. To be looked at
-    /// after each slice. They may be carried out in any order and all at once, none overlaps
-    /// another.
-    ///
-    /// Next hop: the host's disks, then [`Live::block_done`].
-    pub fn take_disk_requests(&mut self) -> Vec<DiskRequest> {
-        self.machine.disk_requests(&mut self.disks_next)
-    }
-
-    /// A disk request has ended: `status` is 0 if it was done, 1 if it failed, and `data` is what
-    /// a read that was done has read.
-    pub fn block_done(
-        &mut self,
-        device: u8,
-        id: u64,
-        status: u8,
-        data: Vec<u8>,
-        now: HostTime,
-    ) -> Result<(), LiveError> {
-        self.step_time(now)?;
-        let body = Body::BlockDone {
-            device,
-            id,
-            status,
-            data,
-        };
-        self.append(body, now)?;
         Ok(())
     }
 

@@ -10,6 +10,7 @@
 //!      +-----------------+        +----------------------- Following
 //! ```
 
+mod disks;
 mod examine;
 mod execute;
 mod status;
@@ -22,6 +23,8 @@ use crate::event::{Action, Env, Event, Sorted, draw_power_on, sort};
 use crate::install::{Install, SnapshotOut, SnapshotSource};
 use crate::lag::BackupSpeed;
 use crate::voice::give_voice;
+use disks::Disks;
+use crate::replay::DiskResult;
 use crate::{HostTime, Live, LiveExit, Replay, ReplayExit};
 use twinvm_log::{Batch, Record};
 use twinvm_machine::{
@@ -70,6 +73,7 @@ pub enum Wait {
 }
 
 use self::examine::Examination;
+pub use disks::Flush;
 pub use status::ReplicaStatus;
 
 /// One side of the pair.
@@ -106,6 +110,7 @@ pub struct Replica {
     /// How long the last outputs were held, microseconds; newest last.
     holds_us: VecDeque<u32>,
     actions: VecDeque<Action>,
+    disks: Disks,
     divergence: Option<String>,
     /// How many there were.
     divergences: u64,
@@ -156,7 +161,6 @@ impl Replica {
             node: Node::new(identity, protect),
             output: protect.output,
             neighbours: cards(&config),
-            config,
             engine: None,
             vm: Vm::Nothing,
             frozen: false,
@@ -175,11 +179,13 @@ impl Replica {
             made_ns: VecDeque::new(),
             holds_us: VecDeque::new(),
             actions: VecDeque::new(),
+            disks: Disks::new(&config),
             divergence: None,
             divergences: 0,
             answers: 0,
             holds: 0,
             holds_sum_us: 0,
+            config,
         }
     }
 
@@ -225,6 +231,13 @@ impl Replica {
                 }
             }
             Event::Queued { bytes } => self.queued_bytes = bytes,
+            Event::DiskDone {
+                device,
+                id,
+                status,
+                data,
+            } => self.disk_done(env, now, DiskResult { device, id, status, data }),
+            Event::DisksFlushed { flush, result } => self.disks_flushed(env, flush, result),
             Event::Arbiter { req, outcome } => {
                 self.tell(env, ProtocolEvent::Arbiter { req, outcome });
             }
@@ -243,7 +256,12 @@ impl Replica {
             Vm::Live(_) => !self.stalled() && self.idle.is_none() && self.hold_until_ns.is_none(),
             Vm::Following(following) => match &following.examination {
                 Some(examination) => examination.goes_on(),
-                None => following.replay.backlog() > 0 && !self.node.execution_must_wait(),
+                None => {
+                    following.replay.backlog() > 0
+                        && !following.draining
+                        && !following.replay.waits_for_disk()
+                        && !self.node.execution_must_wait()
+                }
             },
             Vm::Nothing | Vm::Installing(_) => false,
         };
@@ -358,6 +376,9 @@ impl Replica {
             self.node.handle(protocol_time(now), event);
             while let Some(action) = self.node.next_action() {
                 match sort(action) {
+                    Sorted::Driver(Action::Dial) if self.disks.stays_out() => {
+                        events.push_back(ProtocolEvent::DialFailed);
+                    }
                     Sorted::Driver(action) => {
                         if let Action::Exit { .. } = action {
                             self.last_alarm("this node ends");
@@ -413,6 +434,7 @@ impl Replica {
             ProtocolAction::Thaw => {
                 self.frozen = false;
                 self.resume(now);
+                self.disks_thaw(now);
             }
             ProtocolAction::Discard => {
                 self.last_alarm("the session is over");
@@ -424,6 +446,7 @@ impl Replica {
                 self.snapshot = None;
                 self.live_vtime = None;
                 self.neighbours = cards(&self.config);
+                self.forget_disks();
             }
             ProtocolAction::TakeSnapshot { session } => self.take_snapshot(env, session, events),
             ProtocolAction::EndSession { session } => {
@@ -431,6 +454,7 @@ impl Replica {
                 if let Vm::Live(live) = &mut self.vm {
                     live.forget_kept();
                 }
+                self.disks_alone(now);
                 if self
                     .snapshot
                     .as_ref()
@@ -455,7 +479,7 @@ impl Replica {
                 bytes,
                 last,
             } => {
-                self.install_chunk(session, offset, &bytes, last, events);
+                self.install_chunk(now, session, offset, &bytes, last, events);
             }
             // What differs stores nothing more, so nothing is acked.
             ProtocolAction::Store { .. } if self.examines() => {}
@@ -480,7 +504,10 @@ impl Replica {
                     self.drain(env, events);
                 }
             }
-            ProtocolAction::Side { session, bytes } => self.heard(env, session, &bytes, events),
+            ProtocolAction::Side { session, bytes } => match bytes.first() {
+                Some(disks::FIRST_WORD..) => self.disks_heard(now, session, &bytes, events),
+                _ => self.heard(env, session, &bytes, events),
+            },
             _ => {}
         }
     }
@@ -522,9 +549,15 @@ impl Replica {
             return self.fatal("went live without a machine".to_owned());
         };
         let position = following.replay.position();
-        let machine = following.replay.into_machine();
-        let live = Live::take_over(machine, position, env.now(), self.live_vtime);
+        let followed = following.replay.into_live();
+        let now = env.now();
+        let live = Live::take_over(followed.machine, position, now, self.live_vtime);
+        let live = live.map(|mut live| {
+            live.requests_are_under_way(followed.next);
+            live
+        });
         self.set_live(live.map_err(|error| error.to_string()));
+        self.disks_go_live(now, followed.ended);
     }
 
     fn set_live(&mut self, live: Result<Live, String>) {

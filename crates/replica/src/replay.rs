@@ -1,6 +1,10 @@
 //! The replaying half: executes a machine from the log and checks it.
 
+mod disks;
+
 use std::collections::VecDeque;
+use disks::OwnDisks;
+pub(crate) use disks::{DONE, DiskResult};
 use twinvm_log::{Body, Record};
 use twinvm_machine::{Exit, Machine, Output, OutputItem};
 
@@ -31,6 +35,17 @@ pub enum ReplayExit {
         /// What the live side has sent or holds in its gate.
         output: Output,
     },
+    /// The next record tells the end of a disk's request that has not ended here yet: only with
+    /// [`Replay::own_disks`].
+    Waits,
+    /// A disk's request has ended in another way here: this copy of the disk can't follow. Only
+    /// with [`Replay::own_disks`].
+    DiskDiffers {
+        /// Virtio slot of the disk.
+        device: u8,
+        /// The request's status in the log, and here.
+        status: (u8, u8),
+    },
     /// The record that ends a recording was reached.
     End {
         /// The reason it carries.
@@ -46,6 +61,7 @@ pub struct Replay {
     checked_digests: u64,
     /// The last one that was equal: step and digest.
     last_digest: Option<(u64, u128)>,
+    disks: OwnDisks,
 }
 
 impl Replay {
@@ -57,6 +73,7 @@ impl Replay {
             records: VecDeque::new(),
             checked_digests: 0,
             last_digest: None,
+            disks: OwnDisks::default(),
         }
     }
 
@@ -128,7 +145,9 @@ impl Replay {
                     && !matches!(record.body, Body::Output { .. })
             })
         {
-            self.apply()?;
+            if self.apply()?.is_some() {
+                break;
+            }
         }
         Ok(())
     }
@@ -200,6 +219,20 @@ impl Replay {
 
     /// Applies the record in front, which is for this very step.
     fn apply(&mut self) -> Result<Option<ReplayExit>, Divergence> {
+        if let Some(Record {
+            body:
+                Body::BlockEnded {
+                    device,
+                    id,
+                    status,
+                    hash,
+                },
+            ..
+        }) = self.records.front()
+        {
+            let (device, id, status, hash) = (*device, *id, *status, *hash);
+            return self.apply_disk(device, id, status, hash);
+        }
         let Some(record) = self.records.pop_front() else {
             return Ok(None);
         };
@@ -319,7 +352,7 @@ pub(crate) fn kind(body: &Body) -> &'static str {
         Body::NetRx { .. } => "a frame",
         Body::ConsoleRx { .. } | Body::PortRx { .. } => "console input",
         Body::Entropy { .. } => "entropy",
-        Body::BlockDone { .. } => "a disk's result",
+        Body::BlockDone { .. } | Body::BlockEnded { .. } => "a disk's result",
         Body::Output { .. } => "an output",
         Body::Digest { .. } => "a digest",
         Body::End { .. } => "the end",

@@ -74,7 +74,7 @@ use crate::message::{
 use crate::record::{ConnId, Generation, Record, SessionId};
 use crate::time::Instant;
 
-use self::claim::Claim;
+use self::claim::{Claim, ClaimStage};
 use self::core::{Change, Core};
 use self::follow::Follow;
 use self::live::Live;
@@ -219,6 +219,7 @@ impl<T> Node<T> {
             Event::Side { session, bytes } => self.on_side(session, bytes),
             Event::Installed { session } => self.on_installed(session),
             Event::SessionFailed { session, why } => self.on_session_failed(now, session, &why),
+            Event::Unfit { why } => self.on_unfit(now, why),
             Event::Diverged { detail } => self.on_diverged(now, &detail),
             event => self.on_machine(now, event),
         }
@@ -315,7 +316,7 @@ impl<T> Node<T> {
         }
         let why = "the connection broke";
         match &mut self.role {
-            Role::Cold(seek) | Role::Frozen(seek) => seek.on_down(conn),
+            Role::Cold(seek) | Role::Frozen(seek) => seek.on_down(&mut self.core, conn),
             Role::Joining(follow) | Role::Backup(follow) if follow.conn == conn => {
                 self.core.change(Change::Suspect(why.into()));
             }
@@ -434,6 +435,11 @@ impl<T> Node<T> {
 
     fn on_side(&mut self, session: SessionId, bytes: Vec<u8>) {
         let conn = match &self.role {
+            Role::Cold(seek) | Role::Frozen(seek) => seek
+                .welcomed
+                .as_ref()
+                .filter(|w| w.session == session)
+                .map(|w| w.conn),
             Role::Joining(f) | Role::Backup(f) if f.session == session => Some(f.conn),
             Role::Live(live) => live.session().filter(|s| s.id == session).map(|s| s.conn),
             _ => None,
@@ -461,12 +467,35 @@ impl<T> Node<T> {
     fn on_session_failed(&mut self, now: Instant, session: SessionId, why: &str) {
         let core = &mut self.core;
         match &mut self.role {
+            Role::Cold(seek) | Role::Frozen(seek)
+                if seek.welcomed.as_ref().is_some_and(|w| w.session == session) =>
+            {
+                seek.leave(core, now, why);
+            }
             Role::Joining(f) | Role::Backup(f) if f.session == session => {
                 f.leave(core, now, Goodbye::Leaving);
                 core.change(Change::Suspect(why.to_owned()));
             }
             Role::Live(live) if live.session().is_some_and(|s| s.id == session) => {
                 live.lose_session(core, now, why);
+            }
+            _ => {}
+        }
+    }
+
+    /// A claim whose CAS may be out is not given up: whoever drains asks for it after that.
+    fn on_unfit(&mut self, now: Instant, why: String) {
+        let core = &mut self.core;
+        match &mut self.role {
+            Role::Cold(seek) | Role::Frozen(seek) => seek.leave(core, now, &why),
+            Role::Joining(follow) | Role::Backup(follow) => {
+                follow.leave(core, now, Goodbye::Leaving);
+                core.note(NoteLevel::Error, why.clone());
+                core.change(Change::Discard(why));
+            }
+            Role::Claiming(claim) if claim.stage == ClaimStage::Draining => {
+                core.note(NoteLevel::Error, why.clone());
+                core.change(Change::Discard(why));
             }
             _ => {}
         }

@@ -15,7 +15,7 @@ use std::cmp::Ordering;
 
 use crate::config::{ANSWER_COUNTS_MS, FIRST_START_ASK_MS, Identity, REDIAL_MS, REREAD_MS};
 use crate::disks::DiskMark;
-use crate::event::{CloseReason, NoteLevel, Progress};
+use crate::event::{Action, CloseReason, NoteLevel, Progress};
 use crate::message::{Goodbye, Hello, Message, Refusal};
 use crate::node::SAME_NODE;
 use crate::node::core::{Change, Core};
@@ -40,7 +40,7 @@ struct Answer {
 #[derive(Clone, Debug)]
 pub(crate) struct Welcomed {
     pub(crate) conn: ConnId,
-    session: SessionId,
+    pub(crate) session: SessionId,
     generation: Generation,
     heard_at: Instant,
     next_beat: Instant,
@@ -98,7 +98,7 @@ impl Seek {
         if let Some(welcomed) = &mut self.welcomed {
             if now >= welcomed.heard_at.plus_ms(core.config.suspect_ms) {
                 let conn = welcomed.conn;
-                self.welcomed = None;
+                self.unwelcome(core);
                 core.close(now, conn, CloseReason::SessionEnded("silence".into()));
             } else if now >= welcomed.next_beat {
                 welcomed.next_beat = now.plus_ms(core.config.heartbeat_ms);
@@ -362,15 +362,21 @@ impl Seek {
                     let follow = Follow::new(now, conn, session, generation, position);
                     core.change(Change::Join(Box::new(follow)));
                 }
+                // Disks on their way, ahead of the snapshot.
+                Message::Side { bytes } => {
+                    let session = welcomed.session;
+                    core.mark(core.disks.overwritten());
+                    core.act(Action::Side { session, bytes });
+                }
                 Message::Goodbye(goodbye) => {
-                    self.welcomed = None;
+                    self.unwelcome(core);
                     if goodbye == Goodbye::Halted {
                         core.note(NoteLevel::Info, "the peer has powered the VM off".into());
                     }
                     core.close(now, conn, CloseReason::Done);
                 }
                 _ => {
-                    self.welcomed = None;
+                    self.unwelcome(core);
                     core.close_protocol(now, conn, "a frame before the snapshot");
                 }
             }
@@ -437,9 +443,30 @@ impl Seek {
         );
     }
 
-    pub(crate) fn on_down(&mut self, conn: ConnId) {
+    pub(crate) fn on_down<T>(&mut self, core: &mut Core<T>, conn: ConnId) {
         if self.welcomed.as_ref().is_some_and(|w| w.conn == conn) {
-            self.welcomed = None;
+            self.unwelcome(core);
+        }
+    }
+
+    /// The session can't go on here: leaves it in good order.
+    pub(crate) fn leave<T>(&mut self, core: &mut Core<T>, now: Instant, why: &str) {
+        let Some(welcomed) = &self.welcomed else {
+            return;
+        };
+        let conn = welcomed.conn;
+        self.unwelcome(core);
+        core.note(NoteLevel::Warn, format!("the join was given up: {why}"));
+        core.send(conn, Message::Goodbye(Goodbye::Leaving));
+        core.close(now, conn, CloseReason::Done);
+    }
+
+    /// The session is over before its snapshot began.
+    fn unwelcome<T>(&mut self, core: &mut Core<T>) {
+        if let Some(welcomed) = self.welcomed.take() {
+            core.act(Action::EndSession {
+                session: welcomed.session,
+            });
         }
     }
 }

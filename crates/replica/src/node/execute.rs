@@ -70,6 +70,8 @@ impl Replica {
         self.beat = self.beat.wrapping_add(1);
         match &self.vm {
             Vm::Live(_) => self.live_slice(env, now),
+            // A drain goes on by itself, or with a disk's result.
+            Vm::Following(following) if following.draining => {}
             Vm::Following(_) => self.follow_slice(env, REPLAY_STEPS),
             Vm::Nothing | Vm::Installing(_) => {}
         }
@@ -113,6 +115,7 @@ impl Replica {
             LiveExit::Halted(_) => self.idle = Some(None),
         }
         self.slow_down(now, ended, steps);
+        self.hand_out_disks(env.now());
         self.answer_entropy(env);
         if let Vm::Live(live) = &mut self.vm {
             live.flush_if_due(env.now());
@@ -183,7 +186,12 @@ impl Replica {
         let result = following.replay.run(steps);
         env.ran(following.replay.machine().icount().saturating_sub(began));
         print(following.replay.machine_mut(), &mut self.actions);
+        self.hand_out_disks(env.now());
         match result {
+            Ok(ReplayExit::DiskDiffers { device, status }) => {
+                let why = self.disk_differs(device, status);
+                self.tell(env, ProtocolEvent::Unfit { why });
+            }
             Ok(ReplayExit::Output { position, output }) => {
                 for event in self.replayed_output(position, output) {
                     self.tell(env, event);
@@ -228,9 +236,19 @@ impl Replica {
             env.ran(following.replay.machine().icount().saturating_sub(began));
             let position = Position(following.replay.position());
             print(following.replay.machine_mut(), &mut self.actions);
+            self.hand_out_disks(env.now());
             match exit {
                 Ok(ReplayExit::Starved | ReplayExit::End { .. }) => {
-                    events.push_back(ProtocolEvent::Drained { position });
+                    if !self.flush_for_claim(position) {
+                        events.push_back(ProtocolEvent::Drained { position });
+                    }
+                    return;
+                }
+                // Goes on with the result.
+                Ok(ReplayExit::Waits) => return,
+                Ok(ReplayExit::DiskDiffers { device, status }) => {
+                    let why = self.disk_differs(device, status);
+                    events.push_back(ProtocolEvent::Unfit { why });
                     return;
                 }
                 Ok(ReplayExit::Busy) => {}
@@ -267,7 +285,7 @@ impl Replica {
     }
 
     /// Whether the backup has executed all there is.
-    fn backup_is_level(&self) -> bool {
+    pub(super) fn backup_is_level(&self) -> bool {
         match (&self.vm, self.peer) {
             (Vm::Live(live), Some(peer)) => peer.position.0 >= live.position(),
             _ => false,
@@ -276,7 +294,7 @@ impl Replica {
 
     /// Virtual time stood still while the guest slept, and has stepped forward now: no lag of
     /// a backup that was level.
-    fn woken(&mut self, level: bool) {
+    pub(super) fn woken(&mut self, level: bool) {
         if let (true, Vm::Live(live), Some(peer)) = (level, &self.vm, &mut self.peer) {
             peer.vtime = live.machine().mtime();
         }

@@ -125,6 +125,7 @@ impl Replica {
 
     pub(super) fn install_chunk(
         &mut self,
+        now: HostTime,
         session: SessionId,
         offset: u64,
         bytes: &[u8],
@@ -146,6 +147,9 @@ impl Replica {
                 super::equip(&mut machine, self.engine);
                 machine.note_changed_pages();
                 let mut replay = Replay::new(machine, position);
+                if self.disks.any() {
+                    replay.own_disks();
+                }
                 replay.push(records);
                 self.neighbours = neighbours;
                 let following = Following {
@@ -155,6 +159,7 @@ impl Replica {
                     examination: None,
                 };
                 self.vm = Vm::Following(Box::new(following));
+                self.hand_out_disks(now);
                 events.push_back(ProtocolEvent::Installed { session });
             }
             Err(why) => events.push_back(ProtocolEvent::SessionFailed { session, why }),
