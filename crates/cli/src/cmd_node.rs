@@ -130,7 +130,8 @@ fn options(args: NodeArgs, confinement: Confinement) -> Result<NodeOptions, Stri
             _ => net.backend.clone(),
         },
     });
-    let machine = guest::machine_config(&vm, &[]).map_err(|error| error.to_string())?;
+    let disks = guest::open_disks(&vm.disks_of(own)).map_err(|error| error.to_string())?;
+    let machine = guest::machine_config(&vm, &disks).map_err(|error| error.to_string())?;
     // A machine that cannot be made is bad input now, not a fault at the first start.
     let power_on = twinvm_machine::PowerOn {
         rng_seed: [0; 32],
@@ -158,6 +159,8 @@ fn options(args: NodeArgs, confinement: Confinement) -> Result<NodeOptions, Stri
         machine,
         engine,
         wires: wires.collect(),
+        disks,
+        flush: vm.flush,
         protect: vm.protect,
         operation: Operation {
             log_format: args.log_format.into(),

@@ -218,7 +218,7 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
         snapshot_file::try_out(path, args.force)
             .map_err(|error| (BAD_INPUT, format!("--snapshot {error}")))?;
     }
-    let files = open_disks(&vm).map_err(|error| bad(&error))?;
+    let files = open_disks(&vm.disks).map_err(|error| bad(&error))?;
     if let Some(path) = &args.dump_dtb {
         return dump_tree(path, &vm, &files);
     }

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use twinvm_host::arbiter::{EXPECTED, KeyKinds};
 use twinvm_host::hooks::HookCommand;
+use twinvm_host::node::Flush;
 use twinvm_host::port::PortAddress;
 use twinvm_host::tls::TlsFiles;
 use twinvm_machine::{MAX_HARTS, OnReset};
@@ -62,7 +63,7 @@ const NET_KEYS: &[&str] = &["mac", "backend"];
 const DISK_KEYS: &[&str] = &["path", "readonly", "nbd"];
 const NODE_KEYS: &[&str] = &["name", "channel", "tap", "path"];
 const TLS_KEYS: &[&str] = &["ca", "cert", "key"];
-/// Stands for the node's name in the paths of `[tls]` and `[arbiter_tls]`.
+/// Stands for the node's name in the paths of `[[disk]]`, `[tls]` and `[arbiter_tls]`.
 const NAME_PLACE: &str = "{name}";
 const PROTECT_KEYS: &[&str] = &[
     "heartbeat_ms",
@@ -70,6 +71,7 @@ const PROTECT_KEYS: &[&str] = &[
     "stall_ms",
     "cold_delay_ms",
     "output",
+    "flush",
 ];
 
 /// The longest time a limit in `[protect]` may be: an hour.
@@ -115,14 +117,14 @@ pub struct VmConfig {
     pub arbiter_tls: Option<TlsFiles>,
     /// Limits of the protocol.
     pub protect: Protect,
+    /// When a guest's flush of a disk counts as done.
+    pub flush: Flush,
     /// A command that hears when protection is lost or regained.
     pub hooks: Option<HookCommand>,
     /// Where a node's figures can be read over HTTP.
     pub metrics: Option<Channel>,
     file: PathBuf,
     unsupported: Vec<(usize, String)>,
-    /// The line of the first disk.
-    disk_line: Option<usize>,
 }
 
 /// Which of the guest's consoles gets the terminal's keys.
@@ -236,6 +238,7 @@ impl VmConfig {
         };
         let disk_tables = document.tables(&root, "disk", DISK_KEYS)?;
         let disks = parse_disks(&disk_tables)?;
+        let has_file = matches!(disks.first(), Some(Disk::File { .. }));
         if nets.len() + disks.len() > MAX_DEVICES {
             let problem = format!(
                 "{} network cards and {} disks, the board has {MAX_DEVICES} slots",
@@ -264,15 +267,15 @@ impl VmConfig {
             arbiter: parse_arbiter(&root, keys)?,
             nets,
             disks,
-            nodes: parse_nodes(&document, &root, tls.is_some(), &mut unsupported)?,
+            nodes: parse_nodes(&document, &root, tls.is_some(), has_file)?,
             tls,
             arbiter_tls,
             protect: parse_protect(&document, &root)?,
+            flush: parse_flush(&document, &root)?,
             hooks: operation::parse_hooks(&document, &root)?,
             metrics: operation::parse_metrics(&document, &root)?,
             file: path.to_path_buf(),
             unsupported,
-            disk_line: disk_tables.first().map(|disk| disk.line),
         })
     }
 
@@ -293,12 +296,29 @@ impl VmConfig {
 
     /// The files of `[tls]` for the node called `name`, or for `"arbiter"`.
     pub fn tls_of(&self, name: &str) -> Option<TlsFiles> {
-        self.tls.as_ref().map(|files| of_node(files, name))
+        self.tls.as_ref().map(|files| files_of_node(files, name))
     }
 
     /// The files of `[arbiter_tls]` for the node called `name`.
     pub fn arbiter_tls_of(&self, name: &str) -> Option<TlsFiles> {
-        self.arbiter_tls.as_ref().map(|files| of_node(files, name))
+        self.arbiter_tls
+            .as_ref()
+            .map(|files| files_of_node(files, name))
+    }
+
+    /// The disks as this node has them: its own file in place of the first disk's, its name in
+    /// place of `{name}` in the others' paths.
+    pub fn disks_of(&self, node: &Node) -> Vec<Disk> {
+        let mut disks = self.disks.clone();
+        for disk in &mut disks {
+            if let Disk::File { path, .. } = disk {
+                *path = of_node(path, &node.name);
+            }
+        }
+        if let (Some(own), Some(Disk::File { path, .. })) = (&node.path, disks.first_mut()) {
+            own.clone_into(path);
+        }
+        disks
     }
 
     /// Checks that the file describes a pair, as `twinvm node` needs it, and finds the node
@@ -312,16 +332,12 @@ impl VmConfig {
             line: None,
             problem: Problem::Conflict(what),
         };
-        if let Some(line) = self.disk_line {
-            return Err(VmTomlError {
-                file: self.file.clone(),
-                line: Some(line),
-                problem: Problem::Conflict(
-                    "[[disk]]: in this version a pair can't have disks: remove it, or run the VM \
-                     alone with twinvm run"
-                        .to_owned(),
-                ),
-            });
+        if !self.disks.is_empty() {
+            return Err(lacking(
+                "[[disk]]: in this version a pair can't have disks: remove it, or run the VM alone \
+                 with twinvm run"
+                    .to_owned(),
+            ));
         }
         let [a, b] = &self.nodes[..] else {
             return Err(lacking(
@@ -414,7 +430,7 @@ fn parse_nodes(
     document: &Document<'_>,
     root: &Table<'_, '_>,
     tls: bool,
-    unsupported: &mut Vec<(usize, String)>,
+    has_file: bool,
 ) -> Result<Vec<Node>, VmTomlError> {
     let mut nodes: Vec<Node> = Vec::new();
     let tables = document.tables(root, "node", NODE_KEYS)?;
@@ -453,8 +469,10 @@ fn parse_nodes(
             return Err(table.value_at(tap.line, "tap", tap.value, expected));
         }
         let path = table.path("path")?;
-        if let Some(path) = &path {
-            unsupported.push((path.line, "path of a node's disk".to_owned()));
+        if let (Some(path), false) = (&path, has_file) {
+            let problem =
+                "path of a node: the VM's first disk has no file, or there is no [[disk]]";
+            return Err(table.conflict(Some(path.line), problem.to_owned()));
         }
         nodes.push(Node {
             name: name.value.to_owned(),
@@ -492,15 +510,19 @@ fn parse_tls(
 }
 
 /// The paths for one node.
-fn of_node(files: &TlsFiles, name: &str) -> TlsFiles {
-    let place = |path: &PathBuf| match path.to_str() {
-        Some(text) => PathBuf::from(text.replace(NAME_PLACE, name)),
-        None => path.clone(),
-    };
+fn files_of_node(files: &TlsFiles, name: &str) -> TlsFiles {
     TlsFiles {
-        ca: place(&files.ca),
-        cert: place(&files.cert),
-        key: place(&files.key),
+        ca: of_node(&files.ca, name),
+        cert: of_node(&files.cert, name),
+        key: of_node(&files.key, name),
+    }
+}
+
+/// A path for one node.
+fn of_node(path: &Path, name: &str) -> PathBuf {
+    match path.to_str() {
+        Some(text) => PathBuf::from(text.replace(NAME_PLACE, name)),
+        None => path.to_owned(),
     }
 }
 
@@ -547,6 +569,20 @@ fn parse_protect(document: &Document<'_>, root: &Table<'_, '_>) -> Result<Protec
         return Err(table.conflict(line, problem));
     }
     Ok(protect)
+}
+
+fn parse_flush(document: &Document<'_>, root: &Table<'_, '_>) -> Result<Flush, VmTomlError> {
+    let Some(table) = document.table(root, "protect", PROTECT_KEYS)? else {
+        return Ok(Flush::default());
+    };
+    table.choice(
+        "flush",
+        [
+            ("live", Flush::Live),
+            ("both", Flush::Both),
+            ("never", Flush::Never),
+        ],
+    )
 }
 
 #[cfg(test)]

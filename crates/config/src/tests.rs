@@ -410,16 +410,8 @@ fn what_is_not_built_yet_is_parsed_and_refused() {
         not_yet(5, "path of a node's disk")
     );
 
-    let vm = parse(&WHOLE.replace(
-        "127.0.0.1:7001",
-        "127.0.0.1:7001\"\ntap = \"t\"\npath = \"d",
-    ));
-    let vm = vm.unwrap();
-    assert_eq!(
-        (vm.nodes[0].tap.as_deref(), &vm.nodes[0].path),
-        (Some("t"), &Some("vms/d".into()))
-    );
-    assert!(vm.validate_supported().is_err());
+    let vm = parse(&WHOLE.replace("127.0.0.1:7001", "127.0.0.1:7001\"\ntap = \"t"));
+    assert_eq!(vm.unwrap().nodes[0].tap.as_deref(), Some("t"));
     for own in ["localhost:1", "127.8.0.1:1"] {
         parse(&WHOLE.replace("127.0.0.1:7001", own))
             .unwrap()
@@ -534,17 +526,44 @@ fn disks() {
 }
 
 #[test]
+fn nodes_have_their_own_files_for_disks() {
+    let own = WHOLE.replace("127.0.0.1:7001", "127.0.0.1:7001\"\npath = \"own");
+    assert_eq!(
+        parse(&own).unwrap_err().to_string(),
+        "vms/VM.toml:18: path of a node: the VM's first disk has no file, or there is no [[disk]]"
+    );
+    let vm = parse(&(own + "[[disk]]\npath = \"d\"\n[[disk]]\npath = \"{name}/e\"\n")).unwrap();
+    vm.validate_supported().unwrap();
+    let paths = |node| {
+        let own = vm.nodes.iter().find(|own| own.name == node).unwrap();
+        let path = |disk| match disk {
+            Disk::File { path, .. } => path,
+            Disk::Nbd(_) => unreachable!("both are files"),
+        };
+        vm.disks_of(own).into_iter().map(path).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        paths("a"),
+        [PathBuf::from("vms/own"), PathBuf::from("vms/a/e")]
+    );
+    assert_eq!(
+        paths("b"),
+        [PathBuf::from("vms/d"), PathBuf::from("vms/b/e")]
+    );
+}
+
+#[test]
+fn when_a_flush_is_done() {
+    let flush = |rest: &str| parse(&(WHOLE.to_owned() + rest)).map(|vm| vm.flush);
+    assert_eq!(flush("").unwrap(), Flush::Live);
+    assert_eq!(flush("flush = \"both\"").unwrap(), Flush::Both);
+    assert_eq!(flush("flush = \"never\"").unwrap(), Flush::Never);
+    assert!(flush("flush = \"soon\"").is_err());
+}
+
+#[test]
 fn a_pair_needs_nodes_and_arbiter() {
     let pair = |text: &str, name: &str| parse(text).unwrap().pair(name).unwrap_err().to_string();
-    let disk = WHOLE.to_owned() + "\n[[disk]]\npath = \"d\"\n";
-    assert_eq!(
-        pair(&disk, "a"),
-        format!(
-            "vms/VM.toml:{}: [[disk]]: in this version a pair can't have disks: remove it, or run \
-             the VM alone with twinvm run",
-            WHOLE.lines().count() + 2
-        )
-    );
     assert_eq!(
         pair("name = \"x\"", "a"),
         "vms/VM.toml: no [[node]]: a protected VM needs exactly two"

@@ -54,6 +54,14 @@ impl Env for Surroundings {
     fn read_snapshot(&mut self, source: SnapshotSource) -> Box<dyn SnapshotPieces> {
         Box::new(source)
     }
+
+    fn send_disks(&mut self) -> Result<Box<dyn twinvm_replica::DisksOut>, String> {
+        Err("there are no disks".to_owned())
+    }
+
+    fn take_disks(&mut self) -> Result<Box<dyn twinvm_replica::DisksIn>, String> {
+        Err("there are no disks".to_owned())
+    }
 }
 
 enum Incoming {
@@ -185,6 +193,9 @@ impl World {
             Action::Console(_) | Action::RoleChanged { .. } | Action::CtlAnswer { .. } => {}
             Action::Note { text, .. } => assert!(!text.is_empty()),
             Action::Exit { .. } => self.sides[at].ended = true,
+            Action::Disk(_) | Action::FlushDisks { .. } | Action::ForgetDisks => {
+                panic!("node {at}: work for disks that are not there")
+            }
             Action::Fatal { what } => panic!("node {at}: {what}"),
         }
     }

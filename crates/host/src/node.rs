@@ -5,6 +5,7 @@
 
 mod actions;
 mod console;
+mod disks;
 mod env;
 mod figures;
 mod happenings;
@@ -33,6 +34,7 @@ use crate::port::Port;
 use crate::signals::SignalWatch;
 use crate::store::NodeStore;
 use console::Console;
+use disks::NodeDisks;
 use env::HostEnv;
 use happenings::Happenings;
 use keys::Keys;
@@ -42,6 +44,7 @@ use surroundings::{Inputs, Surroundings, identity};
 use takeover::Watch;
 
 pub use options::{NodeError, NodeOptions, Operation, Wire};
+pub use twinvm_replica::Flush;
 
 /// Things taken from the queues between two slices: the guest must go on too.
 const INPUTS_PER_TURN: usize = 64;
@@ -81,6 +84,7 @@ struct NodeLoop {
     keys: Keys,
     arbiter: ArbiterWorker,
     ports: Vec<(u8, Port)>,
+    disks: NodeDisks,
     _ctl_server: CtlServer,
     metrics: Option<MetricsServer>,
     _signals: SignalWatch,
@@ -104,10 +108,10 @@ struct NodeLoop {
 }
 
 impl NodeLoop {
-    fn start(options: NodeOptions) -> Result<Self, NodeError> {
+    fn start(mut options: NodeOptions) -> Result<Self, NodeError> {
         let store = NodeStore::open(&options.state_dir, &options.name)?;
         let opened = identity(&options, &store)
-            .and_then(|identity| Ok((identity, Surroundings::open(&options, &store)?)));
+            .and_then(|identity| Ok((identity, Surroundings::open(&mut options, &store)?)));
         match opened {
             Ok((identity, surroundings)) => Ok(Self::with(options, store, identity, surroundings)),
             Err(error) => {
@@ -127,6 +131,7 @@ impl NodeLoop {
         if let Some(engine) = options.engine {
             replica.set_engine(engine);
         }
+        replica.set_flush(options.flush);
         let mut journal = Journal::new(options.operation.log_format, &options.vm, &options.name);
         Self {
             happenings: Happenings::new(options.operation.hooks.take(), &mut journal),
@@ -145,6 +150,7 @@ impl NodeLoop {
             keys: host.keys,
             arbiter: host.arbiter,
             ports: host.ports,
+            disks: host.disks,
             _ctl_server: host.ctl_server,
             metrics: host.metrics,
             _signals: host.signals,
@@ -242,6 +248,7 @@ impl NodeLoop {
             select.recv(&self.inputs.arbiter);
             select.recv(&self.inputs.ctl);
             select.recv(&self.inputs.signals);
+            select.recv(self.disks.wakes());
             for (wire, waiting) in self.inputs.wires.iter().zip(&self.waiting_frames) {
                 if waiting.is_none() {
                     select.recv(wire);
@@ -287,6 +294,7 @@ impl NodeLoop {
                 self.apply(Event::Terminate);
                 any = true;
             }
+            any |= self.take_disk_result();
             for wire in 0..self.inputs.wires.len() {
                 any |= self.take_frame(wire);
             }

@@ -210,7 +210,7 @@ fn the_format_stands_still() {
         0x89, 3, 2, b'l', b's', // console 3
         0x87, 9, // end
     ];
-    assert_eq!(batch.encode().unwrap().bytes(), seal(7, 5, 5, &payload));
+    assert_eq!(batch.encode().unwrap().bytes(), seal(7, 6, 5, &payload));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use twinvm_protocol::{
 
 use crate::HostTime;
 use crate::install::{SnapshotPieces, SnapshotSource};
+use crate::sync::{DisksIn, DisksOut};
 use twinvm_machine::{DiskRequest, PowerOn};
 
 /// What a replica reads from its surroundings while it works.
@@ -23,6 +24,17 @@ pub trait Env {
     /// Has a snapshot read, best on a thread beside the guest's. At most a few pieces
     /// may wait: the replica takes them as the channel has room.
     fn read_snapshot(&mut self, source: SnapshotSource) -> Box<dyn SnapshotPieces>;
+    /// Begins to send this node's copies of the disks to a joining node.
+    ///
+    /// # Errors
+    /// In one sentence: why this host can't.
+    fn send_disks(&mut self) -> Result<Box<dyn DisksOut>, String>;
+    /// Begins to take the live node's copies in place of this node's, once nothing gets at these
+    /// any more.
+    ///
+    /// # Errors
+    /// In one sentence: why this host can't.
+    fn take_disks(&mut self) -> Result<Box<dyn DisksIn>, String>;
 }
 
 /// What a power-on draws from the environment.

@@ -101,6 +101,8 @@ pub(crate) struct Install {
     offset: u64,
     restore: Option<Restore>,
     records: Vec<Record>,
+    /// The last piece has come.
+    pub(crate) is_whole: bool,
 }
 
 impl Install {
@@ -119,6 +121,7 @@ impl Install {
             offset: 0,
             restore: Some(Restore::new(Some(config))),
             records: Vec::new(),
+            is_whole: false,
         }
     }
 

@@ -23,6 +23,7 @@ mod pacing;
 mod perturb;
 mod replay;
 mod voice;
+mod sync;
 
 pub use event::{Action, Env, Event};
 pub use explain::{
@@ -36,6 +37,7 @@ pub use pacing::HostTime;
 pub use perturb::{PerturbCounts, Perturbation};
 pub use replay::{Divergence, Replay, ReplayExit};
 pub use voice::{VOICE_PREFIX, voice_of};
+pub use sync::{DisksIn, DisksOut, MAX_WORDS_BYTES, SyncProgress, SyncWords};
 
 #[cfg(test)]
 mod tests;

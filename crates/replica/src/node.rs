@@ -14,6 +14,7 @@ mod disks;
 mod examine;
 mod execute;
 mod status;
+mod sync;
 mod transfer;
 
 use std::collections::VecDeque;
@@ -23,9 +24,10 @@ use crate::event::{Action, Env, Event, Sorted, draw_power_on, sort};
 use crate::install::{Install, SnapshotOut, SnapshotSource};
 use crate::lag::BackupSpeed;
 use crate::voice::give_voice;
-use disks::Disks;
 use crate::replay::DiskResult;
 use crate::{HostTime, Live, LiveExit, Replay, ReplayExit};
+use disks::Disks;
+use sync::Sync;
 use twinvm_log::{Batch, Record};
 use twinvm_machine::{
     EngineKind, Machine, MachineConfig, NetOffloads, Output, OutputItem, SlotConfig,
@@ -111,6 +113,7 @@ pub struct Replica {
     holds_us: VecDeque<u32>,
     actions: VecDeque<Action>,
     disks: Disks,
+    sync: Sync,
     divergence: Option<String>,
     /// How many there were.
     divergences: u64,
@@ -180,6 +183,7 @@ impl Replica {
             holds_us: VecDeque::new(),
             actions: VecDeque::new(),
             disks: Disks::new(&config),
+            sync: Sync::default(),
             divergence: None,
             divergences: 0,
             answers: 0,
@@ -236,12 +240,22 @@ impl Replica {
                 id,
                 status,
                 data,
-            } => self.disk_done(env, now, DiskResult { device, id, status, data }),
+            } => self.disk_done(
+                env,
+                now,
+                DiskResult {
+                    device,
+                    id,
+                    status,
+                    data,
+                },
+            ),
             Event::DisksFlushed { flush, result } => self.disks_flushed(env, flush, result),
             Event::Arbiter { req, outcome } => {
                 self.tell(env, ProtocolEvent::Arbiter { req, outcome });
             }
         }
+        self.go_on_with_sync(env);
         self.send_snapshot(env);
     }
 
@@ -315,7 +329,9 @@ impl Replica {
     /// Whether a snapshot or the guest itself waits for room on the channel: the
     /// driver looks at the queue often, even if nothing else is to be done.
     pub fn wants_queue(&self) -> bool {
-        self.snapshot.is_some() || (matches!(self.vm, Vm::Live(_)) && self.stalled())
+        self.snapshot.is_some()
+            || self.sync.is_under_way()
+            || (matches!(self.vm, Vm::Live(_)) && self.stalled())
     }
 
     /// The wire forgot the guest's addresses: announces them once more if the record
@@ -438,6 +454,10 @@ impl Replica {
             }
             ProtocolAction::Discard => {
                 self.last_alarm("the session is over");
+                // What comes in place of a frozen machine's disks may be on its way already.
+                if !matches!(self.vm, Vm::Live(_)) {
+                    self.sync.end_in();
+                }
                 self.vm = Vm::Nothing;
                 self.frozen = false;
                 self.hold_until_ns = None;
@@ -448,6 +468,9 @@ impl Replica {
                 self.neighbours = cards(&self.config);
                 self.forget_disks();
             }
+            ProtocolAction::TakeSnapshot { session } if self.disks.any() => {
+                self.begin_sync(env, session, events);
+            }
             ProtocolAction::TakeSnapshot { session } => self.take_snapshot(env, session, events),
             ProtocolAction::EndSession { session } => {
                 self.forget_peer();
@@ -455,6 +478,7 @@ impl Replica {
                     live.forget_kept();
                 }
                 self.disks_alone(now);
+                self.sync.end(session);
                 if self
                     .snapshot
                     .as_ref()
@@ -504,8 +528,8 @@ impl Replica {
                     self.drain(env, events);
                 }
             }
-            ProtocolAction::Side { session, bytes } => match bytes.first() {
-                Some(disks::FIRST_WORD..) => self.disks_heard(now, session, &bytes, events),
+            ProtocolAction::Side { session, bytes } => match &bytes[..] {
+                [disks::SUBJECT, bytes @ ..] => self.disks_heard(env, session, bytes, events),
                 _ => self.heard(env, session, &bytes, events),
             },
             _ => {}

@@ -2,9 +2,9 @@
 
 mod disks;
 
-use std::collections::VecDeque;
 use disks::OwnDisks;
 pub(crate) use disks::{DONE, DiskResult};
+use std::collections::VecDeque;
 use twinvm_log::{Body, Record};
 use twinvm_machine::{Exit, Machine, Output, OutputItem};
 

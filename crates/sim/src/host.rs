@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 
 use twinvm_machine::{EngineKind, Machine};
 use twinvm_protocol::{LiveName, RoleKind};
-use twinvm_replica::{Action, Env, Event, HostTime, Replica, SnapshotPieces, SnapshotSource};
+use twinvm_replica::{
+    Action, DisksIn, DisksOut, Env, Event, HostTime, Replica, SnapshotPieces, SnapshotSource,
+};
 
 use crate::check::Life;
 use crate::clock::Clock;
@@ -56,6 +58,14 @@ impl Env for SimEnv {
 
     fn read_snapshot(&mut self, source: SnapshotSource) -> Box<dyn SnapshotPieces> {
         Box::new(source)
+    }
+
+    fn send_disks(&mut self) -> Result<Box<dyn DisksOut>, String> {
+        Err("there are no disks".to_owned())
+    }
+
+    fn take_disks(&mut self) -> Result<Box<dyn DisksIn>, String> {
+        Err("there are no disks".to_owned())
     }
 }
 

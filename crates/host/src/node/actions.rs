@@ -69,6 +69,9 @@ impl NodeLoop {
                         port.send(&bytes);
                     }
                 }
+                Action::Disk(request) => self.disks.submit(request),
+                Action::FlushDisks { flush } => self.disks.flush(flush),
+                Action::ForgetDisks => self.disks.forget(),
                 Action::Console(text) => self.console.write(text),
                 Action::RoleChanged { from, to, why } => {
                     self.watch.role_changed(now_ns, from, to);

@@ -1,6 +1,6 @@
 //! The host's clocks and dice, for the replica.
 
-use twinvm_replica::{Env, HostTime, SnapshotPieces, SnapshotSource};
+use twinvm_replica::{DisksIn, DisksOut, Env, HostTime, SnapshotPieces, SnapshotSource};
 
 use super::snapshots::read_pieces;
 use crate::random::fill_random;
@@ -32,5 +32,13 @@ impl Env for HostEnv {
 
     fn read_snapshot(&mut self, source: SnapshotSource) -> Box<dyn SnapshotPieces> {
         read_pieces(source)
+    }
+
+    fn send_disks(&mut self) -> Result<Box<dyn DisksOut>, String> {
+        Err("this version can't copy disks to a joining node".to_owned())
+    }
+
+    fn take_disks(&mut self) -> Result<Box<dyn DisksIn>, String> {
+        Err("this version can't take disks from a live node".to_owned())
     }
 }

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use twinvm_machine::{EngineKind, MachineConfig};
 use twinvm_protocol::Config;
 use twinvm_protocol::config::IdentityError;
+use twinvm_replica::Flush;
 
 use crate::arbiter::{ArbiterAddress, OpenError};
 use crate::channel::ChannelError;
 use crate::ctl_socket::CtlServerError;
+use crate::disk::DiskFile;
 use crate::hooks::Hooks;
 use crate::journal::LogFormat;
 use crate::metrics::MetricsError;
@@ -53,6 +55,10 @@ pub struct NodeOptions {
     pub engine: Option<EngineKind>,
     /// Network devices.
     pub wires: Vec<Wire>,
+    /// This node's copies of the machine's disks, in the order of their slots.
+    pub disks: Vec<DiskFile>,
+    /// When a guest's flush counts as done.
+    pub flush: Flush,
     /// Timers.
     pub protect: Config,
     /// How it is watched from outside.

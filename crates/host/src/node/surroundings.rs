@@ -8,6 +8,7 @@ use twinvm_protocol::message::Field;
 use twinvm_protocol::{Identity, Incarnation};
 
 use super::console::Console;
+use super::disks::NodeDisks;
 use super::keys::Keys;
 use super::{CONSOLE_LOG, NodeError, NodeOptions};
 use crate::arbiter::ArbiterKeys;
@@ -44,6 +45,7 @@ pub(super) struct Surroundings {
     pub(super) arbiter: ArbiterWorker,
     pub(super) arbiter_replies: Sender<ArbiterReply>,
     pub(super) ports: Vec<(u8, Port)>,
+    pub(super) disks: NodeDisks,
     pub(super) ctl_server: CtlServer,
     pub(super) metrics: Option<MetricsServer>,
     pub(super) signals: SignalWatch,
@@ -52,7 +54,7 @@ pub(super) struct Surroundings {
 
 impl Surroundings {
     /// Opens all; the arbiter, whose folder is made if need be, last.
-    pub(super) fn open(options: &NodeOptions, store: &NodeStore) -> Result<Self, NodeError> {
+    pub(super) fn open(options: &mut NodeOptions, store: &NodeStore) -> Result<Self, NodeError> {
         let host = |what| move |source| NodeError::Host { what, source };
         let keys = Keys::load(options)?;
         let (signals_in, signals_rx) = bounded(CTL_QUEUE);
@@ -88,6 +90,9 @@ impl Surroundings {
             cluster,
             etcd: options.arbiter_tls.clone(),
         };
+        let files = std::mem::take(&mut options.disks);
+        let disks = NodeDisks::start(&options.machine, files)
+            .map_err(host("starting the disks' threads"))?;
         let backend = options.arbiter.open(&options.vm, &arbiter_keys)?;
         let arbiter = ArbiterWorker::start(backend, arbiter_replies.clone())
             .map_err(host("starting the arbiter's thread"))?;
@@ -104,6 +109,7 @@ impl Surroundings {
             arbiter,
             arbiter_replies,
             ports,
+            disks,
             ctl_server,
             metrics,
             signals,

@@ -31,6 +31,8 @@ fn a_machine_that_no_message_can_describe_is_refused_at_the_start() {
         },
         engine: None,
         wires: Vec::new(),
+        disks: Vec::new(),
+        flush: Flush::default(),
         protect: Config::default(),
         operation: Operation::default(),
         confinement: Default::default(),

@@ -6,17 +6,18 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use super::sync::{WORD_IN, WORD_OUT};
 use super::*;
 use crate::replay::DONE;
 use twinvm_machine::{DiskOp, DiskRequest, MAX_DISK_REQUESTS, VIRTIO_SLOTS};
 
 /// Results that may wait at most: all that can be in flight.
 const MAX_KEPT: usize = MAX_DISK_REQUESTS * VIRTIO_SLOTS;
-/// First bytes from here on are of words about disks.
-pub(super) const FIRST_WORD: u8 = 0xd0;
-/// First byte of a word about disks between the replicas: a flush is done on the backup. Never
-/// reused.
-const WORD_FLUSHED: u8 = FIRST_WORD;
+/// What these words between the replicas are about: the first byte of each. Never reused
+/// ([`crate::compare`] has the other).
+pub(super) const SUBJECT: u8 = 2;
+/// Second byte: a flush is done on the backup. Never reused.
+const WORD_FLUSHED: u8 = 1;
 /// When a guest's flush counts as done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Flush {
@@ -182,7 +183,7 @@ impl Replica {
                 let DiskResult { device, id, .. } = result;
                 self.deliver(now, result);
                 if flush && self.disks.flush == Flush::Both {
-                    let mut bytes = vec![WORD_FLUSHED, device];
+                    let mut bytes = vec![SUBJECT, WORD_FLUSHED, device];
                     bytes.extend_from_slice(&id.to_le_bytes());
                     self.tell(env, ProtocolEvent::Side { session, bytes });
                 }
@@ -221,7 +222,9 @@ impl Replica {
                 false
             }
             // Nothing more is compared with a log: it becomes the guest's own.
-            Vm::Following(following) if following.draining && following.replay.backlog() == 0 => true,
+            Vm::Following(following) if following.draining && following.replay.backlog() == 0 => {
+                true
+            }
             Vm::Following(_) => {
                 let why = format!(
                     "{disk} fails here: this node can't be the backup and stays out until it is \
@@ -328,19 +331,24 @@ impl Replica {
     /// What the other replica says of disks.
     pub(super) fn disks_heard(
         &mut self,
-        now: HostTime,
+        env: &mut dyn Env,
         session: SessionId,
         bytes: &[u8],
         events: &mut VecDeque<ProtocolEvent<Output>>,
     ) {
-        match bytes {
+        let heard = match bytes {
             [WORD_FLUSHED, device, id @ ..] if let Ok(id) = <[u8; 8]>::try_from(id) => {
-                self.flushed_there(now, (*device, u64::from_le_bytes(id)));
+                self.flushed_there(env.now(), (*device, u64::from_le_bytes(id)));
+                Ok(())
             }
-            _ => {
-                let why = "a word about disks that has no meaning".to_owned();
-                events.push_back(ProtocolEvent::SessionFailed { session, why });
+            [kind @ (WORD_OUT | WORD_IN), bytes @ ..] => {
+                self.sync_heard(env, session, *kind, bytes)
             }
+            _ => Err("a word about disks that has no meaning".to_owned()),
+        };
+        if let Err(why) = heard {
+            self.sync.end(session);
+            events.push_back(ProtocolEvent::SessionFailed { session, why });
         }
     }
 

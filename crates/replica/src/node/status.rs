@@ -1,6 +1,7 @@
 //! What a replica tells about itself.
 
 use super::{Replica, Vm};
+use crate::SyncProgress;
 use crate::event::Env;
 use twinvm_machine::Machine;
 use twinvm_protocol::{SessionId, Status};
@@ -30,6 +31,10 @@ pub struct ReplicaStatus {
     pub holds: u64,
     /// How long they did together, microseconds.
     pub holds_us: u64,
+    /// Disks on their way: whether to a joining node (or from a live one), and how far.
+    pub sync: Option<(bool, SyncProgress)>,
+    /// Why this node joins nobody until it is started again.
+    pub stays_out: Option<String>,
 }
 
 impl Replica {
@@ -67,6 +72,8 @@ impl Replica {
             divergences: self.divergences,
             holds: self.holds,
             holds_us: self.holds_sum_us,
+            sync: self.sync.progress(),
+            stays_out: self.stays_out().map(str::to_owned),
         }
     }
 

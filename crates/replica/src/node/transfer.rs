@@ -139,7 +139,29 @@ impl Replica {
             events.push_back(ProtocolEvent::SessionFailed { session, why });
             return;
         }
-        if !last {
+        if last {
+            install.is_whole = true;
+            self.finish_install(now, events);
+        }
+    }
+
+    /// The machine may be whole here while its disks are not yet: then it waits.
+    pub(super) fn install_if_whole(&mut self, env: &mut dyn Env) {
+        if matches!(&self.vm, Vm::Installing(install) if install.is_whole) {
+            let mut events = VecDeque::new();
+            self.finish_install(env.now(), &mut events);
+            for event in events {
+                self.tell(env, event);
+            }
+        }
+    }
+
+    fn finish_install(&mut self, now: HostTime, events: &mut VecDeque<ProtocolEvent<Output>>) {
+        let Vm::Installing(install) = &mut self.vm else {
+            return;
+        };
+        let session = install.session;
+        if self.disks.any() && !self.sync.is_whole(session) {
             return;
         }
         match install.finish() {
@@ -149,6 +171,7 @@ impl Replica {
                 let mut replay = Replay::new(machine, position);
                 if self.disks.any() {
                     replay.own_disks();
+                    self.sync.end_in();
                 }
                 replay.push(records);
                 self.neighbours = neighbours;

@@ -1,10 +1,14 @@
 //! Two production replicas in one process, with a guest of a few instructions between them.
 
 mod broken;
+mod disks;
 mod diverged;
 mod guest;
 mod hops;
+#[path = "../support/guest.rs"]
+mod small;
 mod soak;
 mod speaks;
 mod takeover;
+mod toy;
 mod world;

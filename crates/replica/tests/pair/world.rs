@@ -1,19 +1,28 @@
 //! Two nodes in one process: production replicas, joined by queues, with a clock and an
 //! arbiter in memory. A test moves everything by hand or lets it run.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use twinvm_log::{Batch, Body, Record as LogRecord};
-use twinvm_machine::{Images, MachineConfig, NET_HEADER_BYTES, OnReset, SlotConfig};
+use twinvm_machine::{
+    DiskConfig, Images, MachineConfig, NET_HEADER_BYTES, OnReset, SECTOR_BYTES, SlotConfig,
+};
 use twinvm_protocol::node::Mutation;
 use twinvm_protocol::{
     ArbiterContract, Config, ConnId, DiskMark, ExitReason, Field, Generation, Identity,
     Incarnation, MemoryArbiter, Message, NodeId, Outcome, OutputFrom, Record, ReqId, RoleKind,
     SessionId,
 };
-use twinvm_replica::{Action, Env, Event, HostTime, Replica, SnapshotPieces, SnapshotSource, Wait};
+use twinvm_replica::{
+    Action, DisksIn, DisksOut, Env, Event, Flush, HostTime, Replica, SnapshotPieces,
+    SnapshotSource, Wait,
+};
 
 use crate::guest;
+use crate::small;
+use crate::toy::{DISK_BYTES, Done, Toy, ToyIn, ToyOut, Work};
 
 /// The node that tests start first.
 pub(crate) const A: usize = 0;
@@ -33,6 +42,9 @@ const PATIENCE_NS: u64 = 20_000_000_000;
 struct Surroundings {
     now_ns: u64,
     dice: u64,
+    /// Whose turn it is.
+    at: usize,
+    toys: [Rc<RefCell<Toy>>; 2],
 }
 
 impl Env for Surroundings {
@@ -61,6 +73,19 @@ impl Env for Surroundings {
 
     fn read_snapshot(&mut self, source: SnapshotSource) -> Box<dyn SnapshotPieces> {
         Box::new(source)
+    }
+
+    fn send_disks(&mut self) -> Result<Box<dyn DisksOut>, String> {
+        Ok(Box::new(ToyOut::new(&self.toys[self.at])))
+    }
+
+    fn take_disks(&mut self) -> Result<Box<dyn DisksIn>, String> {
+        let Self { dice, toys, .. } = self;
+        toys[self.at].borrow_mut().forget(|| {
+            *dice = dice.wrapping_mul(5).wrapping_add(1);
+            *dice >> 60 > 7
+        });
+        Ok(Box::new(ToyIn::new(&self.toys[self.at])))
     }
 }
 
@@ -101,6 +126,7 @@ pub(crate) struct Side {
     asked: usize,
     pub(crate) exited: Option<ExitReason>,
     pub(crate) notes: Vec<String>,
+    pub(crate) printed: String,
     last_tick_ns: u64,
 }
 
@@ -129,6 +155,9 @@ pub(crate) struct World {
     pub(crate) broken: Option<Mutation>,
     /// Who emits, by node.
     pub(crate) output: [OutputFrom; 2],
+    /// The guest works on a disk for so many rounds, and has no network card.
+    pub(crate) disk_rounds: Option<u32>,
+    pub(crate) flush: Flush,
 }
 
 impl World {
@@ -137,7 +166,11 @@ impl World {
             env: Surroundings {
                 now_ns: 1_000_000_000,
                 dice: 1,
+                at: A,
+                toys: std::array::from_fn(|_| Rc::new(RefCell::new(Toy::new()))),
             },
+            disk_rounds: None,
+            flush: Flush::default(),
             arbiter: MemoryArbiter::new(),
             sides: [None, None],
             generations: [Generation(0); 2],
@@ -177,7 +210,10 @@ impl World {
     pub(crate) fn start(&mut self, side: usize) {
         assert!(self.sides[side].is_none(), "node {side} runs already");
         self.starts += 1;
-        let config = machine();
+        let config = match self.disk_rounds {
+            Some(rounds) => disk_machine(rounds),
+            None => machine(),
+        };
         let fields = config.fields().into_iter();
         let identity = Identity {
             id: NodeId(0xa0 + side as u128),
@@ -199,8 +235,11 @@ impl World {
             asked: 0,
             exited: None,
             notes: Vec::new(),
+            printed: String::new(),
             last_tick_ns: 0,
         });
+        let flush = self.flush;
+        self.side(side).replica.set_flush(flush);
         if let Some(mutation) = self.broken {
             self.side(side).replica.break_rule(mutation);
         }
@@ -212,6 +251,7 @@ impl World {
     /// kill -9: what it has sent still arrives, then the connections end.
     pub(crate) fn kill(&mut self, side: usize) {
         self.sides[side] = None;
+        self.forget_disk(side);
         let ends = self.links.iter_mut().filter_map(|link| {
             link.ends[side] = None;
             link.ends[1 - side].take()
@@ -277,6 +317,7 @@ impl World {
         if side.exited.is_some() {
             return;
         }
+        self.env.at = at;
         side.replica.apply(&mut self.env, event);
         while let Some(action) = self.sides[at]
             .as_mut()
@@ -322,6 +363,9 @@ impl World {
                 let questions = &mut self.side(at).questions;
                 questions.push_back((req, Some((expect, record))));
             }
+            Action::Disk(request) => self.disk(at, Work::Request(request)),
+            Action::FlushDisks { flush } => self.disk(at, Work::Flush(flush)),
+            Action::ForgetDisks => self.forget_disk(at),
             Action::MarkDisks { .. } => unreachable!("there are no disks"),
             Action::PersistGeneration { generation } => self.generations[at] = generation,
             Action::Transmit { bytes, .. } => {
@@ -331,7 +375,11 @@ impl World {
                 self.wire.push((at, frame.to_vec()));
                 self.side(at).wire.push(frame.to_vec());
             }
-            Action::Console(_) | Action::RoleChanged { .. } | Action::CtlAnswer { .. } => {}
+            Action::Console(text) => {
+                let text = String::from_utf8_lossy(&text).into_owned();
+                self.side(at).printed.push_str(&text);
+            }
+            Action::RoleChanged { .. } | Action::CtlAnswer { .. } => {}
             Action::Note { text, .. } => self.side(at).notes.push(text),
             Action::Exit { reason } => {
                 self.side(at).exited = Some(reason);
@@ -342,6 +390,57 @@ impl World {
                 }
             }
             Action::Fatal { what } => panic!("node {at} found a fault of its own: {what}"),
+        }
+    }
+
+    // ---- disks ------------------------------------------------------------
+
+    pub(crate) fn toy(&self, at: usize) -> std::cell::RefMut<'_, Toy> {
+        self.env.toys[at].borrow_mut()
+    }
+
+    fn disk(&mut self, at: usize, work: Work) {
+        let mut byte = [0];
+        self.env.random(&mut byte);
+        let now_ns = self.env.now_ns;
+        self.toy(at).begin(now_ns, u64::from(byte[0]) * 8_000, work);
+    }
+
+    fn forget_disk(&mut self, at: usize) {
+        let mut dice = self.env.dice;
+        self.toy(at).forget(|| {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            dice >> 63 == 1
+        });
+        self.env.dice = dice;
+    }
+
+    /// Hands a node what its disk has done by now.
+    fn disks_done(&mut self, at: usize) {
+        let now_ns = self.env.now_ns;
+        loop {
+            let done = self.toy(at).done(now_ns);
+            let Some(done) = done else {
+                return;
+            };
+            let event = match done {
+                Done::Request {
+                    device,
+                    id,
+                    status,
+                    data,
+                } => Event::DiskDone {
+                    device,
+                    id,
+                    status,
+                    data,
+                },
+                Done::Flush(flush) => Event::DisksFlushed {
+                    flush,
+                    result: Ok(()),
+                },
+            };
+            self.apply(at, event);
         }
     }
 
@@ -491,6 +590,7 @@ impl World {
                 }
                 _ => continue,
             }
+            self.disks_done(at);
             while !self.hold_questions[at] && !self.side(at).questions.is_empty() {
                 self.ask(at);
             }
@@ -569,6 +669,21 @@ pub(crate) fn machine() -> MachineConfig {
         cmdline: String::new(),
         images: Images::new(guest::image(), None),
         on_reset: OnReset::Exit,
+    }
+}
+
+/// A machine with a disk only.
+fn disk_machine(rounds: u32) -> MachineConfig {
+    let disk = DiskConfig {
+        sectors: DISK_BYTES as u64 / SECTOR_BYTES,
+        read_only: false,
+        number: 0,
+    };
+    MachineConfig {
+        ram_bytes: 16 << 20,
+        slots: vec![SlotConfig::Disk(disk)],
+        images: Images::new(small::disk_worker(rounds), None),
+        ..machine()
     }
 }
 

@@ -81,6 +81,7 @@ fn replay(records: &[Record], mut perturbation: Option<Perturbation>) -> Result<
         match exit {
             ReplayExit::End { .. } => return Ok(()),
             ReplayExit::Starved | ReplayExit::Busy | ReplayExit::Output { .. } => {}
+            ReplayExit::Waits | ReplayExit::DiskDiffers { .. } => panic!("there is no disk"),
         }
         replay.machine_mut().take_console();
     }

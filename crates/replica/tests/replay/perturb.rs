@@ -24,6 +24,7 @@ fn replay(records: &[Record], perturbation: &mut Perturbation) -> Result<u64, Di
             ReplayExit::End { .. } => return Ok(replay.checked_digests()),
             ReplayExit::Starved => panic!("the log has an end"),
             ReplayExit::Busy | ReplayExit::Output { .. } => {}
+            ReplayExit::Waits | ReplayExit::DiskDiffers { .. } => panic!("there is no disk"),
         }
         replay.machine_mut().take_console();
     }

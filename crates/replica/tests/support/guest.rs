@@ -199,6 +199,131 @@ pub(crate) fn disk_writer() -> Vec<u8> {
     code.image()
 }
 
+/// Sectors that `disk_worker` writes and reads.
+pub(crate) const WORKED_SECTORS: u64 = 24;
+
+/// For `rounds` rounds gives the disk in the first virtio slot four requests at once: a write of
+/// sector round % 16, a flush, a read of sector (round + 5) % 16, a write of sector
+/// 16 + round % 8. A written sector begins with its round. What is read is stored in RAM. Prints a
+/// dot after each round, an `E` after a request that has failed, `end` when all is done, and then
+/// spins.
+pub(crate) fn disk_worker(rounds: u32) -> Vec<u8> {
+    let (avail, used) = (QUEUE + 0x1000, QUEUE + 0x2000);
+    let (headers, status) = (QUEUE + 0x3000, QUEUE + 0x3100);
+    let data = |n: u32| SECTOR + 512 * n;
+    let mut code = Code::default();
+    let put = |code: &mut Code, at: u32, value: u32| {
+        code.set(T0, at);
+        code.set(T1, value);
+        code.sw(T1, T0, 0);
+    };
+    // Addresses, lengths, flags (next 1, writable 2) and what comes next.
+    let header = |n: u32| headers + 16 * n;
+    let descriptors = [
+        (header(0), 16, 1, 1),
+        (data(0), 512, 1, 2),
+        (status, 1, 2, 0),
+        (header(1), 16, 1, 4),
+        (status + 1, 1, 2, 0),
+        (header(2), 16, 1, 6),
+        (data(1), 512, 3, 7),
+        (status + 2, 1, 2, 0),
+        (header(3), 16, 1, 9),
+        (data(2), 512, 1, 10),
+        (status + 3, 1, 2, 0),
+    ];
+    for (n, (pa, len, flags, next)) in (0..).zip(descriptors) {
+        for (offset, value) in [(0, pa), (8, len), (12, next << 16 | flags)] {
+            put(&mut code, QUEUE + 16 * n + offset, value);
+        }
+    }
+    // Every fourth place of the ring has the same request.
+    for (n, (low, high)) in (0..8).zip([(0, 3), (5, 8)].into_iter().cycle()) {
+        put(&mut code, avail + 4 + 4 * n, high << 16 | low);
+    }
+    for (n, kind) in [(0, 1), (1, 4), (2, 0), (3, 1)] {
+        put(&mut code, header(n), kind);
+    }
+    for (register, value) in [
+        (0x70, 3),
+        (0x24, 0),
+        (0x20, 1 << 9), // flush
+        (0x24, 1),
+        (0x20, 1),
+        (0x70, 11),
+        (0x38, 16),
+        (0x80, QUEUE),
+        (0x90, avail),
+        (0xa0, used),
+        (0x44, 1),
+        (0x70, 15),
+    ] {
+        put(&mut code, VIRTIO + register, value);
+    }
+    code.addi(S2, ZERO, 0);
+    code.set(T3, 0x8080_0000);
+    let top = code.here();
+    for (at, add, mask, base) in [(0, 0, 15, 0), (2, 5, 15, 0), (3, 0, 7, 16)] {
+        code.addi(T1, S2, add);
+        code.andi(T1, T1, mask);
+        code.addi(T1, T1, base);
+        code.set(T0, header(at) + 8);
+        code.sw(T1, T0, 0);
+    }
+    for n in [0, 2] {
+        code.set(T0, data(n));
+        code.sd(S2, T0, 0);
+        code.rdtime(T1);
+        code.sd(T1, T0, 8);
+    }
+    code.addi(S2, S2, 1);
+    // Four more are available.
+    code.set(T0, avail);
+    code.add(T1, S2, S2);
+    code.add(T1, T1, T1);
+    code.store(1, T1, T0, 2);
+    code.set(T0, VIRTIO);
+    code.addi(T0, T0, 0x50);
+    code.sw(ZERO, T0, 0);
+    code.andi(T1, T1, 0xff);
+    code.set(T2, used);
+    let poll = code.here();
+    code.lbu(T0, T2, 2);
+    code.branch(1, T0, T1, poll - code.here());
+    // What was read is kept, and how it went.
+    code.set(T2, data(1));
+    code.lbu(T0, T2, 0);
+    code.sd(T0, T3, 0);
+    code.lbu(T0, T2, 8);
+    code.sd(T0, T3, 8);
+    code.addi(T3, T3, 16);
+    code.set(S0, UART);
+    code.set(T2, status);
+    for n in 0..4 {
+        code.lbu(T0, T2, n);
+        code.branch(0, T0, ZERO, 12);
+        code.addi(T0, ZERO, i32::from(b'E'));
+        code.sb(T0, S0, 0);
+    }
+    code.addi(T0, ZERO, i32::from(b'.'));
+    code.sb(T0, S0, 0);
+    code.set(T1, rounds);
+    code.branch(6, S2, T1, top - code.here());
+    code.print("end");
+    code.spin();
+    code.image()
+}
+
+/// What the sectors begin with after so many rounds of `disk_worker`.
+pub(crate) fn worked(rounds: u64) -> Vec<u64> {
+    let mut sectors = vec![0; WORKED_SECTORS as usize];
+    for round in 0..rounds {
+        sectors[(round % 16) as usize] = round;
+        sectors[(16 + round % 8) as usize] = round;
+    }
+    sectors
+}
+
 /// Says hello and powers off through the SBI.
 pub(crate) fn hello() -> Vec<u8> {
     let mut code = Code::default();

@@ -137,6 +137,9 @@ impl World {
                 }
                 self.ask(slot, epoch, req, Ask::Cas(expect, record));
             }
+            Action::Disk(_) | Action::FlushDisks { .. } | Action::ForgetDisks => {
+                return Err("work for disks that are not there".into());
+            }
             Action::MarkDisks { .. } => return Err("a mark for disks that are not there".into()),
             Action::PersistGeneration { generation } => {
                 return Ok(self.store(slot, epoch, generation.0));
