@@ -22,8 +22,8 @@ mod node;
 mod pacing;
 mod perturb;
 mod replay;
-mod voice;
 mod sync;
+mod voice;
 
 pub use event::{Action, Env, Event};
 pub use explain::{
@@ -36,8 +36,8 @@ pub use node::{Flush, Replica, ReplicaStatus, Wait};
 pub use pacing::HostTime;
 pub use perturb::{PerturbCounts, Perturbation};
 pub use replay::{Divergence, Replay, ReplayExit};
-pub use voice::{VOICE_PREFIX, voice_of};
 pub use sync::{DisksIn, DisksOut, MAX_WORDS_BYTES, SyncProgress, SyncWords};
+pub use voice::{VOICE_PREFIX, voice_of};
 
 #[cfg(test)]
 mod tests;
