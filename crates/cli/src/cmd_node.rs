@@ -130,8 +130,8 @@ fn options(args: NodeArgs, confinement: Confinement) -> Result<NodeOptions, Stri
             _ => net.backend.clone(),
         },
     });
-    let disks = guest::open_disks(&vm.disks_of(own)).map_err(|error| error.to_string())?;
-    let machine = guest::machine_config(&vm, &disks).map_err(|error| error.to_string())?;
+    let (slots, disks) = guest::own_disks(&vm, own).map_err(|error| error.to_string())?;
+    let machine = guest::machine_config(&vm, slots).map_err(|error| error.to_string())?;
     // A machine that cannot be made is bad input now, not a fault at the first start.
     let power_on = twinvm_machine::PowerOn {
         rng_seed: [0; 32],
@@ -161,6 +161,7 @@ fn options(args: NodeArgs, confinement: Confinement) -> Result<NodeOptions, Stri
         wires: wires.collect(),
         disks,
         flush: vm.flush,
+        sync_bytes_s: vm.sync_mib_s.map(|mib| mib << 20),
         protect: vm.protect,
         operation: Operation {
             log_format: args.log_format.into(),

@@ -27,7 +27,7 @@ use twinvm_machine::{EngineKind, Machine, OnReset, PowerOn};
 use twinvm_nbd::address::Address;
 
 use crate::engine_arg::EngineArg;
-use crate::guest::{OpenDisk, blame, machine_config, open_disks};
+use crate::guest::{OpenDisk, blame, disk_slots, machine_config, open_disks};
 use crate::say;
 use crate::{BAD_INPUT, FAULT, Outcome, perf_map};
 use console::Console;
@@ -218,7 +218,7 @@ pub(crate) fn run(args: RunArgs) -> Outcome {
         snapshot_file::try_out(path, args.force)
             .map_err(|error| (BAD_INPUT, format!("--snapshot {error}")))?;
     }
-    let files = open_disks(&vm.disks).map_err(|error| bad(&error))?;
+    let files = open_disks(&vm).map_err(|error| bad(&error))?;
     if let Some(path) = &args.dump_dtb {
         return dump_tree(path, &vm, &files);
     }
@@ -328,7 +328,7 @@ fn keep(args: &RunArgs, end: End, frozen: Frozen, ended: &mut Ended) -> Option<W
 fn dump_tree(path: &Path, vm: &VmConfig, disks: &[OpenDisk]) -> Outcome {
     let bad = |error: &dyn std::fmt::Display| (BAD_INPUT, error.to_string());
     check_output("--dump-dtb", path).map_err(|why| (BAD_INPUT, why))?;
-    let config = machine_config(vm, disks).map_err(|error| bad(&error))?;
+    let config = machine_config(vm, disk_slots(disks).collect()).map_err(|error| bad(&error))?;
     let tree = config
         .device_tree()
         .map_err(|error| bad(&blame(vm, error)))?;
@@ -388,6 +388,7 @@ fn disk_named(path: &Path) -> Result<Disk, String> {
     let read_only = false;
     match path.to_str().filter(|text| Address::is_meant(text)) {
         None => Ok(Disk::File {
+            bytes: None,
             path: path.to_owned(),
             read_only,
         }),
@@ -447,7 +448,7 @@ fn power_on(
     disks: &[OpenDisk],
 ) -> Result<(Machine, Option<Signature>), (u8, String)> {
     let bad = |error: &dyn std::fmt::Display| (BAD_INPUT, error.to_string());
-    let config = machine_config(vm, disks).map_err(|error| bad(&error))?;
+    let config = machine_config(vm, disk_slots(disks).collect()).map_err(|error| bad(&error))?;
     let signature = match &args.signature {
         Some(path) => {
             check_output("--signature", path).map_err(|why| (BAD_INPUT, why))?;

@@ -5,13 +5,15 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
-use twinvm_config::{ConsoleKind, Disk, MAX_DEVICES, VmConfig};
-use twinvm_host::disk::{DiskError, DiskFile};
+use twinvm_config::{ConsoleKind, Disk, MAX_DEVICES, Node, VmConfig};
+use twinvm_host::disk::{DiskError, DiskFile, DiskSpec};
 use twinvm_host::nbd::{NbdError, NbdSpec, NbdTarget};
 use twinvm_host::random::random_u128;
 use twinvm_host::tls::{Credentials, Expect, Subject, TlsError};
 use twinvm_machine::loader::LoadError;
-use twinvm_machine::{DiskConfig, ImageKind, Images, MachineConfig, MachineError, SlotConfig};
+use twinvm_machine::{
+    DiskConfig, ImageKind, Images, MachineConfig, MachineError, SECTOR_BYTES, SlotConfig,
+};
 use twinvm_nbd::wire::Claim;
 
 /// A file that is longer, and longer than the guest's memory, is not read: a wrong name must
@@ -50,6 +52,23 @@ pub(crate) enum GuestError {
     /// A file can't be a disk.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// The file has another size than VM.toml says.
+    #[error("disk {}: {found} bytes, but size says {bytes}: make them equal", path.display())]
+    DiskSize {
+        /// The file.
+        path: PathBuf,
+        /// Bytes it has.
+        found: u64,
+        /// Bytes it should have.
+        bytes: u64,
+    },
+    /// There is no file, and nobody says how large it would be.
+    #[error(
+        "disk {}: there is no such file: make it, for instance with truncate -s 4G FILE; a node \
+         that is to get it from the other one needs its size: size = \"4G\" in [[disk]]",
+        .0.display()
+    )]
+    NoDisk(PathBuf),
     /// An export can't be a disk.
     #[error(transparent)]
     Nbd(#[from] NbdError),
@@ -121,7 +140,9 @@ impl OpenDisk {
 pub(crate) fn open_disks(vm: &VmConfig) -> Result<Vec<OpenDisk>, GuestError> {
     let open = |disk: &Disk| {
         Ok(match disk {
-            Disk::File { path, read_only } => OpenDisk::File(DiskFile::open(path, *read_only)?),
+            Disk::File {
+                path, read_only, ..
+            } => OpenDisk::File(DiskFile::open(path, *read_only)?),
             Disk::Nbd { address, read_only } => {
                 let target = NbdTarget::open(NbdSpec {
                     address: address.clone(),
@@ -152,11 +173,54 @@ fn own_keys(vm: &VmConfig) -> Result<Option<Credentials>, TlsError> {
     Credentials::load(files, own, Expect::Arbiter).map(Some)
 }
 
+/// The disks of a node's machine and its own copies of them, which it opens itself. A node that
+/// has no file yet gets it from the other one.
+pub(crate) fn own_disks(
+    vm: &VmConfig,
+    node: &Node,
+) -> Result<(Vec<SlotConfig>, Vec<DiskSpec>), GuestError> {
+    let (mut slots, mut specs) = (Vec::new(), Vec::new());
+    let first = vm.nets.len();
+    for (number, disk) in (0..).zip(vm.disks_of(node)) {
+        let Disk::File {
+            path,
+            bytes,
+            read_only,
+        } = disk
+        else {
+            continue;
+        };
+        let found = match fs::metadata(&path) {
+            Ok(about) => Some(about.len()),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(source) => return Err(DiskError::Io { path, source }.into()),
+        };
+        let bytes = match (found, bytes) {
+            (Some(found), Some(bytes)) if found != bytes => {
+                return Err(GuestError::DiskSize { path, found, bytes });
+            }
+            (Some(bytes), _) | (None, Some(bytes)) => bytes,
+            (None, None) => return Err(GuestError::NoDisk(path)),
+        };
+        slots.push(SlotConfig::Disk(DiskConfig {
+            sectors: bytes / SECTOR_BYTES,
+            read_only,
+            number,
+        }));
+        specs.push(DiskSpec {
+            device: (first + usize::from(number)) as u8,
+            path,
+            read_only,
+        });
+    }
+    Ok((slots, specs))
+}
+
 /// The machine that a VM's file describes: network cards in the slots from 0 on, in the order of
 /// the file, behind them the disks, then an entropy source and, if it is wanted, a console.
 pub(crate) fn machine_config(
     vm: &VmConfig,
-    disks: &[OpenDisk],
+    disks: Vec<SlotConfig>,
 ) -> Result<MachineConfig, GuestError> {
     if vm.kernel.is_none() && vm.firmware.is_none() {
         return Err(GuestError::NoKernel);
@@ -186,10 +250,7 @@ pub(crate) fn machine_config(
     Ok(MachineConfig {
         ram_bytes: vm.memory_bytes,
         harts: vm.harts,
-        slots: cards
-            .chain(disk_slots(disks))
-            .chain(own.iter().copied())
-            .collect(),
+        slots: cards.chain(disks).chain(own.iter().copied()).collect(),
         cmdline: vm.cmdline.clone(),
         images,
         on_reset: vm.on_reset,

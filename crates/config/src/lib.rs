@@ -60,7 +60,7 @@ const ROOT_KEYS: &[&str] = &[
     "metrics",
 ];
 const NET_KEYS: &[&str] = &["mac", "backend"];
-const DISK_KEYS: &[&str] = &["path", "readonly", "nbd"];
+const DISK_KEYS: &[&str] = &["path", "size", "readonly", "nbd"];
 const NODE_KEYS: &[&str] = &["name", "channel", "tap", "path"];
 const TLS_KEYS: &[&str] = &["ca", "cert", "key"];
 /// Stands for the node's name in the paths of `[[disk]]`, `[tls]` and `[arbiter_tls]`.
@@ -72,10 +72,13 @@ const PROTECT_KEYS: &[&str] = &[
     "cold_delay_ms",
     "output",
     "flush",
+    "sync_mib_s",
 ];
 
 /// The longest time a limit in `[protect]` may be: an hour.
 const MAX_LIMIT_MS: u64 = 3_600_000;
+/// Above any disk: 1 TiB/s.
+const MAX_SYNC_MIB_S: u64 = 1 << 20;
 const MAX_COLD_DELAY_MS: u64 = 30 * 24 * 3_600_000;
 
 /// A whole VM.toml.
@@ -119,6 +122,8 @@ pub struct VmConfig {
     pub protect: Protect,
     /// When a guest's flush of a disk counts as done.
     pub flush: Flush,
+    /// Most MiB per second of disks that a live node sends to a joining one.
+    pub sync_mib_s: Option<u64>,
     /// A command that hears when protection is lost or regained.
     pub hooks: Option<HookCommand>,
     /// Where a node's figures can be read over HTTP.
@@ -152,6 +157,8 @@ pub enum Disk {
     File {
         /// The file.
         path: PathBuf,
+        /// Its size, if the file says it: a node that has none yet makes it when it joins.
+        bytes: Option<u64>,
         /// The guest can only read.
         read_only: bool,
     },
@@ -213,7 +220,7 @@ impl VmConfig {
         let document = Document::new(path, text);
         let parsed = document.syntax()?;
         let root = document.root(&parsed, ROOT_KEYS)?;
-        let mut unsupported = Vec::new();
+        let unsupported = Vec::new();
 
         let name = root
             .name("name")?
@@ -272,6 +279,7 @@ impl VmConfig {
             arbiter_tls,
             protect: parse_protect(&document, &root)?,
             flush: parse_flush(&document, &root)?,
+            sync_mib_s: parse_sync_rate(&document, &root)?,
             hooks: operation::parse_hooks(&document, &root)?,
             metrics: operation::parse_metrics(&document, &root)?,
             file: path.to_path_buf(),
@@ -332,10 +340,14 @@ impl VmConfig {
             line: None,
             problem: Problem::Conflict(what),
         };
-        if !self.disks.is_empty() {
+        if self
+            .disks
+            .iter()
+            .any(|disk| matches!(disk, Disk::Nbd { .. }))
+        {
             return Err(lacking(
-                "[[disk]]: in this version a pair can't have disks: remove it, or run the VM alone \
-                 with twinvm run"
+                "[[disk]] nbd: in this version a pair's disks are files of its own: give path, or \
+                 run the VM alone with twinvm run"
                     .to_owned(),
             ));
         }
@@ -409,6 +421,7 @@ fn parse_disks(tables: &[Table<'_, '_>]) -> Result<Vec<Disk>, VmTomlError> {
         disks.push(match (table.path("path")?, table.string("nbd")?) {
             (Some(path), None) => Disk::File {
                 path: path.value,
+                bytes: table.disk_size("size")?,
                 read_only,
             },
             (None, Some(nbd)) => Disk::Nbd {
@@ -569,6 +582,17 @@ fn parse_protect(document: &Document<'_>, root: &Table<'_, '_>) -> Result<Protec
         return Err(table.conflict(line, problem));
     }
     Ok(protect)
+}
+
+fn parse_sync_rate(
+    document: &Document<'_>,
+    root: &Table<'_, '_>,
+) -> Result<Option<u64>, VmTomlError> {
+    let Some(table) = document.table(root, "protect", PROTECT_KEYS)? else {
+        return Ok(None);
+    };
+    let rate = table.integer("sync_mib_s", 1, MAX_SYNC_MIB_S)?;
+    Ok(rate.map(|rate| rate.value))
 }
 
 fn parse_flush(document: &Document<'_>, root: &Table<'_, '_>) -> Result<Flush, VmTomlError> {

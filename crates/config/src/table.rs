@@ -263,6 +263,17 @@ impl<'a, 't> Table<'a, 't> {
         }
     }
 
+    /// Bytes of a disk: whole sectors.
+    pub(crate) fn disk_size(&self, key: &'static str) -> Result<Option<u64>, VmTomlError> {
+        let Some(text) = self.string(key)? else {
+            return Ok(None);
+        };
+        match values::disk_bytes(text.value) {
+            Some(bytes) => Ok(Some(bytes)),
+            None => Err(self.value_at(text.line, key, text.value, values::DISK_EXPECTED)),
+        }
+    }
+
     pub(crate) fn line_of(&self, key: &str) -> Option<usize> {
         self.table.get(key).map(|found| self.line_at(found))
     }

@@ -509,6 +509,7 @@ fn disks() {
     vm.validate_supported().unwrap();
     let file = |path: &str, read_only| Disk::File {
         path: path.into(),
+        bytes: None,
         read_only,
     };
     let nbd = Disk::Nbd {
@@ -538,7 +539,7 @@ fn nodes_have_their_own_files_for_disks() {
         let own = vm.nodes.iter().find(|own| own.name == node).unwrap();
         let path = |disk| match disk {
             Disk::File { path, .. } => path,
-            Disk::Nbd(_) => unreachable!("both are files"),
+            Disk::Nbd { .. } => unreachable!("both are files"),
         };
         vm.disks_of(own).into_iter().map(path).collect::<Vec<_>>()
     };
@@ -559,6 +560,25 @@ fn when_a_flush_is_done() {
     assert_eq!(flush("flush = \"both\"").unwrap(), Flush::Both);
     assert_eq!(flush("flush = \"never\"").unwrap(), Flush::Never);
     assert!(flush("flush = \"soon\"").is_err());
+    let rate = |rest: &str| parse(&(WHOLE.to_owned() + rest)).map(|vm| vm.sync_mib_s);
+    assert_eq!(rate("").unwrap(), None);
+    assert_eq!(rate("sync_mib_s = 50").unwrap(), Some(50));
+    assert!(rate("sync_mib_s = 0").is_err());
+}
+
+#[test]
+fn a_disk_may_have_a_size_before_it_has_a_file() {
+    let vm = parse("name = \"x\"\n[[disk]]\npath = \"d\"\nsize = \"4G\"").unwrap();
+    let size = match &vm.disks[0] {
+        Disk::File { bytes, .. } => *bytes,
+        Disk::Nbd { .. } => None,
+    };
+    assert_eq!(size, Some(4 << 30));
+    assert_eq!(
+        named("[[disk]]\npath = \"d\"\nsize = \"1000\""),
+        "vms/VM.toml:4: size = \"1000\", expected a size of whole sectors of 512 bytes such as \
+         \"4G\""
+    );
 }
 
 #[test]

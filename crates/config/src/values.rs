@@ -125,6 +125,15 @@ pub(crate) fn is_memory(bytes: u64) -> bool {
     (MIN_MEMORY_BYTES..=MAX_MEMORY_BYTES).contains(&bytes) && bytes.is_multiple_of(PAGE_BYTES)
 }
 
+/// What a disk's size has to be.
+pub(crate) const DISK_EXPECTED: &str = "a size of whole sectors of 512 bytes such as \"4G\"";
+
+/// Bytes of a disk in a size such as `4G`; `None` if no disk can have that many.
+pub(crate) fn disk_bytes(text: &str) -> Option<u64> {
+    let fits = |bytes: &u64| (1..=i64::MAX as u64).contains(bytes) && bytes.is_multiple_of(512);
+    size(text).filter(fits)
+}
+
 /// Bytes of memory in a size such as `256M`; `None` if a VM can't have that much.
 pub fn memory_bytes(text: &str) -> Option<u64> {
     size(text).filter(|bytes| is_memory(*bytes))

@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crossbeam_channel::{Select, Sender};
-use twinvm_protocol::{ConnId, Ctl, DiskMark, ExitReason, Identity, NoteLevel};
+use twinvm_protocol::{ConnId, Ctl, ExitReason, Identity, NoteLevel};
 use twinvm_replica::{Env, Event, Replica, Wait};
 
 use crate::arbiter_worker::{ArbiterReply, ArbiterWorker};
@@ -108,10 +108,10 @@ struct NodeLoop {
 }
 
 impl NodeLoop {
-    fn start(mut options: NodeOptions) -> Result<Self, NodeError> {
+    fn start(options: NodeOptions) -> Result<Self, NodeError> {
         let store = NodeStore::open(&options.state_dir, &options.name)?;
         let opened = identity(&options, &store)
-            .and_then(|identity| Ok((identity, Surroundings::open(&mut options, &store)?)));
+            .and_then(|identity| Ok((identity, Surroundings::open(&options, &store)?)));
         match opened {
             Ok((identity, surroundings)) => Ok(Self::with(options, store, identity, surroundings)),
             Err(error) => {
@@ -144,7 +144,7 @@ impl NodeLoop {
             inputs: host.inputs,
             arbiter_replies: host.arbiter_replies,
             replica,
-            env: HostEnv,
+            env: HostEnv::new(host.disks.for_sync()),
             store,
             hub: host.hub,
             keys: host.keys,
@@ -180,7 +180,7 @@ impl NodeLoop {
             self.journal.line(&text);
         }
         self.happenings.ready();
-        let disks = DiskMark::NONE;
+        let disks = self.disks.mark();
         self.apply(Event::Start { generation, disks });
         loop {
             if let Some(end) = self.ended.take() {
@@ -221,6 +221,7 @@ impl NodeLoop {
         self.apply(Event::Tick);
         self.meter.sample(now_ns, &self.replica);
         self.happenings.look(&self.replica, &mut self.journal);
+        self.disks.look(now_ns, &self.replica, &mut self.journal);
         if let Some(notice) = self.keys.look(now_ns) {
             self.journal.note(NoteLevel::Warn, &notice);
         }
@@ -294,7 +295,7 @@ impl NodeLoop {
                 self.apply(Event::Terminate);
                 any = true;
             }
-            any |= self.take_disk_result();
+            any |= self.take_disk_event();
             for wire in 0..self.inputs.wires.len() {
                 any |= self.take_frame(wire);
             }

@@ -115,7 +115,7 @@ fn described(
     own: &MachineConfig,
 ) -> Result<MachineConfig, GuestError> {
     if args.file.is_some() {
-        return machine_config(vm, disks);
+        return machine_config(vm, disk_slots(disks).collect());
     }
     let mut config = own.clone();
     config.images = add_files(config.images, vm)?;

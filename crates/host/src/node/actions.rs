@@ -59,9 +59,10 @@ impl NodeLoop {
                         self.ended = Some(Err(error.into()));
                     }
                 }
-                Action::MarkDisks { .. } => {
-                    let what = "asked to mark disks that this node has not got".into();
-                    self.ended = Some(Err(NodeError::Fault(what)));
+                Action::MarkDisks { mark } => {
+                    if let Err(error) = self.disks.set_mark(mark) {
+                        self.ended = Some(Err(error.into()));
+                    }
                 }
                 Action::Transmit { device, bytes } => {
                     self.watch.transmitted(now_ns);

@@ -1,159 +1,211 @@
 //! A node's copies of the machine's disks.
 
+mod sync;
+
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crossbeam_channel::{Receiver, bounded, never};
-use twinvm_machine::{DiskOp, DiskRequest, MAX_DISK_REQUESTS, MachineConfig, SlotConfig};
-use twinvm_protocol::NoteLevel;
-use twinvm_replica::Event;
+use crossbeam_channel::{Receiver, never};
+use twinvm_machine::DiskRequest;
+use twinvm_protocol::{DiskMark, Generation, NoteLevel};
+use twinvm_replica::{Event, Flush, Replica};
 
-use super::NodeLoop;
-use crate::disk::{Disk, DiskDone, DiskFile};
+use super::{NodeLoop, NodeOptions};
+use crate::disk::{DiskDone, DiskEvent, DiskOptions, DiskSet, SetError};
+use crate::journal::Journal;
+use crate::store::NodeStore;
 
-/// Number of a flush that is the node's own: guests count from 0 and don't come there.
-const OWN_FLUSH: u64 = u64::MAX;
+pub(super) use sync::DisksForSync;
+
+/// While disks are copied the journal says every so often how far that is: 10 s.
+const TELL_NS: u64 = 10_000_000_000;
 
 /// The disks at work.
 pub(super) struct NodeDisks {
-    /// Slot and disk.
-    disks: Vec<(u8, Disk)>,
-    done: Receiver<DiskDone>,
+    /// None if the VM has no disks.
+    set: Option<Arc<DiskSet>>,
+    events: Receiver<DiskEvent>,
     /// Requests without a result yet.
-    under_way: usize,
+    under_way: Arc<AtomicUsize>,
     /// So many of them are of a machine that is gone. As long as there are any, nothing is begun.
     stale: usize,
     /// What came meanwhile; bounded by what a machine may have in flight.
     waiting: VecDeque<DiskRequest>,
-    /// A flush of all disks: its number, what is left of it, and the first that failed.
-    flushing: Option<(u64, usize, Result<(), String>)>,
+    /// A copy of disks was under way at the last look, and when the journal heard of it.
+    told: Option<(bool, u64)>,
 }
 
 impl NodeDisks {
-    /// Starts the machine's disks, whose files these are.
-    pub(super) fn start(config: &MachineConfig, files: Vec<DiskFile>) -> io::Result<Self> {
-        let (done_in, done) = match files.len() {
-            0 => (None, never()),
-            // The node's own flush beside what a guest has in flight.
-            disks => {
-                let (done_in, done) = bounded((MAX_DISK_REQUESTS + 1) * disks);
-                (Some(done_in), done)
-            }
-        };
-        let slots = (0..).zip(&config.slots);
-        let slots = slots.filter(|(_, slot)| matches!(slot, SlotConfig::Disk(_)));
-        let mut disks = Vec::new();
-        if let Some(done_in) = done_in {
-            for ((slot, _), file) in slots.zip(files) {
-                disks.push((slot, Disk::start(file, &done_in)?));
-            }
-        }
-        Ok(Self {
-            disks,
-            done,
-            under_way: 0,
+    /// Opens the disks of the node whose folder this is.
+    pub(super) fn open(options: &NodeOptions, store: &NodeStore) -> Result<Self, SetError> {
+        let mut disks = Self {
+            set: None,
+            events: never(),
+            under_way: Arc::default(),
             stale: 0,
             waiting: VecDeque::new(),
-            flushing: None,
-        })
+            told: None,
+        };
+        if !options.disks.is_empty() {
+            let how = DiskOptions {
+                flush: options.flush != Flush::Never,
+                sync_bytes_s: options.sync_bytes_s,
+            };
+            let set = DiskSet::open(store.folder(), options.disks.clone(), how)?;
+            disks.events = set.events().clone();
+            disks.set = Some(Arc::new(set));
+        }
+        Ok(disks)
+    }
+
+    /// The same disks for copies to and from the other node.
+    pub(super) fn for_sync(&self) -> DisksForSync {
+        DisksForSync::new(self.set.clone(), Arc::clone(&self.under_way))
+    }
+
+    /// What the copies here are worth.
+    pub(super) fn mark(&self) -> DiskMark {
+        let Some(set) = &self.set else {
+            return DiskMark::NONE;
+        };
+        let whole = set.check_whole().is_ok();
+        match set.mark() {
+            None => DiskMark {
+                consistent: whole,
+                ..DiskMark::FRESH
+            },
+            Some(mark) => DiskMark {
+                has_disks: true,
+                generation: Generation(mark.generation),
+                pending: mark.pending.map(Generation),
+                consistent: mark.consistent && whole,
+            },
+        }
+    }
+
+    /// Stores the mark durably.
+    pub(super) fn set_mark(&self, mark: DiskMark) -> Result<(), SetError> {
+        let Some(set) = &self.set else {
+            return Ok(());
+        };
+        if !mark.consistent {
+            return set.set_inconsistent();
+        }
+        if set.mark().is_none() {
+            // The VM's first start, from the files that are here.
+            set.found()?;
+        }
+        set.set_generation(mark.generation.0, mark.pending.map(|pending| pending.0))
     }
 
     /// What announces results.
-    pub(super) fn wakes(&self) -> &Receiver<DiskDone> {
-        &self.done
+    pub(super) fn wakes(&self) -> &Receiver<DiskEvent> {
+        &self.events
     }
 
     /// Has a request carried out.
     pub(super) fn submit(&mut self, request: DiskRequest) {
         if self.stale > 0 {
             self.waiting.push_back(request);
-            return;
-        }
-        let disk = self.disks.iter().find(|(slot, _)| *slot == request.device);
-        if let Some((_, disk)) = disk {
-            self.under_way += 1;
-            disk.submit(request);
+        } else if let Some(set) = &self.set {
+            self.under_way.fetch_add(1, Ordering::Relaxed);
+            set.submit(request);
         }
     }
 
-    /// Brings all disks to rest; `flush` is for the answer.
-    pub(super) fn flush(&mut self, flush: u64) {
-        self.flushing = Some((flush, self.disks.len(), Ok(())));
-        let devices: Vec<u8> = self.disks.iter().map(|(slot, _)| *slot).collect();
-        for device in devices {
-            self.submit(DiskRequest {
-                device,
-                id: OWN_FLUSH,
-                op: DiskOp::Flush,
-                offset: 0,
-                bytes: 0,
-                data: Arc::default(),
-            });
+    /// Makes durable what was written; `flush` is for the answer.
+    pub(super) fn flush(&self, flush: u64) {
+        if let Some(set) = &self.set {
+            set.flush(flush);
         }
     }
 
     /// Whose requests these are is gone: their results mean nothing, and what comes waits for
     /// their end.
     pub(super) fn forget(&mut self) {
-        self.stale = self.under_way;
+        self.stale = self.under_way.load(Ordering::Relaxed);
         self.waiting.clear();
-        self.flushing = None;
     }
 
-    /// The next result.
-    fn next(&mut self) -> Option<DiskDone> {
-        loop {
-            let done = self.done.try_recv().ok()?;
-            self.under_way = self.under_way.saturating_sub(1);
-            if self.stale == 0 {
-                return Some(done);
-            }
-            self.stale -= 1;
-            if self.stale == 0 {
-                for request in std::mem::take(&mut self.waiting) {
-                    self.submit(request);
-                }
+    /// One request has ended. False if its result means nothing any more.
+    fn ended(&mut self) -> bool {
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+        if self.stale == 0 {
+            return true;
+        }
+        self.stale -= 1;
+        if self.stale == 0 {
+            for request in std::mem::take(&mut self.waiting) {
+                self.submit(request);
             }
         }
+        false
     }
 
-    /// One disk has been flushed for the node. The whole, if it is the last.
-    fn flushed(&mut self, done: &DiskDone) -> Option<(u64, Result<(), String>)> {
-        let (_, left, result) = self.flushing.as_mut()?;
-        *left = left.saturating_sub(1);
-        if done.status != 0 && result.is_ok() {
-            *result = Err(format!("the disk in slot {} can't be flushed", done.device));
+    /// Tells the journal how far a copy of disks is.
+    pub(super) fn look(&mut self, now_ns: u64, replica: &Replica, journal: &mut Journal) {
+        let progress = replica.sync_progress();
+        match (progress, self.told) {
+            (None, None) => {}
+            (None, Some((out, _))) => {
+                self.told = None;
+                let whose = if out { "to" } else { "from" };
+                journal.tell(
+                    NoteLevel::Info,
+                    "disks",
+                    &format!("the copy of the disks {whose} the other node has ended"),
+                );
+            }
+            (Some(_), Some((_, told_ns))) if now_ns.saturating_sub(told_ns) < TELL_NS => {}
+            (Some((out, progress)), _) => {
+                self.told = Some((out, now_ns));
+                let whose = if out {
+                    "to the joining node"
+                } else {
+                    "from the live node"
+                };
+                let text = format!(
+                    "disks {whose}: {}, {} of {} MiB",
+                    progress.stage,
+                    progress.done_bytes >> 20,
+                    progress.total_bytes >> 20
+                );
+                journal.tell(NoteLevel::Info, "disks", &text);
+            }
         }
-        if *left > 0 {
-            return None;
-        }
-        let (flush, _, result) = self.flushing.take()?;
-        Some((flush, result))
     }
 }
 
 impl NodeLoop {
-    /// Takes one result of a disk, if there is one.
-    pub(super) fn take_disk_result(&mut self) -> bool {
-        let Some(done) = self.disks.next() else {
+    /// Takes one thing that comes from the disks, if there is one.
+    pub(super) fn take_disk_event(&mut self) -> bool {
+        let Ok(event) = self.disks.events.try_recv() else {
             return false;
         };
+        match event {
+            DiskEvent::Done(done) => self.disk_done(done),
+            DiskEvent::Flushed { ticket, result } => self.apply(Event::DisksFlushed {
+                flush: ticket,
+                result,
+            }),
+            // The replica asks its copies after each event.
+            DiskEvent::Sync => self.tell_queued(),
+        }
+        true
+    }
+
+    fn disk_done(&mut self, done: DiskDone) {
         if let Some(trouble) = &done.trouble {
             self.journal.tell(NoteLevel::Error, "disk", trouble);
         }
-        if done.id == OWN_FLUSH {
-            if let Some((flush, result)) = self.disks.flushed(&done) {
-                self.apply(Event::DisksFlushed { flush, result });
-            }
-            return true;
+        if self.disks.ended() {
+            self.apply(Event::DiskDone {
+                device: done.device,
+                id: done.id,
+                status: done.status,
+                data: done.data,
+            });
         }
-        self.apply(Event::DiskDone {
-            device: done.device,
-            id: done.id,
-            status: done.status,
-            data: done.data,
-        });
-        true
     }
 }

@@ -2,13 +2,21 @@
 
 use twinvm_replica::{DisksIn, DisksOut, Env, HostTime, SnapshotPieces, SnapshotSource};
 
+use super::disks::DisksForSync;
 use super::snapshots::read_pieces;
 use crate::random::fill_random;
 use crate::time;
 
 /// Reads the host.
-#[derive(Debug)]
-pub(super) struct HostEnv;
+pub(super) struct HostEnv {
+    disks: DisksForSync,
+}
+
+impl HostEnv {
+    pub(super) fn new(disks: DisksForSync) -> Self {
+        Self { disks }
+    }
+}
 
 impl Env for HostEnv {
     fn now(&mut self) -> HostTime {
@@ -35,10 +43,10 @@ impl Env for HostEnv {
     }
 
     fn send_disks(&mut self) -> Result<Box<dyn DisksOut>, String> {
-        Err("this version can't copy disks to a joining node".to_owned())
+        self.disks.out()
     }
 
     fn take_disks(&mut self) -> Result<Box<dyn DisksIn>, String> {
-        Err("this version can't take disks from a live node".to_owned())
+        self.disks.inward()
     }
 }

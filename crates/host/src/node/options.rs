@@ -11,7 +11,7 @@ use twinvm_replica::Flush;
 use crate::arbiter::{ArbiterAddress, OpenError};
 use crate::channel::ChannelError;
 use crate::ctl_socket::CtlServerError;
-use crate::disk::DiskFile;
+use crate::disk::{DiskSpec, SetError};
 use crate::hooks::Hooks;
 use crate::journal::LogFormat;
 use crate::metrics::MetricsError;
@@ -56,9 +56,11 @@ pub struct NodeOptions {
     /// Network devices.
     pub wires: Vec<Wire>,
     /// This node's copies of the machine's disks, in the order of their slots.
-    pub disks: Vec<DiskFile>,
+    pub disks: Vec<DiskSpec>,
     /// When a guest's flush counts as done.
     pub flush: Flush,
+    /// Most bytes per second of disks that are sent to a joining node.
+    pub sync_bytes_s: Option<u64>,
     /// Timers.
     pub protect: Config,
     /// How it is watched from outside.
@@ -110,6 +112,9 @@ pub enum NodeError {
     /// The keys.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The disks.
+    #[error(transparent)]
+    Disks(#[from] SetError),
     /// A network port.
     #[error(transparent)]
     Port(#[from] PortError),

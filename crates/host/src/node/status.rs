@@ -117,6 +117,7 @@ pub(super) fn json(
         "position": status.position,
         "digests_equal": status.digests_equal,
         "divergence": status.divergence,
+        "disks": disks(&status),
         "takeovers": happenings.counts().takeovers,
         "last_takeover": watch.json(),
         "nodes": [
@@ -137,6 +138,22 @@ pub(super) fn json(
         ],
         "waiting_for": protocol.note,
     })
+}
+
+/// A copy of disks under way, and why this node joins nobody; null if there is neither.
+fn disks(status: &ReplicaStatus) -> Value {
+    let sync = status.sync.map(|(out, progress)| {
+        json!({
+            "to": if out { "the other node" } else { "this node" },
+            "stage": progress.stage,
+            "done_bytes": progress.done_bytes,
+            "total_bytes": progress.total_bytes,
+        })
+    });
+    if sync.is_none() && status.stays_out.is_none() {
+        return Value::Null;
+    }
+    json!({ "copying": sync, "stays_out": status.stays_out })
 }
 
 #[cfg(test)]

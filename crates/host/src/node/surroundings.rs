@@ -54,7 +54,7 @@ pub(super) struct Surroundings {
 
 impl Surroundings {
     /// Opens all; the arbiter, whose folder is made if need be, last.
-    pub(super) fn open(options: &mut NodeOptions, store: &NodeStore) -> Result<Self, NodeError> {
+    pub(super) fn open(options: &NodeOptions, store: &NodeStore) -> Result<Self, NodeError> {
         let host = |what| move |source| NodeError::Host { what, source };
         let keys = Keys::load(options)?;
         let (signals_in, signals_rx) = bounded(CTL_QUEUE);
@@ -90,9 +90,7 @@ impl Surroundings {
             cluster,
             etcd: options.arbiter_tls.clone(),
         };
-        let files = std::mem::take(&mut options.disks);
-        let disks = NodeDisks::start(&options.machine, files)
-            .map_err(host("starting the disks' threads"))?;
+        let disks = NodeDisks::open(options, store)?;
         let backend = options.arbiter.open(&options.vm, &arbiter_keys)?;
         let arbiter = ArbiterWorker::start(backend, arbiter_replies.clone())
             .map_err(host("starting the arbiter's thread"))?;

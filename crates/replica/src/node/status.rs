@@ -77,6 +77,11 @@ impl Replica {
         }
     }
 
+    /// Disks on their way: whether to a joining node, and how far.
+    pub fn sync_progress(&self) -> Option<(bool, SyncProgress)> {
+        self.sync.progress()
+    }
+
     /// Whether the VM is protected as far as this node knows.
     pub fn protected(&self) -> bool {
         self.node.protected()
