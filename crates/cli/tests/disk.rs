@@ -114,23 +114,29 @@ fn a_disk_that_another_vm_has() {
 }
 
 #[test]
-fn a_pair_has_none_yet() {
+fn a_node_without_a_file_needs_to_know_its_size() {
     let folder = Folder::new();
-    let file = folder.file(
-        "VM.toml",
-        "name = \"x\"\nkernel = \"k\"\narbiter = \"file:arbiter\"\n\
+    let text = "name = \"x\"\nkernel = \"k\"\narbiter = \"file:arbiter\"\n\
          [[node]]\nname = \"a\"\nchannel = \"127.0.0.1:7001\"\n\
          [[node]]\nname = \"b\"\nchannel = \"127.0.0.1:7002\"\n\
-         [[disk]]\npath = \"disk\"\n",
-    );
+         [[disk]]\npath = \"disk\"\n";
+    let file = folder.file("VM.toml", text);
+    let path = folder.text("disk");
     refuses(
         &["node", &file, "--name", "a"],
         &format!(
-            "twinvm node: {file}:10: [[disk]]: in this version a pair can't have disks: remove it, \
-             or run the VM alone with twinvm run"
+            "twinvm node: disk {path}: there is no such file: make it, for instance with truncate \
+             -s 4G FILE; a node that is to get it from the other one needs its size: size = \"4G\" \
+             in [[disk]]"
         ),
     );
     assert_eq!(folder.names(), ["VM.toml"]);
+    folder.file("VM.toml", text.to_owned() + "size = \"8M\"\n");
+    disk(&folder, "disk", 4096);
+    refuses(
+        &["node", &file, "--name", "a"],
+        &format!("twinvm node: disk {path}: 4096 bytes, but size says 8388608: make them equal"),
+    );
 }
 
 const MIB: u64 = 1 << 20;

@@ -113,7 +113,7 @@ pub(crate) struct VmFile {
     pub(crate) memory: String,
     pub(crate) cmdline: String,
     kernel: PathBuf,
-    initrd: Option<PathBuf>,
+    pub(crate) initrd: Option<PathBuf>,
     /// Tables at the end.
     pub(crate) more: String,
 }

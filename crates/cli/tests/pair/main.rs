@@ -7,6 +7,7 @@ mod arbiter;
 mod bridge;
 mod client;
 mod cluster;
+mod disks;
 mod input;
 mod operation;
 mod redis;
