@@ -107,8 +107,12 @@ impl DisksOut for Out {
     }
 
     fn progress(&self) -> SyncProgress {
-        let progress_of = |sync: &SyncOut| progress(sync.progress());
-        self.sync.as_ref().map(progress_of).unwrap_or_default()
+        progress(
+            self.sync
+                .as_ref()
+                .map(SyncOut::progress)
+                .unwrap_or_default(),
+        )
     }
 }
 
@@ -148,7 +152,6 @@ impl DisksIn for In {
     }
 
     fn progress(&self) -> SyncProgress {
-        let progress_of = |sync: &SyncIn| progress(sync.progress());
-        self.sync.as_ref().map(progress_of).unwrap_or_default()
+        progress(self.sync.as_ref().map(SyncIn::progress).unwrap_or_default())
     }
 }
