@@ -101,6 +101,25 @@ impl Medium {
         Ok(fdatasync(file)?)
     }
 
+    /// Makes a file of so many bytes without content, durably: it is there whole or not at all.
+    pub(crate) fn make_file(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        self.about_to(Step::Rename(path))?;
+        let mut name = path.as_os_str().to_owned();
+        name.push(".new");
+        let temporary = Path::new(&name);
+        let file = File::create(temporary)?;
+        let made = file.set_len(bytes).and_then(|()| file.sync_all());
+        if made.is_err() {
+            let _ = fs::remove_file(temporary);
+        }
+        made?;
+        fs::rename(temporary, path)?;
+        let parent = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        sync_dir(parent.unwrap_or(Path::new(".")))
+    }
+
     /// Puts `bytes` into `dir/name`: a temporary file beside it, synced, renamed, the folder
     /// synced. When this returns an error the file holds either the old or the new bytes. Where
     /// no room is left the file is overwritten in place: a VM must not end for the want of a few

@@ -1,10 +1,10 @@
 //! All replicated disks of a node.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
+use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -13,10 +13,14 @@ use twinvm_machine::{DiskOp, DiskRequest};
 use crate::file::{DiskError, DiskFile};
 use crate::intents::Intents;
 use crate::mark::{MARK, Mark, Stored, StoredDisk};
-use crate::medium::{Medium, sync_dir};
+use crate::medium::Medium;
 use crate::sync::{SyncError, SyncIn, SyncOut};
 use crate::track::Track;
 use crate::worker::{Backing, DiskDone, Pool, Sink, locked};
+
+mod error;
+
+pub use error::SetError;
 
 /// One disk of a VM, as its description says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,67 +67,6 @@ pub enum DiskEvent {
     Sync,
 }
 
-/// Disks that can't be used; each is one line that says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum SetError {
-    /// A file can't be a disk.
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    /// The mark can't be read or written.
-    #[error("{}: {source}: the node can't know what its disks are worth without it", path.display())]
-    Mark {
-        /// The mark.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The map of what was written can't be read or written.
-    #[error("{}: {source}: the node can't keep a map of what it writes", path.display())]
-    Map {
-        /// The map.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Another file lies where the disk's was.
-    #[error(
-        "disk {}: not the file that {} is about: put the disk's own file back, or remove {} to \
-         have this node take the other one's copy",
-        path.display(), mark.display(), mark.display()
-    )]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-        /// The mark.
-        mark: PathBuf,
-    },
-    /// The disk's file has become shorter.
-    #[error(
-        "disk {}: {found} bytes, it had {expected}: put the disk's own file back, or remove it and \
-         {} to have this node take the other one's copy",
-        path.display(), mark.display()
-    )]
-    Shrunk {
-        /// The file.
-        path: PathBuf,
-        /// Bytes it has.
-        found: u64,
-        /// Bytes it had.
-        expected: u64,
-        /// The mark.
-        mark: PathBuf,
-    },
-    /// No cold start: there is a copy elsewhere that is worth more, or none here.
-    #[error("{0}")]
-    NotWhole(String),
-    /// No random numbers.
-    #[error("no random numbers: {0}")]
-    Random(io::Error),
-    /// No thread.
-    #[error("no thread for a disk: {0}")]
-    Thread(io::Error),
-}
-
 /// Names a moment: see [`DiskSet::begin_point`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point(u64);
@@ -148,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) events: Sender<DiskEvent>,
     /// Held by the thread of a synchronization while it works: the next one waits.
     pub(crate) busy: Mutex<()>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    closing: AtomicBool,
 }
 
 impl std::fmt::Debug for Shared {
@@ -229,6 +174,15 @@ impl DiskSet {
             .map(|slot| Pool::start(Arc::clone(slot) as Arc<dyn Backing>, &sink))
             .collect::<io::Result<_>>()
             .map_err(SetError::Thread)?;
+        let grown = |stored: &Stored| {
+            let files = disks.iter().zip(&stored.disks);
+            files.into_iter().any(|(slot, known)| {
+                let bytes = slot.copy().map(|copy| copy.file.bytes());
+                bytes.is_some_and(|bytes| bytes != known.bytes)
+            })
+        };
+        let grown = stored.as_ref().filter(|stored| grown(stored));
+        let grown = grown.map(|stored| stored.mark);
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
             disks,
@@ -237,7 +191,12 @@ impl DiskSet {
             stored: Mutex::new(stored),
             events: events_in,
             busy: Mutex::new(()),
+            threads: Mutex::default(),
+            closing: AtomicBool::new(false),
         });
+        if let Some(mark) = grown {
+            shared.store(mark)?;
+        }
         Ok(Self {
             pools,
             shared,
@@ -406,6 +365,13 @@ impl DiskSet {
         }
     }
 
+    /// Bytes that are copied aside for a synchronization, since the guest has changed them on the
+    /// disk: at most 32 MiB for each disk.
+    pub fn bytes_aside(&self) -> u64 {
+        let aside = |slot: &Arc<Slot>| slot.copy().map_or(0, |copy| copy.track.bytes_aside());
+        self.shared.disks.iter().map(aside).sum()
+    }
+
     /// On a joining node: begins to take the live node's disks. Its first piece is what
     /// [`DiskSet::begin_sync`] wants. No request may be submitted until it is done.
     ///
@@ -452,6 +418,10 @@ impl DiskSet {
         for pool in &mut self.pools {
             pool.stop();
         }
+        self.shared.closing.store(true, Ordering::Release);
+        for thread in locked(&self.shared.threads).drain(..) {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -480,24 +450,43 @@ impl Shared {
             path: self.folder.join(MARK),
             source,
         };
+        let mut stored = locked(&self.stored);
         let mut disks = Vec::new();
-        for slot in &self.disks {
+        for (n, slot) in self.disks.iter().enumerate() {
+            let known = stored.as_ref().and_then(|stored| stored.disks.get(n));
             disks.push(match slot.copy() {
                 Some(copy) => StoredDisk {
                     bytes: copy.file.bytes(),
                     identity: copy.file.identity().map_err(failed)?,
                 },
-                // None yet: whatever comes is another one.
+                // One that has gone is still the one; a copy to come is whatever it will be.
+                None if mark.consistent => known.copied().unwrap_or_default(),
                 None => StoredDisk::default(),
             });
         }
         let new = Stored { mark, disks };
-        let mut stored = locked(&self.stored);
         if stored.as_ref() != Some(&new) {
             new.write(&self.folder, &self.medium).map_err(failed)?;
             *stored = Some(new);
         }
         Ok(())
+    }
+
+    /// Starts the thread of a synchronization.
+    pub(crate) fn spawn(&self, work: impl FnOnce() + Send + 'static) -> Result<(), SyncError> {
+        let thread = thread::Builder::new().name("disk sync".to_owned());
+        let thread = thread
+            .spawn(work)
+            .map_err(|error| SyncError::Thread(error.to_string()))?;
+        let mut threads = locked(&self.threads);
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+        Ok(())
+    }
+
+    /// Whether the disks are being closed: the threads of synchronizations end.
+    pub(crate) fn closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
     }
 
     /// Tells the loop to ask for the next piece.
@@ -526,18 +515,7 @@ impl Slot {
             path: path.clone(),
             source,
         };
-        let file = File::options()
-            .write(true)
-            .create_new(true)
-            .open(path)
-            .map_err(io)?;
-        file.set_len(bytes).map_err(io)?;
-        file.sync_all().map_err(io)?;
-        let parent = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        sync_dir(parent.unwrap_or(Path::new("."))).map_err(io)?;
-        drop(file);
+        medium.make_file(path, bytes).map_err(io)?;
         let file = DiskFile::open_on(path, self.spec.read_only, medium.clone())?;
         let intents = open_intents(folder, n, bytes, medium)?;
         all(&intents).map_err(|source| map_error(folder, n, source))?;

@@ -26,6 +26,7 @@ use std::io;
 
 mod incoming;
 mod outgoing;
+mod sender;
 #[cfg(test)]
 mod tests;
 mod wire;

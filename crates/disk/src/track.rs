@@ -219,28 +219,27 @@ impl Track {
         Ok(true)
     }
 
-    /// Blocks that may differ from the other copy, as far as they are known one by one, and
-    /// regions.
-    pub(crate) fn changed(&self) -> (Blocks, Blocks) {
-        let state = locked(&self.state);
-        (state.since.fine.clone(), state.since.coarse.clone())
-    }
-
-    /// Begins a synchronization with these blocks to send; one before it ends.
-    pub(crate) fn begin_sync(&self, id: u64, left: Blocks) {
+    /// Begins a synchronization; one before it ends. What is to be sent are the blocks that may
+    /// differ from a copy of the same epoch, or none as yet. Gives the regions of which no more
+    /// is known than that they may differ.
+    pub(crate) fn begin_sync(&self, id: u64, same_epoch: bool) -> Blocks {
         let mut state = locked(&self.state);
-        if state.closed {
-            return;
+        let left = match same_epoch {
+            true => state.since.fine.clone(),
+            false => Blocks::new(self.blocks()),
+        };
+        if !state.closed {
+            state.sync = Some(Sending {
+                id,
+                left,
+                reading: Vec::new(),
+                frozen: false,
+                aside: BTreeMap::new(),
+                broken: None,
+            });
         }
-        state.sync = Some(Sending {
-            id,
-            left,
-            reading: Vec::new(),
-            frozen: false,
-            aside: BTreeMap::new(),
-            broken: None,
-        });
         self.room.notify_all();
+        state.since.coarse.clone()
     }
 
     /// There are no more synchronizations.
@@ -313,6 +312,13 @@ impl Track {
         let state = locked(&self.state);
         let sync = state.sync.as_ref().filter(|sync| sync.id == id)?;
         Some(sync.left.count() + sync.aside.len() as u64)
+    }
+
+    /// Bytes copied aside.
+    pub(crate) fn bytes_aside(&self) -> u64 {
+        let state = locked(&self.state);
+        let aside = state.sync.as_ref().map_or(0, |sync| sync.aside.len());
+        aside as u64 * BLOCK_BYTES
     }
 
     /// Takes some blocks to send, at most `most`, from `cursor` on; empty if there are none.

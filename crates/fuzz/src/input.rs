@@ -46,6 +46,12 @@ impl<'a> Input<'a> {
         std::mem::take(&mut self.0)
     }
 
+    /// As [`Input::mutate`], with a few of the input's bytes.
+    pub(crate) fn mutate_some(&mut self, base: Vec<u8>) -> Vec<u8> {
+        let len = usize::from(self.byte() % 32);
+        Input::new(self.bytes(len)).mutate(base)
+    }
+
     /// `base` with some of its bytes changed, some put in and its end cut off, as the input says.
     pub(crate) fn mutate(&mut self, mut base: Vec<u8>) -> Vec<u8> {
         while !self.is_empty() && !base.is_empty() {

@@ -1,14 +1,17 @@
 //! The joining node's side.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
+
+use twinvm_machine::SECTOR_BYTES;
 
 use super::wire::{
-    Apply, HashRun, HelloMark, MAX_ASK_BLOCKS, MAX_ASKS, MAX_INTENT_RUNS, Run, ToJoiner, ToLive,
-    VERSION, block_hash, check_runs, decode, encode, is_zero, shown, wrong,
+    Apply, HashRun, HelloMark, MAX_ASK_BLOCKS, MAX_ASKS, MAX_DISK_BYTES, MAX_INTENT_RUNS, Run,
+    ToJoiner, ToLive, VERSION, block_hash, check_runs, decode, encode, is_zero, shown, wrong,
 };
 use super::{SyncError, SyncPiece, SyncProgress, SyncStage, WINDOW_MESSAGES};
 use crate::file::DiskFile;
@@ -25,6 +28,9 @@ const MAX_SAID: usize = MAX_ASKS + 4;
 const ACK_EVERY: u64 = 8;
 /// After so many bytes the file is made durable, so that the end doesn't take long.
 const FLUSH_BYTES: u64 = 256 << 20;
+
+/// How often a thread that waits looks whether the disks are being closed.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The live node's disks on their way here. Dropping it gives it up; the copies are worth nothing
 /// then, and their mark says so.
@@ -50,6 +56,7 @@ impl SyncIn {
         let (waiting, messages) = bounded(MAX_WAITING);
         let (say, said) = bounded(MAX_SAID);
         let link = Arc::new(Link::default());
+        let starting = Arc::clone(&shared);
         let mut worker = Worker {
             shared,
             link: Arc::clone(&link),
@@ -60,10 +67,7 @@ impl SyncIn {
             acked: 0,
             unflushed: 0,
         };
-        thread::Builder::new()
-            .name("disk sync".to_owned())
-            .spawn(move || worker.run())
-            .map_err(|error| SyncError::Thread(error.to_string()))?;
+        starting.spawn(move || worker.run())?;
         Ok(Self {
             waiting,
             said,
@@ -149,11 +153,12 @@ impl Worker {
     fn run(&mut self) {
         let shared = Arc::clone(&self.shared);
         let _busy = locked(&shared.busy);
-        let how = self.work();
+        let how = catch_unwind(AssertUnwindSafe(|| self.work()))
+            .unwrap_or_else(|_| Err(SyncError::Disk("the thread has failed".to_owned())));
         if let Err(error @ (SyncError::Disk(_) | SyncError::Peer(_) | SyncError::Refused(_))) = &how
         {
             let line = error.to_string();
-            let _ = self.say.send(encode(&ToLive::Sorry { line }));
+            let _ = self.queue(encode(&ToLive::Sorry { line }));
         }
         locked(&self.link.ended).get_or_insert(how);
         self.shared.wake();
@@ -161,10 +166,17 @@ impl Worker {
 
     fn work(&mut self) -> Result<(), SyncError> {
         self.greet()?;
-        while let Ok(bytes) = self.messages.recv() {
-            if locked(&self.link.ended).is_some() {
-                return Err(SyncError::Stopped);
+        loop {
+            let received = self.messages.recv_timeout(LOOK);
+            if let Some(Err(error)) = &*locked(&self.link.ended) {
+                return Err(error.clone());
             }
+            let bytes = match received {
+                Ok(bytes) => bytes,
+                Err(error) if error.is_disconnected() => return Err(SyncError::Stopped),
+                Err(_) if self.shared.closing() => return Err(SyncError::Stopped),
+                Err(_) => continue,
+            };
             match decode(&bytes)? {
                 ToJoiner::Begin {
                     version,
@@ -197,14 +209,24 @@ impl Worker {
                 })?;
             }
         }
-        Err(SyncError::Stopped)
     }
 
     fn say(&self, message: &ToLive) -> Result<(), SyncError> {
         let bytes = encode(message);
         let len = bytes.len() as u64;
         self.link.sent.fetch_add(len, Ordering::Relaxed);
-        self.say.send(bytes).map_err(|_| SyncError::Stopped)?;
+        self.queue(bytes)
+    }
+
+    /// Waits for room.
+    fn queue(&self, mut bytes: Vec<u8>) -> Result<(), SyncError> {
+        loop {
+            bytes = match self.say.send_timeout(bytes, LOOK) {
+                Ok(()) => break,
+                Err(SendTimeoutError::Timeout(bytes)) if !self.shared.closing() => bytes,
+                Err(_) => return Err(SyncError::Stopped),
+            };
+        }
         self.shared.wake();
         Ok(())
     }
@@ -239,7 +261,10 @@ impl Worker {
         disk_bytes: &[u64],
     ) -> Result<Session, SyncError> {
         let disks = &self.shared.disks;
-        if disk_bytes.len() != disks.len() || epoch == 0 {
+        let possible = |bytes: &u64| {
+            (1..=MAX_DISK_BYTES).contains(bytes) && bytes.is_multiple_of(SECTOR_BYTES)
+        };
+        if disk_bytes.len() != disks.len() || !disk_bytes.iter().all(possible) || epoch == 0 {
             return Err(wrong("a beginning that can't be one"));
         }
         let old = self.shared.mark();

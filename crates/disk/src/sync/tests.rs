@@ -1,6 +1,6 @@
 use std::fs;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -27,7 +27,12 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        // What is durable the tests decide themselves: they needn't wait for a medium.
+        let memory = Path::new("/dev/shm");
+        let dir = match memory.is_dir() {
+            true => tempfile::tempdir_in(memory).unwrap(),
+            false => tempfile::tempdir().unwrap(),
+        };
         let folder = dir.path().join("node");
         fs::create_dir(&folder).unwrap();
         Self {
@@ -62,6 +67,7 @@ impl Place {
             events,
             next_id: 0,
             path: self.path.clone(),
+            snapshot_taken: false,
         })
     }
 }
@@ -72,6 +78,8 @@ struct Node {
     events: Receiver<DiskEvent>,
     next_id: u64,
     path: PathBuf,
+    /// Of the synchronization under way.
+    snapshot_taken: bool,
 }
 
 impl Node {
@@ -108,13 +116,16 @@ impl Node {
         self.results(1)[0]
     }
 
-    #[allow(dead_code)]
-    fn flush(&mut self) {
+    fn flush(&self) {
+        assert!(self.try_flush());
+    }
+
+    fn try_flush(&self) -> bool {
         self.set.flush(77);
         loop {
             if let DiskEvent::Flushed { ticket, result } = self.events.recv_timeout(WAIT).unwrap() {
-                assert_eq!((ticket, result), (77, Ok(())));
-                return;
+                assert_eq!(ticket, 77);
+                return result.is_ok();
             }
         }
     }
@@ -145,15 +156,21 @@ struct Outcome {
     progress: SyncProgress,
 }
 
+/// The next piece that says something.
+fn wait_for(node: &Node, mut next: impl FnMut() -> SyncPiece) -> SyncPiece {
+    loop {
+        match next() {
+            SyncPiece::Later => drop(node.events.recv_timeout(WAIT).unwrap()),
+            piece => return piece,
+        }
+    }
+}
+
 /// Has `joiner` take the disk of `live`.
 fn synchronize(live: &mut Node, joiner: &mut Node, mut script: Script<'_>) -> Outcome {
     let mut into = joiner.set.begin_join().unwrap();
-    let hello = loop {
-        match into.next_piece() {
-            SyncPiece::Ready(bytes) => break bytes,
-            SyncPiece::Later => drop(joiner.events.recv_timeout(WAIT).unwrap()),
-            other => panic!("{other:?}"),
-        }
+    let SyncPiece::Ready(hello) = wait_for(joiner, || into.next_piece()) else {
+        panic!("no greeting");
     };
     let mut outcome = Outcome {
         live: SyncPiece::Later,
@@ -164,10 +181,13 @@ fn synchronize(live: &mut Node, joiner: &mut Node, mut script: Script<'_>) -> Ou
     let mut out = match live.set.begin_sync(&hello) {
         Ok(out) => out,
         Err(error) => {
+            into.heard(&SyncOut::refusal(&error));
             outcome.live = SyncPiece::Failed(error);
+            outcome.joiner = wait_for(joiner, || into.next_piece());
             return outcome;
         }
     };
+    live.snapshot_taken = false;
     let mut sent = 0;
     let mut snapshot = None;
     loop {
@@ -199,14 +219,11 @@ fn synchronize(live: &mut Node, joiner: &mut Node, mut script: Script<'_>) -> Ou
         if out.due() && snapshot.is_none() {
             out.snapshot_now();
             snapshot = Some(live.contents());
+            live.snapshot_taken = true;
         }
-        let ended = |piece: &SyncPiece| *piece != SyncPiece::Later;
-        match (ended(&outcome.live), ended(&outcome.joiner)) {
-            (true, true) => break,
-            (false, false) => {}
-            // The other side hears of it by the connection.
-            _ if quiet && !matches!(outcome.joiner, SyncPiece::Done) => break,
-            _ => {}
+        // Whoever fails says so.
+        if outcome.live != SyncPiece::Later && outcome.joiner != SyncPiece::Later {
+            break;
         }
         if quiet {
             crossbeam_channel::select! {

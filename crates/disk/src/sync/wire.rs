@@ -23,6 +23,9 @@ pub(super) const MAX_INTENT_RUNS: usize = 8192;
 /// Longest line that one side tells the other.
 const MAX_LINE_BYTES: usize = 512;
 
+/// Largest disk, 64 TiB: bounds the maps that a node makes because the other one says so.
+pub(super) const MAX_DISK_BYTES: u64 = 1 << 46;
+
 /// Version of these messages.
 pub(super) const VERSION: u16 = 1;
 
