@@ -364,6 +364,12 @@ impl DiskFile {
         Ok((start < end).then_some((start, end)))
     }
 
+    /// Makes the file longer, durably.
+    pub(crate) fn grow(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_len(bytes)?;
+        self.file.sync_all()
+    }
+
     /// What tells this file from one that was put in its place.
     pub(crate) fn identity(&self) -> io::Result<Identity> {
         Ok(Identity::of(&self.file.metadata()?))
@@ -380,7 +386,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    fn of(about: &fs::Metadata) -> Self {
+    pub(crate) fn of(about: &fs::Metadata) -> Self {
         let born = about
             .created()
             .ok()

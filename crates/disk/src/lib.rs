@@ -21,6 +21,7 @@
 mod blocks;
 mod file;
 mod intents;
+mod look;
 mod mark;
 mod medium;
 mod set;
@@ -33,6 +34,7 @@ mod write_hash;
 mod tests;
 
 pub use file::{DiskError, DiskFile};
+pub use look::{GrowError, StoredMark, grow};
 pub use mark::Mark;
 pub use set::{DiskEvent, DiskOptions, DiskSet, DiskSpec, Point, SetError};
 pub use sync::{MAX_MESSAGE_BYTES, SyncError, SyncIn, SyncOut, SyncPiece, SyncProgress, SyncStage};

@@ -3,6 +3,7 @@
 //! Each target is a function of bytes that panics if an invariant doesn't hold. `cargo fuzz` drives
 //! them from the folder `fuzz/`, the tests of this crate with fixed seeds.
 
+mod disks;
 mod files;
 mod host;
 mod input;
@@ -10,6 +11,7 @@ mod peer;
 mod virtio;
 mod wire;
 
+pub use disks::disk_sync;
 pub use files::{image_files, loader, recording, snapshot, states, vm_toml};
 pub use host::{ctl, etcd, keys_files, metrics, packets, small_files};
 pub use peer::peer;
@@ -20,7 +22,7 @@ pub use wire::{arbiter, channel, lan};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 17] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("virtqueues", virtqueues),
     ("recording", recording),
     ("snapshot", snapshot),
@@ -38,4 +40,5 @@ pub const TARGETS: [(&str, Target); 17] = [
     ("packets", packets),
     ("peer", peer),
     ("metrics", metrics),
+    ("disk_sync", disk_sync),
 ];

@@ -4,9 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Inputs for each target: seconds in all.
 const CASES: u64 = 3000;
-/// For one that runs two machines for each input.
+/// For those that run two machines for each input, or two nodes' disks.
 const SLOW_CASES: u64 = 300;
-const SLOW: &str = "peer";
+const SLOW: [&str; 2] = ["peer", "disk_sync"];
 const MAX_INPUT_BYTES: u64 = 1500;
 
 /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
@@ -47,7 +47,11 @@ fn try_target(name: &str) {
     for (_, input) in FOUND.iter().filter(|(of, _)| *of == name) {
         target(input);
     }
-    for seed in 0..if name == SLOW { SLOW_CASES } else { CASES } {
+    for seed in 0..if SLOW.contains(&name) {
+        SLOW_CASES
+    } else {
+        CASES
+    } {
         let input = input(seed);
         if catch_unwind(AssertUnwindSafe(|| target(&input))).is_err() {
             panic!(
@@ -72,5 +76,5 @@ macro_rules! targets {
 
 targets!(
     virtqueues recording snapshot loader channel arbiter vm_toml lan states image_files etcd ctl
-    small_files keys_files packets peer metrics
+    small_files keys_files packets peer metrics disk_sync
 );
