@@ -2,6 +2,7 @@
 
 use crate::arbiter::Outcome;
 use crate::disks::DiskMark;
+use crate::force::Force;
 use crate::message::{Message, Mismatch};
 use crate::node::RoleKind;
 use crate::record::{ConnId, Generation, Position, Record, ReqId, SessionId};
@@ -38,6 +39,9 @@ pub enum Event<T> {
         /// The mark stored beside the disks; [`DiskMark::NONE`] if there are no replicated ones.
         disks: DiskMark,
     },
+    /// A person has said that the other node is off, or cut off from everything, and that this one
+    /// is to start from its disks whatever the record names. Right after [`Event::Start`].
+    Force(Force),
     /// The time given is at or after [`crate::Node::next_deadline`].
     Tick,
     /// SIGTERM. A second one makes the node exit at once, which is always safe.

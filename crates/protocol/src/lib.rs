@@ -10,6 +10,7 @@
 //!   arbiter backend keeps, and a reference in memory.
 //! - [`message`] and [`codec`]: what the two nodes say to each other, and its bytes.
 //! - [`disks`]: the mark that says whether a node's disks are what the record means.
+//! - [`force`]: what a person is told before a start that no rule allows.
 //! - [`gate`]: where outputs wait for their ack.
 //! - [`node`]: the state machine. Its module page has the state diagram and the walk-throughs.
 //!
@@ -25,6 +26,7 @@ pub mod codec;
 pub mod config;
 pub mod disks;
 pub mod event;
+pub mod force;
 pub mod gate;
 pub mod message;
 pub mod node;
@@ -35,6 +37,7 @@ pub use arbiter::{ArbiterContract, MemoryArbiter, Outcome};
 pub use config::{Config, Identity, OutputFrom};
 pub use disks::DiskMark;
 pub use event::{Action, CloseReason, Ctl, Event, ExitReason, NoteLevel, Progress};
+pub use force::{Force, Prospect};
 pub use gate::Gate;
 pub use message::{Field, Message};
 pub use node::{Node, RoleKind, Status};

@@ -237,6 +237,22 @@ impl<T> Core<T> {
         halted: bool,
     ) {
         self.mark(self.disks.before_cas(expect, true));
+        self.ask_change(now, expect, backup, halted);
+    }
+
+    /// Asks for a start from a copy that the record does not mean.
+    pub(crate) fn ask_forced(&mut self, now: Instant, expect: Generation) {
+        self.mark(self.disks.before_cas(expect, false));
+        self.ask_change(now, expect, None, false);
+    }
+
+    fn ask_change(
+        &mut self,
+        now: Instant,
+        expect: Generation,
+        backup: Option<BackupName>,
+        halted: bool,
+    ) {
         let record = Record {
             generation: expect.next(),
             live: self.live_name(),

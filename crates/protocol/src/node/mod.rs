@@ -52,6 +52,7 @@ mod change;
 mod claim;
 mod core;
 mod follow;
+mod forced;
 mod hosting;
 mod invariants;
 mod live;
@@ -68,6 +69,7 @@ mod tests;
 use crate::config::{Config, Identity};
 use crate::disks::DiskMark;
 use crate::event::{Action, CloseReason, Ctl, Event, ExitReason, NoteLevel};
+use crate::force::Force;
 use crate::message::{
     Goodbye, Hello, MAX_SIDE_BYTES, Message, PROTOCOL_VERSION, Refusal, first_mismatch,
 };
@@ -191,6 +193,7 @@ impl<T> Node<T> {
     fn dispatch(&mut self, now: Instant, event: Event<T>) {
         match event {
             Event::Start { .. } => self.core.fault("started twice"),
+            Event::Force(force) => self.on_force(now, force),
             Event::Tick => self.tick(now),
             Event::Terminate => self.on_terminate(now),
             Event::Ctl(ctl) => self.on_ctl(now, ctl),
@@ -521,6 +524,16 @@ impl<T> Node<T> {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn on_force(&mut self, now: Instant, force: Force) {
+        match &mut self.role {
+            Role::Cold(seek) => seek.force(&mut self.core, now, force),
+            role => {
+                let text = format!("not forced: this node is {}", role.kind());
+                self.core.note(NoteLevel::Error, text);
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use std::cmp::Ordering;
 use crate::config::{ANSWER_COUNTS_MS, FIRST_START_ASK_MS, Identity, REDIAL_MS, REREAD_MS};
 use crate::disks::DiskMark;
 use crate::event::{Action, CloseReason, NoteLevel, Progress};
+use crate::force::Force;
 use crate::message::{Goodbye, Hello, Message, Refusal};
 use crate::node::SAME_NODE;
 use crate::node::core::{Change, Core};
@@ -27,7 +28,7 @@ use crate::time::Instant;
 
 /// What the peer last said of itself.
 #[derive(Clone, Copy, Debug)]
-struct Answer {
+pub(super) struct Answer {
     id: NodeId,
     role: RoleKind,
     generation: Generation,
@@ -72,14 +73,16 @@ fn waiting_for_disks<T>(core: &Core<T>, named: Generation, answer: Option<&Answe
 #[derive(Debug)]
 pub(crate) struct Seek {
     /// When it began: `cold_delay_ms` counts from here.
-    since: Instant,
+    pub(super) since: Instant,
     /// The newest record, and when it was first seen: answers before that do not count.
     read: Option<(Option<Record>, Instant)>,
     next_read: Instant,
-    answer: Option<Answer>,
+    pub(super) answer: Option<Answer>,
     /// A start's CAS is out.
     pub(crate) starting: bool,
     pub(crate) welcomed: Option<Welcomed>,
+    /// A person has said that this node is to start.
+    pub(super) forced: Option<Force>,
 }
 
 impl Seek {
@@ -91,6 +94,7 @@ impl Seek {
             answer: None,
             starting: false,
             welcomed: None,
+            forced: None,
         }
     }
 
@@ -135,6 +139,7 @@ impl Seek {
             return None;
         }
         let mut deadline = core.dial_deadline();
+        deadline = deadline.into_iter().chain(self.forced_deadline(now)).min();
         let mut sooner = |at: Instant| deadline = Some(deadline.map_or(at, |d| d.min(at)));
         if core.asking.question().is_none() {
             sooner(self.next_read);
@@ -186,6 +191,12 @@ impl Seek {
 
     pub(crate) fn on_record<T>(&mut self, core: &mut Core<T>, now: Instant, record: &Record) {
         let won = self.starting && record.live == core.live_name();
+        if self.starting && !won {
+            self.not_forced(
+                core,
+                "the record has changed meanwhile, so the other node is not off",
+            );
+        }
         self.starting = self.starting && core.asking.awaits_cas();
         self.read = Some((Some(*record), now));
         if won {
@@ -212,13 +223,16 @@ impl Seek {
     }
 
     /// Cold start, rule by rule.
-    fn decide<T>(&mut self, core: &mut Core<T>, now: Instant) {
+    pub(super) fn decide<T>(&mut self, core: &mut Core<T>, now: Instant) {
         if self.starting || self.welcomed.is_some() {
             return;
         }
         let Some((read, read_at)) = self.read else {
             return;
         };
+        if self.decide_forced(core, now, read) {
+            return;
+        }
         match read {
             None if core.generation == Generation(0) => {
                 let answer = self.answer.filter(|a| a.at >= self.since);

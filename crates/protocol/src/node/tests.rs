@@ -2,6 +2,7 @@
 
 mod backup;
 mod cold;
+mod forced;
 mod handshake;
 mod harness;
 mod marks;
