@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use twinvm_config::VmConfig;
 use twinvm_host::hooks::Hooks;
-use twinvm_host::node::{NodeOptions, Operation, Wire};
+use twinvm_host::node::{ForcedStart, NodeOptions, Operation, Wire};
 use twinvm_host::port::PortAddress;
 use twinvm_host::sandbox::{Confinement, User};
 use twinvm_machine::EngineKind;
+use twinvm_protocol::Force;
 
 use crate::engine_arg::EngineArg;
 use crate::guest;
@@ -39,11 +40,14 @@ A service manager that sets NOTIFY_SOCKET (systemd, Type=notify) hears when the 
 the VM is. VM.toml [hooks] names a command that hears when protection is lost or regained, and
 [metrics], or --metrics, where Prometheus can read figures.
 
-After a power-off the node that was live last starts the VM again; the other one joins it.
+After a power-off the node that was live last starts the VM again; the other one joins it. If that
+node is lost for good, the other one can be told to start from what its own disks have:
+  twinvm node VM.toml --name b --force                  what would be lost; nothing is changed
+  twinvm node VM.toml --name b --force --peer-is-off    starts, if the other node doesn't answer
 
 Exit codes:
   0    ended in good order
-  2    bad input; nothing ran
+  2    bad input, or a forced start that is refused or lacks --peer-is-off; nothing ran
   125  a fault of twinvm's own")]
 pub(crate) struct NodeArgs {
     /// The VM's file, the same on both hosts.
@@ -62,6 +66,17 @@ pub(crate) struct NodeArgs {
     /// reaches the port may read them, so a loopback address unless monitoring is elsewhere
     #[arg(long, value_name = "HOST:PORT")]
     metrics: Option<String>,
+    /// Start the VM from this node's disks whatever the record names, when the other node never
+    /// comes back. Says what would be lost; nothing happens without --peer-is-off
+    #[arg(long)]
+    force: bool,
+    /// With --force: the other node is off for certain, or cut off from its clients, the arbiter
+    /// and this host. If it were live, there would be two VMs with one address
+    #[arg(long, requires = "force")]
+    peer_is_off: bool,
+    /// With --force: also from disks that another node's copy was half written over
+    #[arg(long, requires = "force")]
+    from_half_a_copy: bool,
     #[command(flatten)]
     process: ProcessArgs,
 }
@@ -163,6 +178,12 @@ fn options(args: NodeArgs, confinement: Confinement) -> Result<NodeOptions, Stri
         flush: vm.flush,
         sync_bytes_s: vm.sync_mib_s.map(|mib| mib << 20),
         protect: vm.protect,
+        forced: args.force.then_some(ForcedStart {
+            peer_is_off: args.peer_is_off,
+            force: Force {
+                from_half_a_copy: args.from_half_a_copy,
+            },
+        }),
         operation: Operation {
             log_format: args.log_format.into(),
             metrics,

@@ -8,6 +8,7 @@ mod console;
 mod disks;
 mod env;
 mod figures;
+mod force;
 mod happenings;
 mod keys;
 mod options;
@@ -43,6 +44,7 @@ use status::Meter;
 use surroundings::{Inputs, Surroundings, identity};
 use takeover::Watch;
 
+pub use force::ForcedStart;
 pub use options::{NodeError, NodeOptions, Operation, Wire};
 pub use twinvm_replica::Flush;
 
@@ -62,6 +64,13 @@ pub fn run(options: NodeOptions) -> Result<ExitReason, NodeError> {
     // Before anybody is listened to, and while there is one thread.
     let notice = options.confine()?;
     let mut node = NodeLoop::start(options)?;
+    if let Some(asked) = node.options.forced
+        && let Err(error) = node.foresee(asked)
+    {
+        let NodeLoop { store, .. } = node;
+        store.forget_if_new();
+        return Err(error);
+    }
     if let Some(notice) = notice {
         node.journal.tell(NoteLevel::Warn, "rights", &notice);
     }
@@ -180,8 +189,11 @@ impl NodeLoop {
             self.journal.line(&text);
         }
         self.happenings.ready();
-        let disks = self.disks.mark();
+        let disks = self.disk_mark();
         self.apply(Event::Start { generation, disks });
+        if let Some(asked) = self.options.forced {
+            self.apply(Event::Force(asked.force));
+        }
         loop {
             if let Some(end) = self.ended.take() {
                 self.linger();
@@ -197,6 +209,11 @@ impl NodeLoop {
                 Wait::Until(at_ns) => self.sleep(at_ns),
             }
         }
+    }
+
+    /// What this node's disks are worth.
+    fn disk_mark(&self) -> DiskMark {
+        self.disks.mark()
     }
 
     /// Lets the last words to the peer leave: it may need them to know that this was

@@ -9,8 +9,9 @@
 use std::cmp::Ordering;
 use std::fmt;
 
+use crate::config::Identity;
 use crate::disks::DiskMark;
-use crate::message::Hello;
+use crate::message::{Hello, Message, PROTOCOL_VERSION};
 use crate::node::RoleKind;
 use crate::record::{Generation, NodeId, Record};
 
@@ -130,6 +131,22 @@ impl fmt::Display for Prospect {
         writeln!(f, "{}", self.newest())?;
         f.write_str("What was in the VM's memory is lost in any case.")
     }
+}
+
+/// What a node asks its peer with before a forced start: it looks for nothing and joins nobody, so
+/// a live peer says what it is and refuses.
+pub fn question(me: &Identity, generation: Generation, disks: DiskMark) -> Message {
+    Message::Hello(Hello {
+        version: PROTOCOL_VERSION,
+        id: me.id,
+        name: me.name.clone(),
+        incarnation: me.incarnation,
+        role: RoleKind::Exited,
+        generation,
+        holds: None,
+        machine: me.machine.clone(),
+        disks,
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What a driver tells a [`crate::Replica`], and what it is asked for.
 
 use twinvm_protocol::{
-    Action as ProtocolAction, CloseReason, ConnId, Ctl, DiskMark, ExitReason, Generation, Message,
-    NoteLevel, Outcome, Record, ReqId, RoleKind,
+    Action as ProtocolAction, CloseReason, ConnId, Ctl, DiskMark, ExitReason, Force, Generation,
+    Message, NoteLevel, Outcome, Record, ReqId, RoleKind,
 };
 
 use crate::HostTime;
@@ -57,6 +57,9 @@ pub enum Event {
         /// The mark stored beside its disks.
         disks: DiskMark,
     },
+    /// A person wants this node to start whatever the record names. Right after
+    /// [`Event::Start`].
+    Force(Force),
     /// [`crate::Replica::wait`]'s time has come.
     Tick,
     /// Run the guest for one slice, if it may run.

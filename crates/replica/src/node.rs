@@ -206,6 +206,7 @@ impl Replica {
             Event::Start { generation, disks } => {
                 self.tell(env, ProtocolEvent::Start { generation, disks });
             }
+            Event::Force(force) => self.tell(env, ProtocolEvent::Force(force)),
             Event::Tick => self.tick(env, now),
             Event::Slice => self.slice(env, now),
             Event::Frame { device, bytes } => self.frame(env, now, device, bytes),

@@ -8,6 +8,7 @@ mod bridge;
 mod client;
 mod cluster;
 mod disks;
+mod force;
 mod input;
 mod operation;
 mod redis;

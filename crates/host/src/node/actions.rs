@@ -95,7 +95,7 @@ impl NodeLoop {
         }
     }
 
-    fn ask(&mut self, request: ArbiterRequest, req: ReqId) {
+    pub(super) fn ask(&mut self, request: ArbiterRequest, req: ReqId) {
         if let Err(busy) = self.arbiter.submit(request) {
             let trouble = Some(busy.to_string());
             let reply = ArbiterReply {

@@ -8,6 +8,7 @@ use twinvm_protocol::Config;
 use twinvm_protocol::config::IdentityError;
 use twinvm_replica::Flush;
 
+use super::force::ForcedStart;
 use crate::arbiter::{ArbiterAddress, OpenError};
 use crate::channel::ChannelError;
 use crate::ctl_socket::CtlServerError;
@@ -65,6 +66,8 @@ pub struct NodeOptions {
     pub protect: Config,
     /// How it is watched from outside.
     pub operation: Operation,
+    /// Start from this node's disks whatever the record names: a person asks for it.
+    pub forced: Option<ForcedStart>,
     /// What the process gives up before anything of this is opened.
     pub confinement: Confinement,
 }
@@ -131,6 +134,14 @@ pub enum NodeError {
         what: &'static str,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// A forced start is refused, or not meant yet.
+    #[error("not started by force. {prospect}\n{why}")]
+    NotForced {
+        /// What it would do.
+        prospect: String,
+        /// Why not.
+        why: String,
     },
     /// A fault of our own. The guest, if it was live here, lives on at the backup.
     #[error("internal fault, this node has stopped: {0}")]

@@ -36,6 +36,7 @@ fn a_machine_that_no_message_can_describe_is_refused_at_the_start() {
         sync_bytes_s: None,
         protect: Config::default(),
         operation: Operation::default(),
+        forced: None,
         confinement: Default::default(),
     });
     let error = started.err().expect("it starts");
