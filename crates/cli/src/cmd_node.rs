@@ -10,7 +10,6 @@ use twinvm_host::node::{ForcedStart, NodeOptions, Operation, Wire};
 use twinvm_host::port::PortAddress;
 use twinvm_host::sandbox::{Confinement, User};
 use twinvm_machine::EngineKind;
-use twinvm_protocol::Force;
 
 use crate::engine_arg::EngineArg;
 use crate::guest;
@@ -180,9 +179,7 @@ fn options(args: NodeArgs, confinement: Confinement) -> Result<NodeOptions, Stri
         protect: vm.protect,
         forced: args.force.then_some(ForcedStart {
             peer_is_off: args.peer_is_off,
-            force: Force {
-                from_half_a_copy: args.from_half_a_copy,
-            },
+            from_half_a_copy: args.from_half_a_copy,
         }),
         operation: Operation {
             log_format: args.log_format.into(),

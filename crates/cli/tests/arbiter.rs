@@ -280,13 +280,13 @@ fn reset_lets_the_chosen_node_start_and_nobody_go_on() {
     assert_eq!(read(), before);
 
     let done = reset(&["--live", "b", "--yes"], "");
-    let said = format!("VM shop: generation 5: off, and node b (id {KEPT:032x}) may start it\n");
+    let said = format!("VM shop: generation 6: off, and node b (id {KEPT:032x}) may start it\n");
     assert_eq!((done.code, done.out), (Some(0), said));
     let Outcome::Read(Some(record)) = read() else {
         panic!("no record");
     };
     assert_eq!((record.live.id, record.backup), (NodeId(KEPT), None));
-    assert!(record.halted && record.generation == Generation(5));
+    assert!(record.halted && record.generation == Generation(6));
     // What the backup of generation 4 would claim with.
     let claim = Record {
         live: LiveName {
@@ -308,7 +308,7 @@ fn reset_lets_the_chosen_node_start_and_nobody_go_on() {
     let id = format!("{LOST:032X}");
     let which = ["arbiter", "reset", "--arbiter", &spec, "--vm", "shop"];
     let args = [&which[..], &["--live", &id, "--above", "7", "--yes"]].concat();
-    let said = format!("VM shop: generation 8: off, and node {LOST:032x} may start it\n");
+    let said = format!("VM shop: generation 9: off, and node {LOST:032x} may start it\n");
     let done = twinvm(&args);
     assert_eq!((done.code, done.out), (Some(0), said));
 }

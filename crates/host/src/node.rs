@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crossbeam_channel::{Select, Sender};
-use twinvm_protocol::{ConnId, Ctl, ExitReason, Identity, NoteLevel};
+use twinvm_protocol::{ConnId, Ctl, DiskMark, ExitReason, Force, Identity, NoteLevel};
 use twinvm_replica::{Env, Event, Replica, Wait};
 
 use crate::arbiter_worker::{ArbiterReply, ArbiterWorker};
@@ -67,8 +67,7 @@ pub fn run(options: NodeOptions) -> Result<ExitReason, NodeError> {
     if let Some(asked) = node.options.forced
         && let Err(error) = node.foresee(asked)
     {
-        let NodeLoop { store, .. } = node;
-        store.forget_if_new();
+        node.forget();
         return Err(error);
     }
     if let Some(notice) = notice {
@@ -94,7 +93,7 @@ struct NodeLoop {
     arbiter: ArbiterWorker,
     ports: Vec<(u8, Port)>,
     disks: NodeDisks,
-    _ctl_server: CtlServer,
+    ctl_server: CtlServer,
     metrics: Option<MetricsServer>,
     _signals: SignalWatch,
     inputs: Inputs,
@@ -113,6 +112,8 @@ struct NodeLoop {
     watch: Watch,
     file_snapshot: FileSnapshot,
     last_tick_ns: u64,
+    /// A person has seen what it would lose, and wants this node to start.
+    force: Option<Force>,
     ended: Option<Result<ExitReason, NodeError>>,
 }
 
@@ -160,16 +161,27 @@ impl NodeLoop {
             arbiter: host.arbiter,
             ports: host.ports,
             disks: host.disks,
-            _ctl_server: host.ctl_server,
+            ctl_server: host.ctl_server,
             metrics: host.metrics,
             _signals: host.signals,
             conns: Vec::new(),
             closing: Vec::new(),
             ctl_waiting: VecDeque::new(),
             last_tick_ns: 0,
+            force: None,
             ended: None,
             options,
         }
+    }
+
+    /// The node does not come to run: leaves nothing behind.
+    fn forget(self) {
+        let Self {
+            store, ctl_server, ..
+        } = self;
+        // Its socket is in the folder.
+        drop(ctl_server);
+        store.forget_if_new();
     }
 
     fn run(&mut self) -> Result<ExitReason, NodeError> {
@@ -191,8 +203,8 @@ impl NodeLoop {
         self.happenings.ready();
         let disks = self.disk_mark();
         self.apply(Event::Start { generation, disks });
-        if let Some(asked) = self.options.forced {
-            self.apply(Event::Force(asked.force));
+        if let Some(force) = self.force {
+            self.apply(Event::Force(force));
         }
         loop {
             if let Some(end) = self.ended.take() {

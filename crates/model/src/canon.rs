@@ -4,7 +4,7 @@
 use stateright::Representative;
 
 use crate::record::{Cas, Id, Record};
-use crate::state::{Conn, Known, Node, Question, Role, World};
+use crate::state::{Conn, Forced, Known, Node, Question, Role, World};
 
 impl World {
     /// Every mention of a record.
@@ -36,6 +36,9 @@ impl World {
             f(&mut node.generation);
             node.told.iter_mut().for_each(&mut f);
             node.welcomed.iter_mut().for_each(&mut f);
+            if let Forced::Asked(shown) = &mut node.forced {
+                f(shown);
+            }
             if let Some(answer) = &mut node.answer {
                 f(&mut answer.generation);
             }
@@ -53,6 +56,10 @@ impl World {
         for cas in self.strays.iter_mut().flatten() {
             f(&mut cas.expect);
         }
+        for disk in &mut self.disks {
+            f(&mut disk.generation);
+            disk.pending.iter_mut().for_each(&mut f);
+        }
         for conn in &mut self.conns {
             if let Some((_, generation)) = &mut conn.told {
                 f(generation);
@@ -67,6 +74,13 @@ impl World {
             // The register never goes back.
             if !wiped && stray.is_some_and(|cas| cas.expect < generation) {
                 *stray = None;
+            }
+        }
+        self.strays.sort_unstable();
+        for index in 1..self.strays.len() {
+            // Of two that are equal, since both their askers are gone, one stands for both.
+            if self.strays[index] == self.strays[index - 1] {
+                self.strays[index - 1] = None;
             }
         }
         self.strays.sort_unstable();
@@ -114,12 +128,16 @@ impl World {
         let mut world = *self;
         world.records(|record| record.live = record.live.other());
         world.nodes.swap(0, 1);
+        world.disks.swap(0, 1);
         world.conns.swap(0, 1);
         for node in &mut world.nodes {
             node.log = node.log.swapped();
         }
         for conn in &mut world.conns {
             conn.stream = conn.stream.swapped();
+        }
+        for disk in &mut world.disks {
+            disk.holds = disk.holds.swapped();
         }
         world.history = world.history.swapped();
         world.strays.sort_unstable();

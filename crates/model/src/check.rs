@@ -8,7 +8,7 @@ use crate::step::Step;
 
 impl Step<'_> {
     /// Notes the first thing that went wrong.
-    fn wrong(&mut self, wrong: Wrong) {
+    pub(crate) fn wrong(&mut self, wrong: Wrong) {
         self.w.wrong.get_or_insert(wrong);
     }
 
@@ -85,14 +85,15 @@ impl Step<'_> {
                 }
                 self.loses(id.other(), len);
             }
-            Purpose::Start | Purpose::StartAnyway => {
+            Purpose::Start | Purpose::StartAnyway | Purpose::Forced => {
                 let before = self.w.register;
-                if before.is_some_and(|r| r.live != id) {
+                let forced = cas.purpose == Purpose::Forced;
+                if before.is_some_and(|r| r.live != id) && !forced {
                     self.wrong(Wrong::StartNotNamed);
                 }
                 let held = before.is_none_or(|r| r.backup == Some(true)) && other.role.holds();
                 let live = other.role == Role::Live && other.lost_at.is_none();
-                if live || held && cas.purpose == Purpose::Start {
+                if live || held && cas.purpose != Purpose::StartAnyway {
                     self.wrong(Wrong::StartBeside);
                 }
                 self.loses(id.other(), 0);
@@ -102,6 +103,7 @@ impl Step<'_> {
                 for conn in &mut self.w.conns {
                     conn.stream.old = conn.base.is_some();
                 }
+                self.begins_from(id, forced);
                 self.w.history = Default::default();
             }
         }
@@ -151,6 +153,7 @@ impl Step<'_> {
         if !self.w.backup_suffices() {
             self.wrong(Wrong::NamedLacks);
         }
+        self.newest_is_right();
         if a.role == Role::Live && b.role == Role::Live && generation(&a) == generation(&b) {
             self.wrong(Wrong::TwoLive);
         }

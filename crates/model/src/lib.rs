@@ -6,6 +6,7 @@
 //! and what is left out, which properties hold in how many states, and which broken rules are found.
 //!
 //! - [`state`]: the world; [`record`], [`log`]: its parts.
+//! - [`disk`]: marks, and what copies of disks hold.
 //! - [`model`]: what may happen when; `step` does it.
 //! - [`check`]: what must never be seen. [`canon`]: states that cannot be told apart are one.
 //! - [`explore`]: the whole graph, for safety and for the way back to a protected pair.
@@ -15,6 +16,7 @@
 
 pub mod canon;
 pub mod check;
+pub mod disk;
 pub mod explore;
 pub mod log;
 pub mod model;

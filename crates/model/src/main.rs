@@ -5,14 +5,15 @@ use std::time::Instant;
 
 use stateright::Model;
 use twinvm_model::explore::{Report, explore};
-use twinvm_model::model::{Action, From, Protocol, Scope};
+use twinvm_model::model::{Action, From, Goal, Protocol, Scope};
 use twinvm_model::rules::Broken;
 
 const HELP: &str = "\
 Looks at every state of the protocol within bounds.
 
 usage: twinvm-model [--faults N] [--requests N] [--inputs N] [--from-pair] [--cold-delay]
-                    [--wipe] [--output-backup] [--broken RULE] [--max-states N] [--trace]
+                    [--wipe] [--output-backup] [--disks] [--people] [--broken RULE]
+                    [--max-states N] [--trace]
 
   --faults N       crashes, broken connections, unknown outcomes (1)
   --requests N     poweroff, stop, takeover, detach, SIGTERM (0)
@@ -21,6 +22,8 @@ usage: twinvm-model [--faults N] [--requests N] [--inputs N] [--from-pair] [--co
   --cold-delay     cold_delay_ms is set
   --wipe           the arbiter loses its record once (progress is not looked at then)
   --output-backup  the backup emits (the option output of VM.toml)
+  --disks          the VM has replicated disks
+  --people         the same, and people reset the record (a request) and start nodes by force
   --broken RULE    break a rule on purpose; --broken list names them
   --max-states N   give up there (100000000; each takes about 90 bytes)
   --trace          print the world after each step of a way that is found
@@ -56,6 +59,11 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>,
             "--cold-delay" => bounds.cold_delay = true,
             "--wipe" => bounds.wipes = 1,
             "--output-backup" => scope.backup_speaks = true,
+            "--disks" => scope.disks = true,
+            "--people" => {
+                (scope.disks, scope.people) = (true, true);
+                options.protocol.goal = Goal::ProtectedByForce;
+            }
             "--trace" => options.trace = true,
             "--broken" => {
                 let name = arguments.next().unwrap_or_default();

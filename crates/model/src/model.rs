@@ -4,10 +4,11 @@ use std::fmt;
 
 use stateright::{Model, Property};
 
+use crate::disk::Content;
 use crate::log::Entry;
 use crate::record::Id;
 use crate::rules::Broken;
-use crate::state::{Known, Left, Link, Node, Question, Role, Stop, World};
+use crate::state::{Forced, Known, Left, Link, Node, Question, Role, Stop, World};
 use crate::step::Step;
 
 /// Something that happens.
@@ -55,6 +56,10 @@ pub enum What {
     StartAlone,
     /// After a planned takeover: the backup has not claimed in time.
     HandoverOver,
+    /// Following, with disks: the first of the live node's blocks is here, ahead of its snapshot.
+    Overwrite,
+    /// A node that is to start by force, and nobody has answered in time.
+    Force,
 
     /// Live: an input is logged.
     Input,
@@ -82,6 +87,10 @@ pub enum What {
     Detach,
     /// SIGTERM.
     Terminate,
+    /// Both nodes are ended, and the record names this one.
+    Reset,
+    /// Both nodes are ended, and this one is started by force.
+    StartForced,
 
     /// Broken rules only: a read takes the place of an unknown outcome.
     ReadForOutcome,
@@ -116,6 +125,8 @@ impl Action {
                 | What::Takeover
                 | What::Detach
                 | What::Terminate
+                | What::Reset
+                | What::StartForced
                 | What::SuspectOnly
         )
     }
@@ -141,6 +152,10 @@ pub struct Scope {
     /// `output = "backup"`: a backup emits what it has executed, the live node only what no backup
     /// has emitted when there is none any more.
     pub backup_speaks: bool,
+    /// The VM has replicated disks.
+    pub disks: bool,
+    /// People reset the record and start nodes by force.
+    pub people: bool,
 }
 
 impl Scope {
@@ -157,6 +172,8 @@ impl Scope {
             from: From::Nothing,
             bounds,
             backup_speaks: false,
+            disks: false,
+            people: false,
         }
     }
 
@@ -182,6 +199,20 @@ impl Scope {
     #[must_use]
     pub const fn with_cold_delay(mut self) -> Self {
         self.bounds.cold_delay = true;
+        self
+    }
+
+    /// The same, of a VM with replicated disks.
+    #[must_use]
+    pub const fn with_disks(mut self) -> Self {
+        self.disks = true;
+        self
+    }
+
+    /// The same, and people reset the record (each is a request) and start nodes by force.
+    #[must_use]
+    pub const fn with_people(mut self) -> Self {
+        self.people = true;
         self
     }
 
@@ -213,6 +244,12 @@ impl fmt::Display for Scope {
         if self.backup_speaks {
             f.write_str(", output = backup")?;
         }
+        if self.disks {
+            f.write_str(", disks")?;
+        }
+        if self.people {
+            f.write_str(", resets and force")?;
+        }
         if cold_delay {
             f.write_str(", cold_delay_ms set")?;
         }
@@ -229,6 +266,8 @@ pub enum Goal {
     /// A protected pair, if no further fault comes and processes that have ended start again.
     #[default]
     Protected,
+    /// The same, if a person may start a node by force: after a reset there is no other way.
+    ProtectedByForce,
     /// A live node, if one is down for ever, and the record names the other one live, or backup
     /// with the session it holds. `cold_delay_ms` is set.
     LiveAlone,
@@ -263,6 +302,14 @@ impl Protocol {
         }
     }
 
+    /// The unbroken protocol, and people who may start nodes by force.
+    pub const fn with_force(scope: Scope) -> Self {
+        Self {
+            goal: Goal::ProtectedByForce,
+            ..Self::new(scope)
+        }
+    }
+
     /// With a rule broken.
     pub const fn broken(scope: Scope, rule: Broken) -> Self {
         Self {
@@ -281,6 +328,7 @@ impl Protocol {
     fn pair(&self) -> World {
         let undisturbed = Self::new(Scope {
             backup_speaks: self.scope.backup_speaks,
+            disks: self.scope.disks,
             ..Scope::default()
         });
         let mut worlds = undisturbed.init_states();
@@ -370,6 +418,24 @@ impl Protocol {
             What::StartAlone,
         );
         may(live && node.waits, What::HandoverOver);
+        let ahead = node.role.seeks() && node.welcomed.is_some() && other.follower_end;
+        may(
+            self.scope.disks
+                && ahead
+                && !other.broken
+                && peer.link == Link::Snapshot
+                && w.disks[at.ix()].content != Content::Mixed,
+            What::Overwrite,
+        );
+        may(node.forces().is_some(), What::Force);
+        let over = |n: &Node| n.role == Role::Off || n.role.seeks();
+        let fenced = over(peer) || self.breaks(Broken::ForceUnfenced);
+        let asked = |n: &Node| n.forced != Forced::No;
+        let why = w.waits_for_a_person() && !asked(peer) || w.left.requests > 0;
+        may(
+            self.scope.people && over(node) && fenced && !asked(node) && why,
+            What::StartForced,
+        );
 
         let runs = w.runs(at);
         may(runs && node.log.due(), What::Output);
@@ -400,6 +466,8 @@ impl Protocol {
 
         let request = w.left.requests > 0;
         let paired = runs && node.link == Link::Paired;
+        let may_reset = request && self.scope.people && w.register.is_some();
+        may(may_reset && over(node) && over(peer), What::Reset);
         may(request && runs, What::Poweroff);
         may(request && live && node.stop != Some(Stop::Halt), What::Stop);
         may(request && paired, What::Takeover);
@@ -490,6 +558,10 @@ impl Protocol {
             What::Input => step.append(at, Entry::Input(at)),
             What::StartAlone => step.start_alone(at),
             What::HandoverOver => step.handover_over(at),
+            What::Overwrite => step.overwrite(at),
+            What::Force => step.force(at),
+            What::Reset => step.reset(at),
+            What::StartForced => step.start_forced(at),
             What::Crash => step.off(at),
             What::Cut => step.w.conns[at.ix()].broken = true,
             What::Unknown => {
@@ -526,9 +598,12 @@ fn pay(left: &mut Left, what: What) {
         What::Input => &mut left.inputs,
         What::Crash | What::Cut | What::Unknown | What::SuspectOnly => &mut left.faults,
         What::Wipe => &mut left.wipes,
-        What::Poweroff | What::Stop | What::Takeover | What::Detach | What::Terminate => {
-            &mut left.requests
-        }
+        What::Poweroff
+        | What::Stop
+        | What::Takeover
+        | What::Detach
+        | What::Terminate
+        | What::Reset => &mut left.requests,
         _ => return,
     };
     *purse -= 1;
@@ -596,6 +671,7 @@ impl Model for Protocol {
             w: &mut world,
             broken: self.broken,
             backup_speaks: self.scope.backup_speaks,
+            disks: self.scope.disks,
         };
         pay(&mut step.w.left, action.what);
         self.take(&mut step, action.what, action.at);
@@ -618,7 +694,7 @@ impl crate::explore::Question for Protocol {
 
     fn is_good(&self, w: &World) -> bool {
         match self.goal {
-            Goal::Protected => w.is_protected(),
+            Goal::Protected | Goal::ProtectedByForce => w.is_protected(),
             Goal::LiveAlone => !w.waits_alone(),
         }
     }
@@ -626,6 +702,7 @@ impl crate::explore::Question for Protocol {
     fn may_count_on(&self, action: &Action) -> bool {
         match self.goal {
             Goal::Protected => action.is_recovery(),
+            Goal::ProtectedByForce => action.is_recovery() || action.what == What::StartForced,
             Goal::LiveAlone => match action.what {
                 What::Start => false,
                 What::ColdDelay => true,

@@ -54,6 +54,8 @@ pub enum Purpose {
     Start,
     /// A cold start after `cold_delay_ms`: it may lose what a backup holds.
     StartAnyway,
+    /// A start by a person's force.
+    Forced,
     /// A claim with a log of this length.
     Claim(u8),
     /// The live node pairs, drops or halts.

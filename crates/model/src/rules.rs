@@ -61,11 +61,31 @@ pub enum Broken {
     ForgetUnspoken,
     /// Rule 14: the VM is powered off, or handed over, before its last outputs were emitted.
     HaltUnspoken,
+    /// Rule 11: no mark says that a CAS may have been sent.
+    PendingUnmarked,
+    /// Rule 11: the mark comes after the CAS in the place of before it.
+    PendingMarkedLate,
+    /// Rule 11: what was won is never marked as held.
+    HeldUnmarked,
+    /// Rule 11: a copy that is being overwritten is not marked.
+    HalfUnmarked,
+    /// Rule 11: a joiner's copy is marked as whole before its blocks are durable.
+    HalfClearedEarly,
+    /// Rule 10: a cold start doesn't look at the mark.
+    MarkIgnored,
+    /// Rule 8: claims before its disks are durable.
+    ClaimUnflushed,
+    /// Rule 15: a reset raises the generation by one, so that it may meet a pending mark.
+    ResetByOne,
+    /// Rule 15: force while the other node runs.
+    ForceUnfenced,
+    /// Rule 15: force from a later record than a person was shown.
+    ForceLater,
 }
 
 impl Broken {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 39] = [
         Self::ReleaseOnInputAck,
         Self::PairGateOff,
         Self::PairBeforeAck,
@@ -95,6 +115,16 @@ impl Broken {
         Self::ForgetOnAck,
         Self::ForgetUnspoken,
         Self::HaltUnspoken,
+        Self::PendingUnmarked,
+        Self::PendingMarkedLate,
+        Self::HeldUnmarked,
+        Self::HalfUnmarked,
+        Self::HalfClearedEarly,
+        Self::MarkIgnored,
+        Self::ClaimUnflushed,
+        Self::ResetByOne,
+        Self::ForceUnfenced,
+        Self::ForceLater,
     ];
 
     /// Whether it breaks a rule of `output = "backup"`.
@@ -105,11 +135,33 @@ impl Broken {
         )
     }
 
+    /// Whether it is about disks, their marks, or force.
+    pub fn is_about_disks(self) -> bool {
+        matches!(
+            self,
+            Self::PendingUnmarked
+                | Self::PendingMarkedLate
+                | Self::HeldUnmarked
+                | Self::HalfUnmarked
+                | Self::HalfClearedEarly
+                | Self::MarkIgnored
+                | Self::ClaimUnflushed
+                | Self::ResetByOne
+                | Self::ForceUnfenced
+                | Self::ForceLater
+        )
+    }
+
     /// Whether it is about progress: nothing wrong is ever seen, but the pair may stay unprotected.
     pub fn is_progress(self) -> bool {
         matches!(
             self,
-            Self::NeverReread | Self::NeverRetried | Self::AnswerForEver
+            Self::NeverReread
+                | Self::NeverRetried
+                | Self::AnswerForEver
+                | Self::PendingUnmarked
+                | Self::PendingMarkedLate
+                | Self::HeldUnmarked
         )
     }
 }

@@ -1,6 +1,7 @@
 //! The world: two nodes, the connections between them, the arbiter's register, and what has been
 //! seen from outside.
 
+use crate::disk::Disk;
 use crate::log::Log;
 use crate::record::{Cas, Id, Record};
 
@@ -134,6 +135,19 @@ pub enum Known {
     Record,
 }
 
+/// A start by force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Forced {
+    /// Nobody asked for it, or it was refused.
+    #[default]
+    No,
+    /// A person asked for it when the process was started, and was shown a record of this
+    /// generation.
+    Asked(u8),
+    /// Its CAS was sent.
+    Sent,
+}
+
 /// One node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Node {
@@ -154,6 +168,8 @@ pub struct Node {
     pub known: Known,
     /// Seeking: the peer's last answer.
     pub answer: Option<Answer>,
+    /// Seeking: a person wants it to start.
+    pub forced: Forced,
     /// Seeking: a call under way.
     pub call: Option<Call>,
     /// Seeking: welcomed by a live node with this generation; following: by whom.
@@ -274,6 +290,14 @@ pub enum Wrong {
     StartNotNamed,
     /// A cold start beside a backup that holds the VM, or beside a live node.
     StartBeside,
+    /// A start from disks that lack what was emitted, or began this boot.
+    OldStarted,
+    /// A start from disks that are partly one copy, partly another.
+    HalfStarted,
+    /// A person had such disks started by force, and was not told.
+    HalfUnsaid,
+    /// By the marks a copy is the newest, but the other one has what it lacks.
+    NewerLacks,
     /// A machine was thrown away although the record names its node live, or may yet.
     WinnerDiscarded,
     /// An invariant that the production node checks at run time.
@@ -287,6 +311,8 @@ pub struct World {
     pub register: Option<Record>,
     /// A and B.
     pub nodes: [Node; 2],
+    /// Theirs. Untouched if there are none in the scope.
+    pub disks: [Disk; 2],
     /// By the live node's id.
     pub conns: [Conn; 2],
     /// Compare-and-sets whose askers have forgotten them; they land late or never.
@@ -320,6 +346,13 @@ impl World {
             let backup = record.backup == Some(true) && peer.role.holds();
             live || named.role == Role::Off && backup
         })
+    }
+
+    /// The id named live has other disks than the record means: by themselves the nodes wait for
+    /// ever.
+    pub fn waits_for_a_person(&self) -> bool {
+        self.register
+            .is_some_and(|r| !self.disks[r.live.ix()].starts(r.generation))
     }
 
     /// Live and paired by the settled record, and a backup told so, with nothing owed to the

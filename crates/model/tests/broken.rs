@@ -18,6 +18,14 @@ fn scope(rule: Broken) -> Scope {
         Broken::HaltUnspoken => Scope::new(0, 1, 1).with_backup_speaking(),
         // An output that is missing shows when a later one leaves.
         _ if rule.is_about_speaking() => Scope::new(2, 0, 2).from_pair().with_backup_speaking(),
+        // Where nobody dies between two steps of a change, the mark doesn't matter.
+        Broken::PendingUnmarked | Broken::PendingMarkedLate | Broken::HeldUnmarked => {
+            Scope::new(1, 0, 0).with_disks()
+        }
+        Broken::ClaimUnflushed => Scope::new(2, 0, 1).with_disks().from_pair(),
+        Broken::HalfClearedEarly => Scope::new(2, 1, 0).with_disks().with_people(),
+        Broken::ResetByOne => Scope::new(1, 2, 0).with_disks().with_people(),
+        rule if rule.is_about_disks() => Scope::new(2, 1, 1).with_disks().with_people().from_pair(),
         _ => Scope::new(2, 0, 1),
     }
 }
@@ -86,4 +94,14 @@ rules! {
     an_output_forgotten_on_its_ack => ForgetOnAck,
     an_output_forgotten_with_its_backup => ForgetUnspoken,
     a_power_off_before_the_last_output => HaltUnspoken,
+    a_change_without_a_mark => PendingUnmarked,
+    a_mark_after_the_change => PendingMarkedLate,
+    a_won_record_never_marked => HeldUnmarked,
+    half_a_copy_not_marked => HalfUnmarked,
+    a_copy_called_whole_too_early => HalfClearedEarly,
+    a_start_that_ignores_the_mark => MarkIgnored,
+    a_claim_before_disks_are_durable => ClaimUnflushed,
+    a_reset_that_meets_a_mark => ResetByOne,
+    force_beside_a_node_that_runs => ForceUnfenced,
+    force_by_another_record_than_was_shown => ForceLater,
 }

@@ -2,7 +2,7 @@
 //! pair becomes protected again without a further fault.
 
 use twinvm_model::explore::explore;
-use twinvm_model::model::{Protocol, Scope};
+use twinvm_model::model::{Protocol, Scope, What};
 
 /// States that a test may keep: 90 bytes each.
 const MAX_STATES: usize = 8_000_000;
@@ -81,6 +81,33 @@ fn the_backup_of_a_pair_speaks_through_two_faults() {
 #[test]
 fn the_backup_of_a_pair_speaks_through_two_faults_and_a_request() {
     holds(Scope::new(2, 1, 1).from_pair().with_backup_speaking());
+}
+
+#[test]
+fn disks_and_a_fault() {
+    holds(Scope::new(1, 0, 1).with_disks().with_cold_delay());
+}
+
+#[test]
+fn disks_of_a_pair_with_two_faults() {
+    holds(Scope::new(2, 0, 1).with_disks().from_pair());
+}
+
+#[test]
+fn resets_and_force_with_disks() {
+    let scope = Scope::new(2, 1, 0).with_disks().with_people().from_pair();
+    check(Protocol::with_force(scope));
+}
+
+/// After a reset the named node's disks are not those that the record means: force alone helps.
+#[test]
+fn after_a_reset_nothing_but_force_helps() {
+    let scope = Scope::new(2, 1, 0).with_disks().with_people().from_pair();
+    let report = explore(&Protocol::new(scope), MAX_STATES);
+    assert!(report.wrong.is_none() && report.complete);
+    assert!(report.stuck > 0, "{report}");
+    let way = report.stuck_by.unwrap_or_default();
+    assert_eq!(way.last().map(|a| a.what), Some(What::Reset), "{way:?}");
 }
 
 #[test]

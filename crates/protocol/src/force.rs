@@ -15,9 +15,12 @@ use crate::message::{Hello, Message, PROTOCOL_VERSION};
 use crate::node::RoleKind;
 use crate::record::{Generation, NodeId, Record};
 
-/// Whether the disks have to be whole.
+/// What a person has allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Force {
+    /// The generation of the record that the person was shown, 0 if there was none. If it has
+    /// changed since, somebody runs.
+    pub shown: Generation,
     /// Start even from disks that were half overwritten by another node's copy.
     pub from_half_a_copy: bool,
 }

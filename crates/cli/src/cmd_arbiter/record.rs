@@ -73,7 +73,9 @@ pub(super) struct ShowArgs {
 /// generation is higher than the one before (it never goes back), so what any other node was
 /// entitled to by the old record has ended: a backup that still holds the VM can't claim it. The
 /// chosen node starts the VM as soon as it runs, anew: what was in the VM's memory is lost, and so
-/// is whatever the chosen node has not got on its own disks. The other node joins it.
+/// is whatever the chosen node has not got on its own disks. The other node joins it. If the VM has
+/// replicated disks, the chosen node waits and says what its own are worth: then
+/// `twinvm node --force` starts it from them.
 ///
 /// END BOTH NODES FIRST. A live node that runs alone asks the arbiter nothing: it would not learn of
 /// this and go on, and there would be two VMs with one address. (One that has a backup goes on until
@@ -302,9 +304,11 @@ pub(super) fn reset(args: &ResetArgs) -> Outcome {
             args.above
         )));
     }
-    if generation.0.max(args.above) == u64::MAX {
+    // A node's disks may be marked as those of a change to the next generation, which was sent and
+    // never made: the record that stays must not be taken for that one.
+    let Some(enough) = generation.0.max(args.above).checked_add(2) else {
         return Err(bad("there is no higher generation"));
-    }
+    };
     confirm(args, &register, before.as_ref(), id)?;
     loop {
         // Drawn for each record, so that none equals another one's.
@@ -320,7 +324,7 @@ pub(super) fn reset(args: &ResetArgs) -> Outcome {
         };
         register.change(generation, record)?;
         generation = record.generation;
-        if generation.0 > args.above {
+        if generation.0 >= enough {
             say::answer(register.words(Some(&record)))?;
             return Ok(0);
         }

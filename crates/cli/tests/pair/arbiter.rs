@@ -102,7 +102,7 @@ fn after_a_reset_the_chosen_node_starts() {
     vm.await_solo(B);
     vm.start(A);
     vm.await_protected(B);
-    assert_eq!(vm.generation(), generation + 3);
+    assert_eq!(vm.generation(), generation + 4);
 }
 
 /// With keys: nodes with `[tls]` reach the arbiter by TLS, and who has none is not let in.

@@ -7,7 +7,7 @@ use crossbeam_channel::{Select, never};
 use twinvm_protocol::force::question;
 use twinvm_protocol::message::Hello;
 use twinvm_protocol::{
-    ConnId, Force, Identity, Message, NoteLevel, Outcome, Prospect, Record, ReqId,
+    ConnId, Force, Generation, Identity, Message, NoteLevel, Outcome, Prospect, Record, ReqId,
 };
 use twinvm_replica::Env;
 
@@ -21,8 +21,8 @@ use crate::channel::ChannelEvent;
 pub struct ForcedStart {
     /// The peer is off, or cut off from clients, arbiter and this host: a person answers for it.
     pub peer_is_off: bool,
-    /// What else is allowed.
-    pub force: Force,
+    /// Start also from disks that were half overwritten by another node's copy.
+    pub from_half_a_copy: bool,
 }
 
 /// How long the peer and the arbiter have to answer: a dial and the protocol's handshake, 4 s.
@@ -43,7 +43,11 @@ impl NodeLoop {
             record,
             peer,
         };
-        let refusal = prospect.refusal(asked.force).or_else(|| {
+        let force = Force {
+            shown: record.map_or(Generation(0), |r| r.generation),
+            from_half_a_copy: asked.from_half_a_copy,
+        };
+        let refusal = prospect.refusal(force).or_else(|| {
             (!asked.peer_is_off).then(|| {
                 format!(
                     "if node {} is off for certain, or cut off from its clients, the arbiter and \
@@ -59,6 +63,7 @@ impl NodeLoop {
         for line in prospect.to_string().lines() {
             self.journal.tell(NoteLevel::Warn, "forced", line);
         }
+        self.force = Some(force);
         Ok(())
     }
 

@@ -17,6 +17,7 @@ impl Step<'_> {
     ) {
         self.forget_cas(id);
         self.forget_read(id);
+        self.mark_before_cas(id, expect, purpose);
         let record = Record {
             generation: expect + 1,
             live: id,
@@ -118,6 +119,7 @@ impl Step<'_> {
             return false;
         }
         self.node(id).record = Some(*record);
+        self.mark_learnt(id, record);
         true
     }
 
@@ -160,6 +162,7 @@ impl Step<'_> {
     pub(crate) fn on_cas(&mut self, id: Id) {
         if let Question::Answered(cas, shown) = self.node(id).question {
             self.node(id).question = Question::Unknown(cas);
+            self.mark_after_cas(id, cas.expect);
             self.on_arbiter(id, shown, false);
         }
     }

@@ -62,6 +62,7 @@ impl Step<'_> {
                 }
                 node.told = Some(generation);
                 self.learn_generation(id, generation);
+                self.mark_held(id, generation);
             }
             Some(Next::Bye(bye)) => self.on_goodbye(id, bye),
             None => {}
@@ -78,6 +79,7 @@ impl Step<'_> {
 
     /// The winner's snapshot begins: what was here is worthless.
     fn join(&mut self, id: Id, base: u8) {
+        self.overwrite(id);
         let stream = self.w.conn(id.other()).stream;
         let keeps = self.is(Broken::LoserKeepsMachine);
         let node = self.node(id);
@@ -98,6 +100,7 @@ impl Step<'_> {
     }
 
     pub(crate) fn install(&mut self, id: Id) {
+        self.overwritten(id);
         self.node(id).role = Role::Backup;
         let conn = &mut self.w.conns[id.other().ix()];
         conn.installed |= !conn.broken;
@@ -177,6 +180,8 @@ impl Step<'_> {
         let node = self.node(id);
         node.log = node.log.prefix(node.drained);
         node.stored = node.drained;
+        self.drained_to_disk(id);
+        let node = self.node(id);
         let (told, record) = (node.told, node.record);
         if self.is(Broken::ClaimWithoutCas) {
             let record = Record {

@@ -21,6 +21,9 @@ impl Step<'_> {
     /// The guest takes in or makes something.
     pub(crate) fn append(&mut self, id: Id, entry: Entry) {
         self.node(id).log.push(entry);
+        if entry == Entry::Output {
+            self.flushed(id);
+        }
         let conn = &mut self.w.conns[id.ix()];
         if conn.live_end && !conn.broken && conn.base.is_some() {
             conn.stream.push(entry);

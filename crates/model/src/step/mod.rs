@@ -4,6 +4,7 @@
 //! where they can, so that the two can be read side by side.
 
 mod arbiter;
+mod disks;
 mod follow;
 mod live;
 mod people;
@@ -19,6 +20,8 @@ pub(crate) struct Step<'a> {
     pub(crate) w: &'a mut World,
     pub(crate) broken: Option<Broken>,
     pub(crate) backup_speaks: bool,
+    /// The VM has replicated disks.
+    pub(crate) disks: bool,
 }
 
 impl Step<'_> {
@@ -33,6 +36,7 @@ impl Step<'_> {
     /// The process ends: a crash, or an exit in good order. What it asked of the arbiter and
     /// what it has sent may still arrive.
     pub(crate) fn off(&mut self, id: Id) {
+        self.power_lost(id);
         self.forget_cas(id);
         self.close_live(id, None);
         self.close_follower(id);

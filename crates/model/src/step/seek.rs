@@ -3,7 +3,7 @@
 use crate::log::Log;
 use crate::record::{Id, Purpose, Record};
 use crate::rules::Broken;
-use crate::state::{Answer, Call, Conn, Known, Link, Node, Question, Role};
+use crate::state::{Answer, Call, Conn, Forced, Known, Link, Node, Question, Role};
 use crate::step::Step;
 
 impl Step<'_> {
@@ -51,6 +51,9 @@ impl Step<'_> {
         if started {
             self.start(id);
         } else {
+            if self.node(id).forced == Forced::Sent {
+                self.node(id).forced = Forced::No;
+            }
             self.decide(id);
         }
     }
@@ -66,6 +69,9 @@ impl Step<'_> {
     pub(crate) fn decide(&mut self, id: Id) {
         let node = *self.node(id);
         if !node.role.seeks() || node.question != Question::None || node.welcomed.is_some() {
+            return;
+        }
+        if self.decide_forced(id) {
             return;
         }
         match (node.known, node.record) {
@@ -106,6 +112,9 @@ impl Step<'_> {
     }
 
     fn ask_start(&mut self, id: Id, expect: u8, purpose: Purpose) {
+        if !self.may_start(id, expect) {
+            return;
+        }
         if self.is(Broken::StartWithoutCas) && expect > 0 {
             return self.start(id);
         }
@@ -123,6 +132,7 @@ impl Step<'_> {
             log: Log::default(),
             ..Node::default()
         };
+        self.powered_on(id);
         self.went_live(id);
     }
 
@@ -167,6 +177,7 @@ impl Step<'_> {
                 fresh: true,
             };
             self.node(peer).answer = Some(answer);
+            self.answered(peer);
             self.decide(peer);
         }
         self.node(id).call = Some(call);
@@ -215,6 +226,7 @@ impl Step<'_> {
             return;
         };
         self.node(id).answer = Some(call.answer);
+        self.answered(id);
         self.decide(id);
         let Some(generation) = call.welcome else {
             return;

@@ -80,8 +80,11 @@ fn half_a_copy_takes_another_word() {
     };
     let it = prospect(half, Some(record(7, PEER)), None);
     assert!(it.refusal(Force::default()).unwrap().contains("half"));
-    let from_half_a_copy = true;
-    assert_eq!(it.refusal(Force { from_half_a_copy }), None);
+    let force = Force {
+        from_half_a_copy: true,
+        ..Force::default()
+    };
+    assert_eq!(it.refusal(force), None);
     // Without disks there is nothing to be half.
     let it = prospect(DiskMark::NONE, Some(record(7, PEER)), None);
     assert_eq!(it.refusal(Force::default()), None);

@@ -52,6 +52,17 @@ impl Seek {
             // The rules say what is wrong with the arbiter.
             return false;
         }
+        if expect != force.shown {
+            self.not_forced(
+                core,
+                &format!(
+                    "the record has changed since it was looked at: its generation is {expect}, it \
+                     was {}",
+                    force.shown
+                ),
+            );
+            return false;
+        }
         if now >= self.since.plus_ms(FIRST_START_ASK_MS) {
             let text = format!(
                 "starting by force from generation {expect}, with {}",

@@ -18,7 +18,11 @@ fn stale(consistent: bool) -> DiskMark {
 
 fn forced(own: u64, disks: DiskMark, record: Option<Record>) -> (One, Acts) {
     let (mut one, acts) = One::started_with(Config::default(), own, disks);
-    let force = Force::default();
+    let shown = record.map_or(Generation(0), |r| r.generation);
+    let force = Force {
+        shown,
+        ..Force::default()
+    };
     assert_eq!(cas(&one.ev(Event::Force(force))), None);
     let acts = one.answer(read(&acts).unwrap(), Outcome::Read(record));
     (one, acts)
@@ -90,8 +94,11 @@ fn half_a_copy_and_a_lost_record_are_refused() {
 #[test]
 fn half_a_copy_starts_if_a_person_says_so() {
     let (mut one, acts) = One::started_with(Config::default(), 5, stale(false));
-    let from_half_a_copy = true;
-    one.ev(Event::Force(Force { from_half_a_copy }));
+    let (shown, from_half_a_copy) = (Generation(5), true);
+    one.ev(Event::Force(Force {
+        shown,
+        from_half_a_copy,
+    }));
     one.answer(read(&acts).unwrap(), Outcome::Read(Some(theirs(5, true))));
     let (req, _, record) = cas(&one.wait(1100)).unwrap();
     let acts = one.answer(req, Outcome::Won(record));
@@ -106,4 +113,19 @@ fn a_cold_delay_is_not_waited_for() {
     record.live.incarnation = crate::record::Incarnation(1);
     let (mut one, _) = forced(3, stale(true), Some(record));
     assert!(cas(&one.wait(1100)).is_some());
+}
+
+#[test]
+fn a_record_that_nobody_was_shown_is_left_alone() {
+    let (mut one, acts) = One::started_with(Config::default(), 5, stale(true));
+    let shown = Generation(5);
+    one.ev(Event::Force(Force {
+        shown,
+        ..Force::default()
+    }));
+    let acts = one.answer(read(&acts).unwrap(), Outcome::Read(Some(theirs(6, false))));
+    let said =
+        |a: &Action<u32>| matches!(a, Action::Note { text, .. } if text.contains("changed since"));
+    assert!(acts.iter().any(said), "{acts:?}");
+    assert_eq!(cas(&one.wait(5000)), None);
 }
