@@ -193,7 +193,11 @@ impl World {
             Action::Console(_) | Action::RoleChanged { .. } | Action::CtlAnswer { .. } => {}
             Action::Note { text, .. } => assert!(!text.is_empty()),
             Action::Exit { .. } => self.sides[at].ended = true,
-            Action::Disk(_) | Action::FlushDisks { .. } | Action::ForgetDisks => {
+            Action::Disk(_)
+            | Action::FlushDisks { .. }
+            | Action::DiskPoint { .. }
+            | Action::ClearDisks { .. }
+            | Action::ForgetDisks => {
                 panic!("node {at}: work for disks that are not there")
             }
             Action::Fatal { what } => panic!("node {at}: {what}"),

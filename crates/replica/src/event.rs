@@ -191,6 +191,20 @@ pub enum Action {
         /// For the answer.
         flush: u64,
     },
+    /// Name this moment: what is handed out later is written after it. Then make durable what was
+    /// written, and answer with [`Event::DisksFlushed`].
+    DiskPoint {
+        /// For [`Action::ClearDisks`]; it replaces the one before.
+        point: u64,
+        /// For the answer.
+        flush: u64,
+    },
+    /// What was written before this point is durable on both nodes' copies: they can only differ
+    /// in what was written since.
+    ClearDisks {
+        /// Which.
+        point: u64,
+    },
     /// The machine here is gone. Of the requests under way no answer may come any more, and what
     /// they do must be over before another machine's requests, or a copy from the other node, get
     /// at the disks.

@@ -13,6 +13,7 @@
 mod disks;
 mod examine;
 mod execute;
+mod points;
 mod status;
 mod sync;
 mod transfer;
@@ -27,6 +28,7 @@ use crate::replay::DiskResult;
 use crate::voice::give_voice;
 use crate::{HostTime, Live, LiveExit, Replay, ReplayExit};
 use disks::Disks;
+use points::Points;
 use sync::Sync;
 use twinvm_log::{Batch, Record};
 use twinvm_machine::{
@@ -114,6 +116,7 @@ pub struct Replica {
     actions: VecDeque<Action>,
     disks: Disks,
     sync: Sync,
+    points: Points,
     divergence: Option<String>,
     /// How many there were.
     divergences: u64,
@@ -184,6 +187,7 @@ impl Replica {
             actions: VecDeque::new(),
             disks: Disks::new(&config),
             sync: Sync::default(),
+            points: Points::default(),
             divergence: None,
             divergences: 0,
             answers: 0,

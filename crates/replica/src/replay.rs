@@ -166,7 +166,7 @@ impl Replay {
 
     fn advance(&mut self, end: u64, apply_last: bool) -> Result<ReplayExit, Divergence> {
         loop {
-            if !apply_last && self.machine.icount() >= end {
+            if self.pauses() || !apply_last && self.machine.icount() >= end {
                 return Ok(ReplayExit::Busy);
             }
             let Some(record) = self.records.front() else {

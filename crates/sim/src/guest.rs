@@ -13,7 +13,9 @@
 mod asm;
 mod code;
 
-use twinvm_machine::{Images, Machine, MachineConfig, NET_HEADER_BYTES, OnReset, SlotConfig};
+use twinvm_machine::{
+    DiskConfig, Images, Machine, MachineConfig, NET_HEADER_BYTES, OnReset, SlotConfig,
+};
 use twinvm_replica::VOICE_PREFIX;
 
 /// The guest's network card.
@@ -27,6 +29,8 @@ pub(crate) const MAX_ANSWERS: u64 = 4096;
 /// Wall time at power-on number n is n of these: what the guest calls its boot.
 pub(crate) const BOOT_NS: u64 = 1 << 48;
 
+/// Sectors of its disk, if it has one; it uses the first.
+pub(crate) const DISK_SECTORS: u64 = 8;
 const RAM_BYTES: u64 = 4 << 20;
 /// Two addresses and a type.
 const HEADER_BYTES: usize = 14;
@@ -162,26 +166,40 @@ impl Contents {
     }
 }
 
-/// The machine of every run.
-pub(crate) fn machine() -> MachineConfig {
+/// The machine of a run: with a disk, the guest writes all that it knows there, makes it durable and
+/// reads it back before it answers, and takes it from there when it starts.
+pub(crate) fn machine(with_disk: bool) -> MachineConfig {
+    let disk = SlotConfig::Disk(DiskConfig {
+        sectors: DISK_SECTORS,
+        read_only: false,
+        number: 0,
+    });
+    let slots = [
+        Some(SlotConfig::Net { mac: MAC }),
+        with_disk.then_some(disk),
+    ];
     MachineConfig {
         ram_bytes: RAM_BYTES,
         harts: 1,
-        slots: vec![SlotConfig::Net { mac: MAC }],
+        slots: slots.into_iter().flatten().collect(),
         cmdline: String::new(),
-        images: Images::new(image(), None),
+        images: Images::new(image(with_disk), None),
         on_reset: OnReset::Exit,
     }
 }
 
 /// The guest as a Linux Image (Documentation/arch/riscv/boot-image-header.rst).
-fn image() -> Vec<u8> {
+fn image(with_disk: bool) -> Vec<u8> {
     let mut image = vec![0; 64];
     // jal x0, +64
     image[..4].copy_from_slice(&0x0400_006f_u32.to_le_bytes());
     image[16..24].copy_from_slice(&4096u64.to_le_bytes());
     image[56..60].copy_from_slice(b"RSC\x05");
-    image.extend(code::program().into_iter().flat_map(u32::to_le_bytes));
+    image.extend(
+        code::program(with_disk)
+            .into_iter()
+            .flat_map(u32::to_le_bytes),
+    );
     image
 }
 

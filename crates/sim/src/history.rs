@@ -22,6 +22,8 @@ struct Asked {
 /// All questions of a run.
 #[derive(Default)]
 pub(crate) struct History {
+    /// What the guest knows survives its end: all its boots are one.
+    lasts: bool,
     asked: Vec<Asked>,
     index: BTreeMap<(u64, u64), usize>,
 }
@@ -36,6 +38,21 @@ pub(crate) struct Judged {
 }
 
 impl History {
+    pub(crate) fn new(lasts: bool) -> Self {
+        Self {
+            lasts,
+            ..Self::default()
+        }
+    }
+
+    /// The life of the registers that this boot belongs to.
+    fn life(&self, boot: u64) -> u64 {
+        match self.lasts {
+            true => 0,
+            false => boot,
+        }
+    }
+
     pub(crate) fn ask(&mut self, client: u64, seq: u64, key: u64, op: Op, at: u64) {
         self.index.insert((client, seq), self.asked.len());
         self.asked.push(Asked {
@@ -55,6 +72,7 @@ impl History {
 
     /// A guest of this boot gets the question.
     pub(crate) fn reaches(&mut self, client: u64, seq: u64, boot: u64) {
+        let boot = self.life(boot);
         if let Some(n) = self.index.get(&(client, seq)) {
             self.asked[*n].reached.insert(boot);
         }
@@ -67,8 +85,9 @@ impl History {
                 "an answer to a question that nobody asked: {answer:?}"
             ));
         };
+        let boot = self.life(answer.boot);
         let asked = &mut self.asked[*n];
-        if !asked.reached.contains(&answer.boot) {
+        if !asked.reached.contains(&boot) {
             return Err(format!(
                 "an answer from a boot that never got the question: {answer:?}"
             ));
@@ -76,7 +95,7 @@ impl History {
         let (_, value, done) =
             *asked
                 .answers
-                .entry(answer.boot)
+                .entry(boot)
                 .or_insert((at, answer.value, answer.done));
         if (value, done) != (answer.value, answer.done) {
             return Err(format!(

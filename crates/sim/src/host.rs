@@ -1,10 +1,12 @@
 //! A simulated host, and the node's process on it: production code with what it reads of its
 //! surroundings.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 use twinvm_machine::{EngineKind, Machine};
-use twinvm_protocol::{LiveName, RoleKind};
+use twinvm_protocol::{DiskMark, LiveName, RoleKind};
 use twinvm_replica::{
     Action, DisksIn, DisksOut, Env, Event, HostTime, Replica, SnapshotPieces, SnapshotSource,
 };
@@ -13,7 +15,9 @@ use crate::check::Life;
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::guest::BOOT_NS;
+use crate::medium::{In, Medium, Out};
 use crate::rng::Rng;
+use crate::world::Work;
 
 /// Each look at the clock takes this long, so that time always moves.
 const LOOK_NS: u64 = 20;
@@ -31,6 +35,7 @@ pub(crate) struct SimEnv {
     /// The number that a power-on gets, and whether there was one.
     pub(crate) next_boot: u64,
     pub(crate) powered_on: bool,
+    pub(crate) medium: Rc<RefCell<Medium>>,
 }
 
 impl Env for SimEnv {
@@ -61,11 +66,11 @@ impl Env for SimEnv {
     }
 
     fn send_disks(&mut self) -> Result<Box<dyn DisksOut>, String> {
-        Err("there are no disks".to_owned())
+        Ok(Box::new(Out::new(&self.medium)))
     }
 
     fn take_disks(&mut self) -> Result<Box<dyn DisksIn>, String> {
-        Err("there are no disks".to_owned())
+        Ok(Box::new(In::new(&self.medium)))
     }
 }
 
@@ -107,6 +112,9 @@ pub(crate) struct Process {
     /// When it last went live by a takeover.
     pub(crate) live_since: u64,
     pub(crate) claim: Option<LiveName>,
+    /// What the disk has to do for it, and the next one's number.
+    pub(crate) at_disk: BTreeMap<u64, Work>,
+    pub(crate) next_ticket: u64,
     /// Connections, by the world's number.
     pub(crate) wires: Vec<usize>,
 }
@@ -130,6 +138,11 @@ impl Process {
 pub(crate) struct Host {
     pub(crate) clock: Clock,
     pub(crate) disk: Disk,
+    /// This host's copy of the guest's disk, and what it is worth.
+    pub(crate) medium: Rc<RefCell<Medium>>,
+    pub(crate) mark: DiskMark,
+    /// It fails until then.
+    pub(crate) disk_fails_until: u64,
     /// What executes the guest here.
     pub(crate) engine: EngineKind,
     /// Nanoseconds for a thousand steps, and a factor that is on until then.

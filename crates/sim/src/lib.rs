@@ -17,6 +17,7 @@ mod host;
 mod lag;
 mod linear;
 mod link;
+mod medium;
 mod plan;
 mod rng;
 mod sweep;

@@ -47,10 +47,11 @@ struct Args {
 }
 
 /// The names of what can be neglected.
-const DUTIES: [(&str, DriverFault); 3] = [
+const DUTIES: [(&str, DriverFault); 4] = [
     ("cas", DriverFault::CasUnasked),
     ("order", DriverFault::SendsFirst),
     ("first-outputs", DriverFault::FirstOutputsDropped),
+    ("flush", DriverFault::FlushesNothing),
 ];
 
 fn duty(name: &str) -> Result<DriverFault, String> {

@@ -34,6 +34,8 @@ pub enum DriverFault {
     FirstOutputsDropped,
     /// Now and then something reaches a machine that is not in the log.
     UnloggedInput,
+    /// A flush of a disk is said to be done, and isn't.
+    FlushesNothing,
 }
 
 /// The measures of one run.
@@ -80,6 +82,8 @@ pub(crate) struct Measures {
     pub(crate) output: OutputFrom,
     /// When the arbiter loses its record for good.
     pub(crate) record_lost_ns: Option<u64>,
+    /// The guest has a disk.
+    pub(crate) disk: bool,
     /// When faults begin and end.
     pub(crate) faults_from_ns: u64,
     pub(crate) faults_to_ns: u64,
@@ -111,6 +115,7 @@ impl Measures {
             cold_delay_ms: None,
             output: OutputFrom::Live,
             record_lost_ns: None,
+            disk: false,
             faults_from_ns: 0,
             faults_to_ns: 0,
         }
@@ -160,6 +165,7 @@ impl Measures {
             unprotected_one_in: rng.pick(&[1, 6, 20]),
             busy,
             cold_delay_ms: rng.one_in(8).then(|| rng.range(200, 3000)),
+            disk: rng.one_in(3),
             record_lost_ns: rng.one_in(30).then(|| from + rng.range(0, 3000) * MS),
             faults_from_ns: from,
             faults_to_ns: from + rng.range(500, 6000) * MS,

@@ -4,12 +4,15 @@ mod actions;
 mod asking;
 mod channel;
 mod clients;
+mod disks;
 mod end;
 mod faults;
 mod kill;
 mod turn;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use twinvm_machine::MachineConfig;
 use twinvm_protocol::{
@@ -25,10 +28,12 @@ use crate::guest::{self, Answer, Contents};
 use crate::history::{History, Judged};
 use crate::host::{Host, Input, Process, SimEnv};
 use crate::link::Wire;
+use crate::medium::Medium;
 use crate::plan::{Broken, DriverFault, MS, Measures};
 use crate::rng::Rng;
 use crate::trace::Trace;
 use clients::Client;
+pub(crate) use disks::Work;
 pub(crate) use kill::{Kill, Killed, Moment};
 
 /// What happened in a run.
@@ -135,6 +140,12 @@ enum Hap {
     Mood {
         busy: bool,
     },
+    /// A disk has done something.
+    DiskDone {
+        slot: usize,
+        epoch: u64,
+        ticket: u64,
+    },
     RecordLost,
     Heal,
     Watch,
@@ -202,12 +213,16 @@ impl World {
             Some(Broken::Disk(fault)) => Some(fault),
             _ => None,
         };
+        let lies = broken == Some(Broken::Driver(DriverFault::FlushesNothing));
         let hosts = [0, 1].map(|slot| Host {
             clock: Clock {
                 ahead_ns: rng.range(1, 1_000_000) * MS,
                 drift_ppm: measures.drift_ppm[slot],
             },
             disk: Disk::new(fault),
+            medium: Rc::new(RefCell::new(Medium::new(lies))),
+            mark: DiskMark::FRESH,
+            disk_fails_until: 0,
             ns_per_kstep: measures.ns_per_kstep[slot],
             engine: measures.engines[slot],
             slow_until: 0,
@@ -218,7 +233,8 @@ impl World {
             process: None,
         });
         let clients = (0..measures.clients).map(Client::new).collect();
-        let machine = guest::machine();
+        let with_disk = measures.disk;
+        let machine = guest::machine(with_disk);
         Self {
             rng,
             now: 0,
@@ -238,7 +254,7 @@ impl World {
             arbiter: MemoryArbiter::new(),
             check: Check::default(),
             clients,
-            history: History::default(),
+            history: History::new(with_disk),
             broken,
             faults: false,
             asking: true,
@@ -481,6 +497,14 @@ impl World {
                 self.mood(busy);
                 Ok(())
             }
+            Hap::DiskDone {
+                slot,
+                epoch,
+                ticket,
+            } => {
+                self.disk_done(slot, epoch, ticket);
+                Ok(())
+            }
             Hap::RecordLost => {
                 self.lose_record();
                 Ok(())
@@ -497,6 +521,7 @@ impl World {
         if self.hosts[slot].process.is_some() || self.hosts[slot].retired {
             return Ok(());
         }
+        let mark = self.mark_of(slot);
         let host = &mut self.hosts[slot];
         let Some(generation) = host.disk.read() else {
             return Err(format!(
@@ -536,13 +561,14 @@ impl World {
             dice: self.rng.split(),
             next_boot: 0,
             powered_on: false,
+            medium: Rc::clone(&host.medium),
         };
         self.trace.note(now, || {
             format!("{} starts, generation {generation}", name(slot))
         });
         let start = Event::Start {
             generation: Generation(generation),
-            disks: DiskMark::NONE,
+            disks: mark,
         };
         host.process = Some(Process {
             epoch,
@@ -560,6 +586,8 @@ impl World {
             life: 0,
             live_since: 0,
             claim: None,
+            at_disk: BTreeMap::new(),
+            next_ticket: 0,
             wires: Vec::new(),
         });
         self.at(

@@ -46,5 +46,6 @@ rules! {
     finds_sends_before_outputs: Driver(DriverFault::SendsFirst);
     finds_a_generation_not_stored: Driver(DriverFault::GenerationLater);
     finds_an_unlogged_input: Driver(DriverFault::UnloggedInput);
+    finds_a_flush_that_does_nothing: Driver(DriverFault::FlushesNothing);
     finds_first_outputs_dropped: Driver(DriverFault::FirstOutputsDropped);
 }

@@ -72,6 +72,8 @@ impl NodeLoop {
                 }
                 Action::Disk(request) => self.disks.submit(request),
                 Action::FlushDisks { flush } => self.disks.flush(flush),
+                Action::DiskPoint { point, flush } => self.disks.begin_point(point, flush),
+                Action::ClearDisks { point } => self.disks.clear_to(point),
                 Action::ForgetDisks => self.disks.forget(),
                 Action::Console(text) => self.console.write(text),
                 Action::RoleChanged { from, to, why } => {

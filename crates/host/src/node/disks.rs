@@ -12,7 +12,7 @@ use twinvm_protocol::{DiskMark, Generation, NoteLevel};
 use twinvm_replica::{Event, Flush, Replica};
 
 use super::{NodeLoop, NodeOptions};
-use crate::disk::{DiskDone, DiskEvent, DiskOptions, DiskSet, SetError};
+use crate::disk::{DiskDone, DiskEvent, DiskOptions, DiskSet, Point, SetError};
 use crate::journal::Journal;
 use crate::store::NodeStore;
 
@@ -32,6 +32,8 @@ pub(super) struct NodeDisks {
     stale: usize,
     /// What came meanwhile; bounded by what a machine may have in flight.
     waiting: VecDeque<DiskRequest>,
+    /// The last moment that was named.
+    point: Option<(u64, Point)>,
     /// A copy of disks was under way at the last look, and when the journal heard of it.
     told: Option<(bool, u64)>,
 }
@@ -45,6 +47,7 @@ impl NodeDisks {
             under_way: Arc::default(),
             stale: 0,
             waiting: VecDeque::new(),
+            point: None,
             told: None,
         };
         if !options.disks.is_empty() {
@@ -118,6 +121,23 @@ impl NodeDisks {
     pub(super) fn flush(&self, flush: u64) {
         if let Some(set) = &self.set {
             set.flush(flush);
+        }
+    }
+
+    /// Names this moment, and makes durable what was written before it.
+    pub(super) fn begin_point(&mut self, point: u64, flush: u64) {
+        if let Some(set) = &self.set {
+            self.point = Some((point, set.begin_point()));
+            set.flush(flush);
+        }
+    }
+
+    /// Both nodes have what was written before this moment.
+    pub(super) fn clear_to(&mut self, point: u64) {
+        if let (Some(set), Some((_, moment))) =
+            (&self.set, self.point.take_if(|(own, _)| *own == point))
+        {
+            set.clear_to(moment);
         }
     }
 

@@ -84,6 +84,12 @@ impl Live {
         Ok(())
     }
 
+    /// An anchor whose end is a point; the position behind it.
+    pub(crate) fn point(&mut self, now: HostTime) -> Result<u64, LiveError> {
+        self.anchor(now)?;
+        Ok(self.position())
+    }
+
     /// The requests up to these numbers were handed out by the replay that this goes on from.
     pub(crate) fn requests_are_under_way(&mut self, next: [u64; twinvm_machine::VIRTIO_SLOTS]) {
         self.disks_next = next;

@@ -95,11 +95,12 @@ impl Replica {
                 Vm::Nothing | Vm::Installing(_) => return,
             };
             if requests.is_empty() {
-                return;
+                return self.at_point();
             }
             let mut flushes = false;
             for request in requests {
                 flushes |= request.op == DiskOp::Flush;
+                self.points.wrote |= !matches!(request.op, DiskOp::Flush | DiskOp::Read);
                 self.hand_out(now, request);
             }
             // The backup comes to the flush only by a record behind it.
@@ -298,6 +299,7 @@ impl Replica {
     /// a record gets one.
     pub(super) fn disks_go_live(&mut self, now: HostTime, ended: Vec<DiskResult>) {
         self.disks.claim_flush = None;
+        self.forget_points();
         for result in ended {
             self.deliver(now, result);
         }
@@ -306,6 +308,7 @@ impl Replica {
 
     /// There is no backup any more for whose flushes the guest would wait.
     pub(super) fn disks_alone(&mut self, now: HostTime) {
+        self.forget_points();
         self.disks.flushed_there.clear();
         for result in std::mem::take(&mut self.disks.flushed_here) {
             if self.frozen {
@@ -325,6 +328,7 @@ impl Replica {
         self.disks.flushed_here.clear();
         self.disks.flushed_there.clear();
         self.disks.claim_flush = None;
+        self.forget_points();
         self.actions.push_back(Action::ForgetDisks);
     }
 
@@ -344,6 +348,7 @@ impl Replica {
             [kind @ (WORD_OUT | WORD_IN), bytes @ ..] => {
                 self.sync_heard(env, session, *kind, bytes)
             }
+            bytes if self.disks.any && self.point_heard(bytes, events) => Ok(()),
             _ => Err("a word about disks that has no meaning".to_owned()),
         };
         if let Err(why) = heard {
@@ -389,12 +394,16 @@ impl Replica {
             return false;
         }
         if self.disks.claim_flush.is_none() {
-            self.disks.flushes += 1;
-            let flush = self.disks.flushes;
+            let flush = self.next_flush();
             self.disks.claim_flush = Some((flush, position));
             self.actions.push_back(Action::FlushDisks { flush });
         }
         true
+    }
+
+    pub(super) fn next_flush(&mut self) -> u64 {
+        self.disks.flushes += 1;
+        self.disks.flushes
     }
 
     pub(super) fn disks_flushed(
@@ -403,6 +412,9 @@ impl Replica {
         flush: u64,
         result: Result<(), String>,
     ) {
+        if self.point_flushed(env, flush, result.is_ok()) {
+            return;
+        }
         let Some((_, position)) = self.disks.claim_flush.filter(|(own, _)| *own == flush) else {
             return;
         };

@@ -329,6 +329,7 @@ impl Replica {
             self.woken(level);
         }
         self.send_batches(env);
+        self.make_point(env, now);
     }
 
     /// Goes on after a time in which nothing was executed.

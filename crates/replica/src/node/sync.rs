@@ -116,6 +116,8 @@ impl Replica {
                 return Err("it sends disks that this node has not asked for".to_owned());
             }
             self.sync.inward = None;
+            // Of a frozen machine, which never goes on, requests may be under way.
+            self.forget_disks();
             let disks = env.take_disks()?;
             self.sync.inward = Some(In {
                 session,

@@ -30,6 +30,8 @@ pub(super) struct OwnDisks {
     ended: VecDeque<DiskResult>,
     /// The next record waits for the end of this request.
     waits: Option<(u8, u64)>,
+    /// Nothing is executed beyond this position.
+    pause_at: Option<u64>,
 }
 
 /// A machine that followed a log, as [`Replay::into_live`] hands it on.
@@ -82,6 +84,16 @@ impl Replay {
     /// Whether nothing can be executed before a request has ended here.
     pub fn waits_for_disk(&self) -> bool {
         self.disks.waits.is_some()
+    }
+
+    /// [`Replay::run`] returns when it has come to this position, and not beyond it.
+    pub(crate) fn pause_at(&mut self, position: Option<u64>) {
+        self.disks.pause_at = position;
+    }
+
+    /// Whether it stands there.
+    pub(super) fn pauses(&self) -> bool {
+        self.disks.pause_at == Some(self.position)
     }
 
     /// Ends the replay for a machine that goes on by itself.

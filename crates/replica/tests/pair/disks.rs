@@ -209,3 +209,18 @@ fn flushes_that_never_wait_are_not_carried_out() {
         (0, 0)
     );
 }
+
+#[test]
+fn what_both_have_durably_is_forgotten_at_points() {
+    let mut world = world(100_000);
+    world.pair();
+    world.run_until("two points", |w| {
+        w.cleared[A].len() == 2 && w.cleared[B].len() == 2
+    });
+    assert_eq!(world.points, [vec![1, 2], vec![1, 2]]);
+    assert_eq!(world.cleared, world.points);
+    // Alone there are none.
+    world.kill(B);
+    world.run_ms(25_000);
+    assert_eq!(world.points[A], [1, 2]);
+}

@@ -158,6 +158,9 @@ pub(crate) struct World {
     /// The guest works on a disk for so many rounds, and has no network card.
     pub(crate) disk_rounds: Option<u32>,
     pub(crate) flush: Flush,
+    /// Points that each node has made, and that both have.
+    pub(crate) points: [Vec<u64>; 2],
+    pub(crate) cleared: [Vec<u64>; 2],
 }
 
 impl World {
@@ -171,6 +174,8 @@ impl World {
             },
             disk_rounds: None,
             flush: Flush::default(),
+            points: [Vec::new(), Vec::new()],
+            cleared: [Vec::new(), Vec::new()],
             arbiter: MemoryArbiter::new(),
             sides: [None, None],
             generations: [Generation(0); 2],
@@ -365,6 +370,11 @@ impl World {
             }
             Action::Disk(request) => self.disk(at, Work::Request(request)),
             Action::FlushDisks { flush } => self.disk(at, Work::Flush(flush)),
+            Action::DiskPoint { point, flush } => {
+                self.points[at].push(point);
+                self.disk(at, Work::Flush(flush));
+            }
+            Action::ClearDisks { point } => self.cleared[at].push(point),
             Action::ForgetDisks => self.forget_disk(at),
             Action::MarkDisks { .. } => unreachable!("there are no disks"),
             Action::PersistGeneration { generation } => self.generations[at] = generation,

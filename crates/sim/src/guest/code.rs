@@ -4,6 +4,8 @@
 use super::asm::*;
 
 const VIRTIO: u32 = 0x1000_1000;
+/// The next slot.
+const DISK: u32 = 0x1000_2000;
 const PLIC: u32 = 0x0c00_0000;
 const RTC: u32 = 0x0010_1000;
 /// SBI extension "SRST".
@@ -14,11 +16,24 @@ const SBI_RESET: u32 = 0x5352_5354;
 const QUEUES: u32 = 0x8010_0000;
 /// Eight buffers of 2048 bytes.
 const BUFFERS: u32 = 0x8010_8000;
-/// Number of answers, boot, then from 64 the keys' values and from 128 what is kept per client:
+/// Number of answers, boot, [`MAGIC`], number of the answer that is under way, then from 64 the keys' values and from 128 what is kept per client:
 /// number of its last question, value and outcome that it got (32 bytes each).
 pub(super) const STATE: u64 = 0x8011_0000;
 /// What each answer was made from, by its number.
 pub(super) const CHAINS: u64 = 0x8012_0000;
+/// The disk: descriptors, ring and used ring a page further on each, then the three requests'
+/// headers, and their statuses.
+const DISK_QUEUE: u32 = 0x8013_0000;
+const DISK_HEADERS: u32 = DISK_QUEUE + 0x3000;
+const DISK_STATUS: u32 = DISK_QUEUE + 0x3100;
+/// What was read from it.
+const SCRATCH: u32 = 0x8013_8000;
+/// In the sector that holds the state: it is one.
+const MAGIC: u32 = 0x7477_696e;
+/// Requests, by the number of their first descriptor.
+const DISK_WRITE: u32 = 0;
+const DISK_FLUSH: u32 = 3;
+const DISK_READ: u32 = 5;
 /// Looks at the ring before the guest sleeps.
 const POLLS: u32 = 40;
 /// Odd, so that nothing is lost by it.
@@ -29,18 +44,25 @@ const MIX: u32 = 0x9e37_79b1;
 /// receive used ring, s9 transmit ring, s10 polls, s11 next slot of the transmit ring; a2 [`MIX`],
 /// a3 boot, a4 next slot of the receive ring, a5 polls left, a6 state, a7 chains, tp the chain, gp
 /// whether it never sleeps.
-pub(super) fn program() -> Vec<u32> {
+pub(super) fn program(with_disk: bool) -> Vec<u32> {
     let mut a = Asm::default();
-    start(&mut a);
-    wait(&mut a);
+    start(&mut a, with_disk);
+    wait(&mut a, with_disk);
     serve(&mut a);
-    reply(&mut a);
+    reply(&mut a, with_disk);
     power_off(&mut a);
     queue(&mut a);
+    if with_disk {
+        disk(&mut a);
+    }
     a.finish()
 }
 
-fn start(a: &mut Asm) {
+fn start(a: &mut Asm, with_disk: bool) {
+    interrupts(a);
+    if with_disk {
+        disk_start(a);
+    }
     a.li(S0, VIRTIO);
     a.sw(ZERO, 0x70, S0); // Status: reset
     a.li(T0, 3);
@@ -93,16 +115,6 @@ fn start(a: &mut Asm) {
     a.sh(T0, 2, S7);
     a.li(T0, 15);
     a.sw(T0, 0x70, S0); // ... | DRIVER_OK
-    a.li(T1, PLIC);
-    a.li(T0, 1);
-    a.sw(T0, 4, T1); // priority of source 1
-    a.li(T1, PLIC + 0x2000);
-    a.li(T0, 2);
-    a.sw(T0, 0x80, T1); // enabled for context 1 (hart 0, S)
-    a.li(S4, PLIC + 0x20_1000);
-    a.sw(ZERO, 0, S4); // threshold
-    a.li(T0, 0x200);
-    a.set_sie(T0); // external interrupts end a WFI; none is taken
     a.li(S5, 0);
     a.li(S6, 0);
     a.li(S10, 0);
@@ -111,7 +123,140 @@ fn start(a: &mut Asm) {
     a.li(GP, 0);
 }
 
-fn wait(a: &mut Asm) {
+fn interrupts(a: &mut Asm) {
+    a.li(T1, PLIC);
+    a.li(T0, 1);
+    a.sw(T0, 4, T1); // priority of source 1
+    a.sw(T0, 8, T1); // and 2
+    a.li(T1, PLIC + 0x2000);
+    a.li(T0, 6);
+    a.sw(T0, 0x80, T1); // enabled for context 1 (hart 0, S)
+    a.li(S4, PLIC + 0x20_1000);
+    a.sw(ZERO, 0, S4); // threshold
+    a.li(T0, 0x200);
+    a.set_sie(T0); // external interrupts end a WFI; none is taken
+}
+
+/// Sets the disk up (virtio 1.2 section 5.2), and takes the state from it if it has one.
+fn disk_start(a: &mut Asm) {
+    let descriptors = [
+        (DISK_HEADERS, 16, 1, 1),
+        (STATE as u32, 512, 1, 2),
+        (DISK_STATUS, 1, 2, 0),
+        (DISK_HEADERS + 16, 16, 1, 4),
+        (DISK_STATUS + 4, 1, 2, 0),
+        (DISK_HEADERS + 32, 16, 1, 6),
+        (SCRATCH, 512, 3, 7),
+        (DISK_STATUS + 8, 1, 2, 0),
+    ];
+    for (n, (pa, len, flags, next)) in (0..).zip(descriptors) {
+        a.li(T0, DISK_QUEUE + 16 * n);
+        a.li(T1, pa);
+        a.sd(T1, 0, T0);
+        a.li(T1, len);
+        a.sw(T1, 8, T0);
+        a.li(T1, flags);
+        a.sh(T1, 12, T0);
+        a.li(T1, next);
+        a.sh(T1, 14, T0);
+    }
+    a.li(T0, DISK_HEADERS);
+    for (at, kind) in [(0, 1), (16, 4), (32, 0)] {
+        a.li(T1, kind);
+        a.sw(T1, at, T0);
+    }
+    a.li(S0, DISK);
+    a.sw(ZERO, 0x70, S0); // Status: reset
+    a.li(T0, 3);
+    a.sw(T0, 0x70, S0); // ACKNOWLEDGE | DRIVER
+    a.sw(ZERO, 0x24, S0); // DriverFeaturesSel 0
+    a.li(T0, 1 << 9);
+    a.sw(T0, 0x20, S0); // DriverFeatures: FLUSH
+    a.li(T0, 1);
+    a.sw(T0, 0x24, S0);
+    a.sw(T0, 0x20, S0); // VERSION_1
+    a.li(T0, 11);
+    a.sw(T0, 0x70, S0); // ... | FEATURES_OK
+    a.li(A0, 0);
+    a.li(A1, DISK_QUEUE);
+    a.jal(RA, "queue");
+    a.li(T0, 15);
+    a.sw(T0, 0x70, S0); // ... | DRIVER_OK
+    a.li(S0, VIRTIO);
+    a.li(A0, DISK_READ);
+    a.jal(RA, "disk");
+    a.li(A6, STATE as u32);
+    a.li(T0, SCRATCH);
+    a.ld(T1, 16, T0);
+    a.li(T2, MAGIC);
+    a.sd(T2, 16, A6);
+    a.bne(T1, T2, "fresh");
+    // Keys, and what is kept per client.
+    a.addi(T0, T0, 64);
+    a.addi(T1, A6, 64);
+    a.li(T2, 40);
+    a.label("load");
+    a.ld(T3, 0, T0);
+    a.sd(T3, 0, T1);
+    a.addi(T0, T0, 8);
+    a.addi(T1, T1, 8);
+    a.addi(T2, T2, -1);
+    a.bne(T2, ZERO, "load");
+    a.label("fresh");
+}
+
+/// Has the disk carry out the request whose first descriptor is a0, and waits for it; once more
+/// as long as it fails. Leaves t2, t4 and t5 alone.
+fn disk(a: &mut Asm) {
+    a.label("disk");
+    a.li(A1, DISK_QUEUE + 0x1000);
+    a.lhu(T0, 2, A1);
+    a.andi(T1, T0, 7);
+    a.slli(T1, T1, 1);
+    a.add(T1, T1, A1);
+    a.sh(A0, 4, T1);
+    a.addi(T0, T0, 1);
+    a.sh(T0, 2, A1);
+    a.slli(T0, T0, 48);
+    a.srli(T0, T0, 48);
+    a.li(A1, DISK);
+    a.sw(ZERO, 0x50, A1); // QueueNotify
+    a.label("disk works");
+    a.li(A1, DISK_QUEUE + 0x2000);
+    a.lhu(T1, 2, A1);
+    a.beq(T1, T0, "disk done");
+    a.wfi();
+    a.lwu(T3, 4, S4); // PLIC claim
+    a.beq(T3, ZERO, "disk works");
+    acknowledge(a, T1, T6, true);
+    a.sw(T3, 4, S4); // PLIC complete
+    a.j("disk works");
+    a.label("disk done");
+    a.li(T1, DISK_STATUS);
+    a.lwu(T3, 0, T1);
+    for at in [4, 8] {
+        a.lwu(T6, at, T1);
+        a.add(T3, T3, T6);
+    }
+    a.bne(T3, ZERO, "disk");
+    a.ret();
+    // What was read is not what was written.
+    a.label("wrong");
+    a.j("wrong");
+}
+
+/// Tells both devices that their interrupts were seen.
+fn acknowledge(a: &mut Asm, one: Reg, other: Reg, with_disk: bool) {
+    a.lwu(one, 0x60, S0); // InterruptStatus
+    a.sw(one, 0x64, S0); // InterruptACK
+    if with_disk {
+        a.li(other, DISK);
+        a.lwu(one, 0x60, other);
+        a.sw(one, 0x64, other);
+    }
+}
+
+fn wait(a: &mut Asm, with_disk: bool) {
     a.label("again");
     a.li(A5, POLLS);
     a.label("poll");
@@ -124,8 +269,7 @@ fn wait(a: &mut Asm) {
     a.wfi();
     a.lwu(T0, 4, S4); // PLIC claim
     a.beq(T0, ZERO, "again");
-    a.lwu(T1, 0x60, S0); // InterruptStatus
-    a.sw(T1, 0x64, S0); // InterruptACK
+    acknowledge(a, T1, T3, with_disk);
     a.sw(T0, 4, S4); // PLIC complete
     a.j("again");
 }
@@ -189,9 +333,20 @@ fn serve(a: &mut Asm) {
 }
 
 /// Makes the answer in the question's buffer, sends it, and gives the buffer back.
-fn reply(a: &mut Asm) {
+fn reply(a: &mut Asm, with_disk: bool) {
     a.label("answer");
     a.addi(S6, S6, 1);
+    // The state is on the disk, and was read from there, before anybody hears of it.
+    if with_disk {
+        a.sd(S6, 24, A6);
+        for request in [DISK_WRITE, DISK_FLUSH, DISK_READ] {
+            a.li(A0, request);
+            a.jal(RA, "disk");
+        }
+        a.li(T0, SCRATCH);
+        a.ld(T0, 24, T0);
+        a.bne(T0, S6, "wrong");
+    }
     a.ld(T0, 40, T4);
     a.add(TP, TP, T0);
     a.ld(T0, 136, T5);

@@ -16,7 +16,7 @@ impl Guest {
             rtc_base_ns: boot * BOOT_NS,
         };
         let now = HostTime { mono_ns: 0 };
-        let machine = Machine::new(machine(), power_on).unwrap();
+        let machine = Machine::new(machine(false), power_on).unwrap();
         let mut guest = Self {
             live: Live::new(machine, 0, now).unwrap(),
             now,

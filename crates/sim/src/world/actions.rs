@@ -137,9 +137,12 @@ impl World {
                 }
                 self.ask(slot, epoch, req, Ask::Cas(expect, record));
             }
-            Action::Disk(_) | Action::FlushDisks { .. } | Action::ForgetDisks => {
-                return Err("work for disks that are not there".into());
-            }
+            Action::Disk(request) => self.disk_begins(slot, epoch, Work::Request(request)),
+            Action::FlushDisks { flush } => self.disk_begins(slot, epoch, Work::Flush(flush)),
+            Action::DiskPoint { flush, .. } => self.disk_begins(slot, epoch, Work::Flush(flush)),
+            Action::ClearDisks { .. } => {}
+            Action::ForgetDisks => self.forget_disk(slot, epoch),
+            Action::MarkDisks { mark } if self.measures.disk => self.hosts[slot].mark = mark,
             Action::MarkDisks { .. } => return Err("a mark for disks that are not there".into()),
             Action::PersistGeneration { generation } => {
                 return Ok(self.store(slot, epoch, generation.0));

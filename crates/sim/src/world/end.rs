@@ -86,6 +86,7 @@ impl World {
         } else {
             self.protected_since = None;
         }
+        self.mend_disks();
         if self.record_lost && now >= self.healed_at + LOST_NS {
             // Only a person can bring them together again; nothing wrong may have been seen.
             self.done = true;

@@ -33,7 +33,7 @@ impl World {
     ) {
         let now = self.now;
         let host = &mut self.hosts[slot];
-        let Some(process) = host.process.take() else {
+        let Some(mut process) = host.process.take() else {
             return;
         };
         self.trace.note(now, || {
@@ -50,6 +50,10 @@ impl World {
             host.disk.lose_power(&mut self.rng);
         } else {
             host.disk.process_ended();
+        }
+        self.happens_or_not(slot, std::mem::take(&mut process.at_disk));
+        if power {
+            self.disk_off(slot);
         }
         for wire in self.open_wires() {
             let Some(end) = self.wires[wire].end_of(slot, process.epoch) else {
@@ -74,6 +78,9 @@ impl World {
         self.fault_count += 1;
         let slot = self.rng.below(2) as usize;
         let now = self.now;
+        if self.measures.disk && self.rng.one_in(12) {
+            return self.disk_fails(slot);
+        }
         let kind = self.rng.below(24);
         self.trace
             .note(now, || format!("fault {kind} at {}", name(slot)));
