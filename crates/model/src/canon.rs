@@ -68,7 +68,7 @@ impl World {
     }
 
     /// Clears what no longer matters.
-    pub(crate) fn normalise(&mut self, wiped: bool) {
+    pub(crate) fn normalise(&mut self, wiped: bool, disks: bool) {
         let generation = self.register.map_or(0, |r| r.generation);
         for stray in &mut self.strays {
             // The register never goes back.
@@ -110,6 +110,10 @@ impl World {
             if !conn.follower_end && !conn.live_end {
                 *conn = Conn::default();
             }
+        }
+        // A node that knows of no record may yet mark generation 1, and mean that one.
+        if disks && self.nodes.iter().any(|node| node.generation == 0) {
+            return;
         }
         let mut least = u8::MAX;
         self.generations(|g| {

@@ -676,7 +676,7 @@ impl Model for Protocol {
         pay(&mut step.w.left, action.what);
         self.take(&mut step, action.what, action.at);
         step.looks();
-        world.normalise(self.scope.bounds.wipes > 0);
+        world.normalise(self.scope.bounds.wipes > 0, self.scope.disks);
         (world != *w).then_some(world)
     }
 

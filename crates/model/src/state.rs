@@ -248,7 +248,7 @@ pub struct Conn {
 }
 
 /// Requests that outlive their askers: as many as matter at one time.
-pub const MAX_STRAYS: usize = 4;
+pub const MAX_STRAYS: usize = 6;
 
 /// What is left of what may happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

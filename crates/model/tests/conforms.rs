@@ -39,7 +39,7 @@ fn walk(scope: Scope, seed: u64, trace: bool, tally: &mut BTreeMap<String, usize
     let protocol = Protocol::new(scope);
     let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mut world = protocol.init_states()[0];
-    let mut shadow = Shadow::new(scope.backup_speaks);
+    let mut shadow = Shadow::new(scope.backup_speaks, scope.disks);
     let mut way: Vec<Action> = Vec::new();
     let mut actions = Vec::new();
     while way.len() < MAX_STEPS {
@@ -91,6 +91,17 @@ fn the_code_does_what_the_model_does() {
 #[test]
 fn the_code_of_a_backup_that_speaks_does_what_the_model_does() {
     walks(Scope::new(3, 2, 6).with_backup_speaking(), KINDS + 1);
+}
+
+#[test]
+fn the_code_does_with_disks_what_the_model_does() {
+    walks(Scope::new(3, 2, 6).with_disks(), KINDS + 1);
+}
+
+#[test]
+fn the_code_does_by_force_what_the_model_does() {
+    // Resets and starts by force are among the requests, and their next step.
+    walks(Scope::new(3, 3, 2).with_disks().with_people(), KINDS + 4);
 }
 
 fn walks(scope: Scope, kinds: usize) {

@@ -12,6 +12,14 @@ impl Shadow {
         )?;
         same("the history", self.history, world.history.len())?;
         for id in Id::BOTH {
+            let (mark, disk) = (self.marks[id as usize], world.disks[id as usize]);
+            if mark.has_disks {
+                let generation = self.generation(world, disk.generation);
+                same("the mark", mark.generation.0, generation)?;
+                let pending = disk.pending.map(|g| self.generation(world, g));
+                same("the pending mark", mark.pending.map(|g| g.0), pending)?;
+                same("a copy that is half", !mark.consistent, disk.half)?;
+            }
             let (slot, node) = (id as usize, world.node(id));
             let kind = match node.role {
                 Role::Off => None,

@@ -7,11 +7,11 @@ use std::collections::VecDeque;
 
 use twinvm_model::model::{Action, What};
 use twinvm_model::record::{Id, Record as ModelRecord};
-use twinvm_model::state::{Known, Link, Role, World};
+use twinvm_model::state::{Forced, Known, Link, Role, World};
 use twinvm_protocol::{
-    Action as Asked, ArbiterContract, Config, ConnId, Ctl, DiskMark, Event, Generation, Identity,
-    Incarnation, Instant, MemoryArbiter, Message, Node, NodeId, Outcome, OutputFrom, Position,
-    Progress, Record, ReqId, RoleKind, SessionId,
+    Action as Asked, ArbiterContract, Config, ConnId, Ctl, DiskMark, Event, Force, Generation,
+    Identity, Incarnation, Instant, LiveName, MemoryArbiter, Message, Node, NodeId, Outcome,
+    OutputFrom, Position, Progress, Record, ReqId, RoleKind, SessionId,
 };
 
 /// No timer of a session is to expire by itself.
@@ -57,6 +57,7 @@ struct Wire {
 pub(crate) struct Shadow {
     procs: [Option<Proc>; 2],
     disks: [u64; 2],
+    marks: [DiskMark; 2],
     wires: Vec<Wire>,
     /// The wire of the session on which a node is live.
     sessions: [usize; 2],
@@ -74,15 +75,25 @@ pub(crate) struct Shadow {
 
 type Checked = Result<(), String>;
 
+/// Whether the node waits to start by force.
+fn forced(node: &twinvm_model::state::Node) -> bool {
+    matches!(node.forced, Forced::Asked(_))
+}
+
 fn node_id(slot: usize) -> NodeId {
     NodeId(slot as u128 + 1)
 }
 
 impl Shadow {
-    pub(crate) fn new(speaks: bool) -> Self {
+    pub(crate) fn new(speaks: bool, disks: bool) -> Self {
         Self {
             procs: [None, None],
             disks: [0; 2],
+            marks: [if disks {
+                DiskMark::FRESH
+            } else {
+                DiskMark::NONE
+            }; 2],
             wires: Vec::new(),
             sessions: [usize::MAX; 2],
             calls: [usize::MAX; 2],
@@ -100,12 +111,13 @@ impl Shadow {
         let slot = action.at as usize;
         let node = world.node(action.at);
         // Or a node would start alone.
-        let waiting = node.call.is_some() || node.known == Known::Absent && node.generation == 0;
+        let alone = node.known == Known::Absent && node.generation == 0;
+        let waiting = node.call.is_some() || alone || forced(node);
         let reading = self.procs[slot].as_ref().is_some_and(|p| p.read.is_some());
         match action.what {
             What::Read => !waiting || reading,
             What::AskAgain => !waiting,
-            What::StartAlone => node.call.is_none(),
+            What::StartAlone | What::Force => node.call.is_none(),
             _ => true,
         }
     }
@@ -116,7 +128,7 @@ impl Shadow {
             let node = world.node(id);
             let spent = |p: &Proc| p.ms - p.started_ms + 2 * TICK_MS >= FIRST_START_MS;
             node.role == Role::Cold
-                && node.generation == 0
+                && (node.generation == 0 || forced(node))
                 && self.procs[id as usize].as_ref().is_some_and(spent)
         })
     }
@@ -168,6 +180,7 @@ impl Shadow {
                 self.strays.extend(old.filter(|c| !c.landed));
             }
             Asked::PersistGeneration { generation } => self.disks[slot] = generation.0,
+            Asked::MarkDisks { mark } => self.marks[slot] = mark,
             Asked::Emit { position, .. } => self.emitted.push((slot, position.0 as u8)),
             Asked::Exit { .. } => self.proc(slot)?.exited = true,
             Asked::Fatal { what } => return Err(format!("node {slot}: {what}")),
@@ -283,7 +296,7 @@ impl Shadow {
             exited: false,
         });
         let generation = Generation(self.disks[slot]);
-        let disks = DiskMark::NONE;
+        let disks = self.marks[slot];
         self.feed(slot, Event::Start { generation, disks })
     }
 
@@ -295,6 +308,28 @@ impl Shadow {
                 wire.queue[slot].clear();
             }
         }
+    }
+
+    /// A person's record: no life has this name.
+    fn reset(&mut self, slot: usize) -> Checked {
+        self.stop(0);
+        self.stop(1);
+        for _ in 0..2 {
+            let expect = self
+                .arbiter
+                .current()
+                .map_or(Generation(0), |r| r.generation);
+            let live = LiveName {
+                id: node_id(slot),
+                incarnation: Incarnation(u128::MAX),
+            };
+            let record = Record {
+                halted: true,
+                ..Record::solo(expect.next(), live)
+            };
+            self.arbiter.cas(expect, record);
+        }
+        Ok(())
     }
 
     fn dial(&mut self, slot: usize) -> Checked {
@@ -538,7 +573,29 @@ impl Shadow {
                 self.appended(slot, after, at, Some(event))
             }
             What::Input => self.appended(slot, after, at, None),
-            What::StartAlone => {
+            What::Overwrite => {
+                let session = self.session_of(1 - slot)?;
+                let bytes = vec![0];
+                self.feed(1 - slot, Event::Side { session, bytes })?;
+                self.deliver(down, slot)?;
+                Ok(())
+            }
+            What::Reset => self.reset(slot),
+            What::StartForced => {
+                self.stop(1 - slot);
+                self.stop(slot);
+                let shown = self
+                    .arbiter
+                    .current()
+                    .map_or(Generation(0), |r| r.generation);
+                self.start(slot)?;
+                let force = Force {
+                    shown,
+                    ..Force::default()
+                };
+                self.feed(slot, Event::Force(force))
+            }
+            What::StartAlone | What::Force => {
                 let proc = self.proc(slot)?;
                 proc.ms = proc.ms.max(proc.started_ms + FIRST_START_MS);
                 self.feed(slot, Event::Tick)
