@@ -348,8 +348,11 @@ impl Replica {
             [kind @ (WORD_OUT | WORD_IN), bytes @ ..] => {
                 self.sync_heard(env, session, *kind, bytes)
             }
-            bytes if self.disks.any && self.point_heard(bytes, events) => Ok(()),
-            _ => Err("a word about disks that has no meaning".to_owned()),
+            bytes if self.disks.any => {
+                self.point_heard(bytes, events);
+                Ok(())
+            }
+            _ => Ok(()),
         };
         if let Err(why) = heard {
             self.sync.end(session);

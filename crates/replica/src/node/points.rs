@@ -45,7 +45,8 @@ impl Replica {
     /// Live and protected: makes a point now and then.
     pub(super) fn make_point(&mut self, env: &mut dyn Env, now: HostTime) {
         let due = now.mono_ns.saturating_sub(self.points.last_ns) >= POINT_NS;
-        if !self.points.wrote || !due || self.frozen || !self.node.protected() {
+        if !self.disks.any() || !self.points.wrote || !due || self.frozen || !self.node.protected()
+        {
             return;
         }
         self.hand_out_disks(now);
@@ -123,14 +124,15 @@ impl Replica {
         }
     }
 
-    /// A word about points; false if it is none.
+    /// What may be a word about points. One without a meaning means nothing: a session with a
+    /// backup is worth more.
     pub(super) fn point_heard(
         &mut self,
         bytes: &[u8],
         events: &mut VecDeque<ProtocolEvent<Output>>,
-    ) -> bool {
+    ) {
         let Some((&[kind, ref point @ ..], position)) = bytes.split_first_chunk::<9>() else {
-            return false;
+            return;
         };
         let point = u64::from_le_bytes(*point);
         let current = self.points.now.is_some_and(|(own, _)| own == point);
@@ -151,10 +153,8 @@ impl Replica {
                 self.actions.push_back(Action::ClearDisks { point });
             }
             // What was on its way when one side had gone on.
-            (WORD_POINT | WORD_DONE | WORD_CLEAR, ..) => {}
-            _ => return false,
+            _ => {}
         }
-        true
     }
 
     /// The session is over: no point counts any more.

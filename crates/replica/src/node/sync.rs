@@ -112,8 +112,9 @@ impl Replica {
             .as_ref()
             .is_none_or(|i| i.session != session)
         {
+            // A machine that follows has its disks.
             if !self.disks.any() || matches!(&self.vm, Vm::Following(_)) {
-                return Err("it sends disks that this node has not asked for".to_owned());
+                return Ok(());
             }
             self.sync.inward = None;
             // Of a frozen machine, which never goes on, requests may be under way.
