@@ -92,8 +92,9 @@ pub(crate) fn run(args: ArbiterArgs) -> Outcome {
     }
 }
 
-fn resolve(listen: &str) -> Result<SocketAddr, (u8, String)> {
-    let bad = |why: String| (BAD_INPUT, format!("--listen {listen}: {why}"));
+/// The address behind `option`, such as `--listen`.
+pub(crate) fn resolve(option: &str, listen: &str) -> Result<SocketAddr, (u8, String)> {
+    let bad = |why: String| (BAD_INPUT, format!("{option} {listen}: {why}"));
     let mut found = listen.to_socket_addrs().map_err(|error| {
         bad(format!(
             "{error}: expected HOST:PORT such as 127.0.0.1:7790"
@@ -103,7 +104,7 @@ fn resolve(listen: &str) -> Result<SocketAddr, (u8, String)> {
 }
 
 /// The arbiter's keys in a folder.
-fn keys_in(folder: &Path) -> Result<Credentials, (u8, String)> {
+pub(crate) fn keys_in(folder: &Path) -> Result<Credentials, (u8, String)> {
     let own = Subject::Arbiter;
     let files = TlsFiles {
         ca: folder.join(CA_CERT),
@@ -116,7 +117,7 @@ fn keys_in(folder: &Path) -> Result<Credentials, (u8, String)> {
 fn serve(args: &ServeArgs) -> Outcome {
     let fault = |error: std::io::Error| (FAULT, error.to_string());
     let lines = ServerLines::new(args.log_format.into(), "arbiter");
-    let listen = resolve(&args.listen)?;
+    let listen = resolve("--listen", &args.listen)?;
     // Before anybody is listened to, and while there is one thread.
     let confinement = args.process.confinement()?;
     let notice = confinement

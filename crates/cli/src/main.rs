@@ -8,6 +8,7 @@
 mod bench;
 mod cmd_arbiter;
 mod cmd_ctl;
+mod cmd_disk;
 mod cmd_image;
 mod cmd_keys;
 mod cmd_lan;
@@ -66,6 +67,7 @@ enum Command {
     Node(cmd_node::NodeArgs),
     Ctl(cmd_ctl::CtlArgs),
     Arbiter(cmd_arbiter::ArbiterArgs),
+    Disk(cmd_disk::DiskArgs),
     Keys(cmd_keys::KeysArgs),
     Lan(cmd_lan::LanArgs),
     Image(cmd_image::ImageArgs),
@@ -85,6 +87,7 @@ impl Command {
             Self::Node(args) => ("node", cmd_node::run(args)),
             Self::Ctl(args) => ("ctl", cmd_ctl::run(args)),
             Self::Arbiter(args) => ("arbiter", cmd_arbiter::run(args)),
+            Self::Disk(args) => ("disk", cmd_disk::run(args)),
             Self::Keys(args) => ("keys", cmd_keys::run(args)),
             Self::Lan(args) => ("lan", cmd_lan::run(args)),
             Self::Image(args) => ("image", cmd_image::run(args)),

@@ -26,6 +26,7 @@ fn every_command_explains_itself_with_an_example() {
         .chain([vec!["image", "build"]])
         .chain(["init", "issue"].map(|what| vec!["keys", what]))
         .chain(["serve", "show", "reset"].map(|what| vec!["arbiter", what]))
+        .chain([vec!["disk", "serve"]])
     {
         let help = twinvm(&[&command[..], &["--help"]].concat());
         assert_eq!(help.code, Some(0), "{command:?}");

@@ -7,6 +7,7 @@ mod disks;
 mod files;
 mod host;
 mod input;
+mod nbd;
 mod peer;
 mod virtio;
 mod wire;
@@ -14,6 +15,7 @@ mod wire;
 pub use disks::disk_sync;
 pub use files::{image_files, loader, recording, snapshot, states, vm_toml};
 pub use host::{ctl, etcd, keys_files, metrics, packets, small_files};
+pub use nbd::{nbd_client, nbd_server};
 pub use peer::peer;
 pub use virtio::virtqueues;
 pub use wire::{arbiter, channel, lan};
@@ -22,7 +24,7 @@ pub use wire::{arbiter, channel, lan};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 18] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("virtqueues", virtqueues),
     ("recording", recording),
     ("snapshot", snapshot),
@@ -41,4 +43,6 @@ pub const TARGETS: [(&str, Target); 18] = [
     ("peer", peer),
     ("metrics", metrics),
     ("disk_sync", disk_sync),
+    ("nbd_client", nbd_client),
+    ("nbd_server", nbd_server),
 ];

@@ -76,5 +76,6 @@ macro_rules! targets {
 
 targets!(
     virtqueues recording snapshot loader channel arbiter vm_toml lan states image_files etcd ctl
-    small_files keys_files packets peer metrics disk_sync
+    small_files keys_files packets peer metrics disk_sync nbd_client
+    nbd_server
 );

@@ -15,7 +15,8 @@
 //!   switch, or [`tap`], an interface of this host; [`offload`] does the work of a card for wires
 //!   that need it.
 //! - [`disk`]: a disk's file and the threads that read and write it.
-//! - [`nbd`]: a disk whose contents are at an NBD server.
+//! - [`nbd`]: a disk whose contents are at an NBD server; [`disk_server`], one that keeps a former
+//!   live node off.
 //! - [`ctl_socket`]: a person's requests to a running node.
 //! - [`snapshot_file`]: a machine's snapshot as a durable file.
 //! - [`sandbox`]: what a process gives up before it listens to anybody: its rights, and the system
@@ -37,6 +38,7 @@ pub mod arbiter_worker;
 pub mod channel;
 pub mod console;
 pub mod ctl_socket;
+pub mod disk_server;
 pub mod hooks;
 pub mod inside;
 pub mod journal;

@@ -9,7 +9,7 @@
 //! server says of a single request: an I/O error, no room, no right.
 
 mod link;
-mod stream;
+pub(crate) mod stream;
 
 use std::io;
 use std::sync::Arc;
@@ -130,6 +130,30 @@ impl NbdTarget {
     /// Whether the guest can only read.
     pub fn read_only(&self) -> bool {
         self.spec.read_only
+    }
+
+    /// The same export, to be claimed by this generation.
+    pub fn claimed_by(&self, generation: u64) -> Self {
+        let mut spec = self.spec.clone();
+        spec.claim.generation = generation;
+        Self {
+            spec,
+            export: self.export,
+            open: None,
+        }
+    }
+
+    /// Whether the server keeps off whoever has an older claim.
+    ///
+    /// # Errors
+    /// [`NbdError`]: it can't be asked.
+    pub fn keeps_others_off(&self) -> Result<bool, NbdError> {
+        self.spec.attempt(|spec| {
+            let mut haggle = spec.haggle()?;
+            let knows = haggle.knows_claims()?;
+            haggle.leave();
+            Ok(knows)
+        })
     }
 }
 
@@ -262,6 +286,11 @@ impl NbdDisk {
     /// been made.
     pub fn is_fenced(&self) -> bool {
         self.link.is_fenced()
+    }
+
+    /// Ends it now, and waits for nothing: what is under way is nobody's any more.
+    pub fn abandon(mut self) {
+        self.link.abandon();
     }
 
     /// Brings the export to rest: waits for the requests under way, whose results may be left where

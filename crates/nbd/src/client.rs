@@ -127,6 +127,19 @@ impl<S: Read + Write> Haggle<S> {
         }
     }
 
+    /// Whether the server knows claims. Changes nothing: it is asked with half of one.
+    ///
+    /// # Errors
+    /// [`HaggleError`].
+    pub fn knows_claims(&mut self) -> Result<bool, HaggleError> {
+        self.ask(OPT_CLAIM, &[])?;
+        match self.answer(OPT_CLAIM)? {
+            (REP_ERR_INVALID, _) => Ok(true),
+            (REP_ERR_UNSUP, _) => Ok(false),
+            (other, data) => Err(unfit(other, &data)),
+        }
+    }
+
     /// Asks what an export is, and touches nothing of it.
     ///
     /// # Errors

@@ -173,19 +173,28 @@ impl Link {
     }
 
     fn end(&mut self) {
-        {
-            let mut state = self.shared.lock();
-            state.ending = true;
-            if let Some(up) = &state.up
-                && !state.transfers.is_empty()
-            {
-                up.socket.shut();
-            }
-        }
-        self.shared.wake.notify_all();
+        self.tell_end();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+
+    /// The thread ends by itself; no request begins any more.
+    pub(super) fn abandon(&mut self) {
+        self.tell_end();
+        self.thread = None;
+    }
+
+    fn tell_end(&self) {
+        let mut state = self.shared.lock();
+        state.ending = true;
+        if let Some(up) = &state.up
+            && !state.transfers.is_empty()
+        {
+            up.socket.shut();
+        }
+        drop(state);
+        self.shared.wake.notify_all();
     }
 }
 

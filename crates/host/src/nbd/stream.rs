@@ -19,20 +19,20 @@ const KEEPALIVE_COUNT: u32 = 3;
 const UNACKED_MS: u32 = 15_000;
 
 /// A connection, whatever it travels on.
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(TlsStream),
 }
 
 /// A connection's socket, to set its times and to end it from another thread.
-pub(super) enum Socket {
+pub(crate) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl Socket {
-    pub(super) fn shut(&self) {
+    pub(crate) fn shut(&self) {
         let _ = match self {
             Self::Tcp(socket) => socket.shutdown(Shutdown::Both),
             Self::Unix(socket) => socket.shutdown(Shutdown::Both),
@@ -54,10 +54,10 @@ impl Socket {
 }
 
 /// A connection's two directions, and its socket.
-pub(super) struct Halves {
-    pub(super) reader: Box<dyn Read + Send>,
-    pub(super) writer: Box<dyn Write + Send>,
-    pub(super) socket: Socket,
+pub(crate) struct Halves {
+    pub(crate) reader: Box<dyn Read + Send>,
+    pub(crate) writer: Box<dyn Write + Send>,
+    pub(crate) socket: Socket,
 }
 
 impl Stream {
@@ -70,16 +70,24 @@ impl Stream {
     }
 
     /// Makes it TLS.
-    pub(super) fn secure(self, keys: &Credentials, until: Instant) -> Result<Self, HandshakeError> {
+    pub(crate) fn secure(self, keys: &Credentials, until: Instant) -> Result<Self, HandshakeError> {
         match self {
             Self::Tcp(socket) => tls::connect(socket, keys, until).map(Self::Tls),
             other => Ok(other),
         }
     }
 
+    /// Makes it TLS, as the side that listens.
+    pub(crate) fn admit(self, keys: &Credentials, until: Instant) -> Result<Self, HandshakeError> {
+        match self {
+            Self::Tcp(socket) => tls::accept(socket, keys, until).map(Self::Tls),
+            other => Ok(other),
+        }
+    }
+
     /// A half for each of two threads. Reading takes as long as it takes; writing fails with
     /// `WouldBlock` after `write_wait` and may then be gone on with.
-    pub(super) fn split(self, write_wait: Duration) -> io::Result<Halves> {
+    pub(crate) fn split(self, write_wait: Duration) -> io::Result<Halves> {
         let socket = self.socket()?;
         socket.set_times(None, Some(write_wait))?;
         let (reader, writer): (Box<dyn Read + Send>, Box<dyn Write + Send>) = match self {
@@ -99,7 +107,7 @@ impl Stream {
 }
 
 /// Connects to a server.
-pub(super) fn dial(server: &Server, until: Instant) -> io::Result<Stream> {
+pub(crate) fn dial(server: &Server, until: Instant) -> io::Result<Stream> {
     match server {
         Server::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
         Server::Tcp { host, port, .. } => {
@@ -120,7 +128,7 @@ pub(super) fn dial(server: &Server, until: Instant) -> io::Result<Stream> {
 }
 
 /// Has the kernel notice a host that is gone.
-fn watch(socket: &TcpStream) -> io::Result<()> {
+pub(crate) fn watch(socket: &TcpStream) -> io::Result<()> {
     sockopt::set_socket_keepalive(socket, true)?;
     sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(socket, KEEPALIVE_EACH)?;
@@ -138,17 +146,17 @@ fn left(until: Instant) -> io::Result<Duration> {
 }
 
 /// A connection all of whose steps must be done by one moment.
-pub(super) struct Timed {
+pub(crate) struct Timed {
     stream: Stream,
     until: Instant,
 }
 
 impl Timed {
-    pub(super) fn new(stream: Stream, until: Instant) -> Self {
+    pub(crate) fn new(stream: Stream, until: Instant) -> Self {
         Self { stream, until }
     }
 
-    pub(super) fn into_inner(self) -> Stream {
+    pub(crate) fn into_inner(self) -> Stream {
         self.stream
     }
 

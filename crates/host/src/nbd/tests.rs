@@ -238,6 +238,7 @@ fn nbdkit_and_qemu_nbd_are_disks() {
         let served = serve(folder.path(), program, args);
         let address = at_socket(&served.socket);
         let looked = NbdTarget::look(spec(&address)).unwrap();
+        assert!(!looked.keeps_others_off().unwrap());
         assert_eq!(looked.sectors(), 16 * 2048);
         works_as_a_disk(NbdTarget::open(spec(&address)).unwrap(), &file);
         // Without a connection to begin with.

@@ -96,6 +96,7 @@ fn a_client_claims_looks_and_goes() {
     let mut house = One::default();
     let found = talk(&mut house, Tls::No, |stream| {
         let mut haggle = Haggle::greet(stream).unwrap();
+        assert!(haggle.knows_claims().unwrap());
         assert_eq!(haggle.info("disk").unwrap(), export());
         assert_eq!(haggle.claim("disk", &claim(3)).unwrap(), Claimed::Held);
         haggle.go("disk").unwrap().0
