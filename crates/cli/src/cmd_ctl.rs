@@ -210,6 +210,28 @@ fn note(answer: &Value) -> Option<&str> {
     (answer["protected"] != true && !note.is_empty()).then_some(note)
 }
 
+/// How far a copy of disks is, and why the node joins nobody.
+fn disks(answer: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    let copying = &answer["copying"];
+    if let (Some(done), Some(total)) = (
+        copying["done_bytes"].as_u64(),
+        copying["total_bytes"].as_u64(),
+    ) {
+        lines.push(format!(
+            "  disks to {}: {}, {} of {} MiB",
+            text(&copying["to"]),
+            text(&copying["stage"]),
+            done >> 20,
+            total >> 20
+        ));
+    }
+    if let Some(why) = answer["stays_out"].as_str() {
+        lines.push(format!("  STAYS OUT: {why}"));
+    }
+    lines
+}
+
 fn status_lines(answer: &Value) -> Vec<String> {
     let mut lines = Vec::new();
     let protected = if answer["protected"] == true {
@@ -256,6 +278,7 @@ fn status_lines(answer: &Value) -> Vec<String> {
     if !answer["divergence"].is_null() {
         lines.push(format!("  ALARM: {}", text(&answer["divergence"])));
     }
+    lines.extend(disks(&answer["disks"]));
     if let Some(note) = note(answer) {
         lines.push(format!("  last note: {note}"));
     }
@@ -264,8 +287,24 @@ fn status_lines(answer: &Value) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::note;
-    use serde_json::json;
+    use super::{disks, note};
+    use serde_json::{Value, json};
+
+    #[test]
+    fn disks_on_their_way_are_told() {
+        assert!(disks(&Value::Null).is_empty());
+        let both = json!({
+            "copying": {"to": "this node", "stage": "copied", "done_bytes": 5 << 20, "total_bytes": 9 << 20},
+            "stays_out": "disk 0 fails here",
+        });
+        assert_eq!(
+            disks(&both),
+            [
+                "  disks to this node: copied, 5 of 9 MiB",
+                "  STAYS OUT: disk 0 fails here"
+            ]
+        );
+    }
 
     #[test]
     fn a_note_is_told_if_there_is_one_and_it_matters() {

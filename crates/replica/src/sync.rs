@@ -22,6 +22,8 @@ pub enum SyncWords {
     Done,
     /// It can't go on.
     Failed(String),
+    /// It can't go on before somebody has mended this host's disk.
+    Broken(String),
 }
 
 /// How far a copy is.

@@ -9,13 +9,19 @@ use std::time::Duration;
 
 use crate::cluster::{A, B, Cluster, LIMIT, wait_for};
 
-/// For ever writes one of 16 places of 64 KiB through to the disk, reads it back past the cache,
+/// Counts its boots on the disk. Then for ever writes one of 16 places of 64 KiB through to the disk, reads it back past the cache,
 /// and another that was written earlier, and compares. Redis knows how often, and how often
 /// something was not as it was written. (A login shell reads it.)
 const WORK: &str = "
 [ -e /tmp/once ] && return
 touch /tmp/once
 head -c 65500 /dev/urandom >/tmp/random
+boots=$(dd if=/dev/vda bs=512 skip=12800 count=1 iflag=direct 2>/dev/null | head -c 4)
+[ \"$boots\" -ge 1000 ] 2>/dev/null || boots=1000
+boots=$((boots+1))
+printf '%-512s' $boots >/tmp/boots
+dd if=/tmp/boots of=/dev/vda bs=512 seek=12800 count=1 conv=fsync 2>/dev/null
+redis-cli SET boots $boots >/dev/null
 work() {
   n=0
   while [ \"$(redis-cli GET rest)\" != 1 ]; do
@@ -177,6 +183,15 @@ fn what_was_written_is_there_after_takeovers_and_after_a_join() {
     works_on(&vm, 20);
     rest_and_compare(&vm, B);
     assert_eq!(vm.status(B).unwrap()["divergence"], serde_json::Value::Null);
+    let boots = |vm: &Cluster| number(vm.redis.unwrap(), "boots");
+    assert_eq!(boots(&vm), Some(1001));
     assert!(vm.ctl(B, "stop").status.success());
     assert_eq!((vm.await_end(A), vm.await_end(B)), (Some(0), Some(0)));
+    // The node that was live last starts the VM from its disk, the other one joins it.
+    vm.start(A);
+    vm.await_note(A, "waiting to join");
+    vm.start(B);
+    vm.await_protected(B);
+    works_on(&vm, 5);
+    assert_eq!(boots(&vm), Some(1002));
 }

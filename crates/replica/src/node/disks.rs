@@ -239,6 +239,17 @@ impl Replica {
         }
     }
 
+    /// This host's disk can't take a copy.
+    pub(super) fn disk_is_broken(&mut self, env: &mut dyn Env, why: &str) {
+        let why = format!(
+            "{why}: this node can't be the backup and stays out until it is started again: mend \
+             the disk first"
+        );
+        self.disks.stays_out = Some(why.clone());
+        self.note(NoteLevel::Error, why.clone());
+        self.tell(env, ProtocolEvent::Unfit { why });
+    }
+
     fn disk_name(&self, device: u8) -> String {
         match self.config.slots.get(usize::from(device)) {
             Some(SlotConfig::Disk(disk)) => format!("disk {}", disk.number),

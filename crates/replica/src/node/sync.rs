@@ -172,7 +172,11 @@ impl Replica {
                     }
                     break;
                 }
-                SyncWords::Failed(why) => {
+                SyncWords::Broken(why) if kind == WORD_IN => {
+                    self.sync.end(session);
+                    return self.disk_is_broken(env, &why);
+                }
+                SyncWords::Failed(why) | SyncWords::Broken(why) => {
                     self.sync.end(session);
                     self.tell(env, ProtocolEvent::SessionFailed { session, why });
                     return;

@@ -224,3 +224,30 @@ fn what_both_have_durably_is_forgotten_at_points() {
     world.run_ms(25_000);
     assert_eq!(world.points[A], [1, 2]);
 }
+
+#[test]
+fn a_node_whose_disk_cant_take_the_copy_stays_out_and_says_what_to_mend() {
+    let mut world = world(100_000);
+    world.start(A);
+    world.run_until("A is live", |w| w.role(A) == Some(RoleKind::Live));
+    world.toy(B).fails = true;
+    world.start(B);
+    world.run_ms(5_000);
+    assert_eq!(world.role(B), Some(RoleKind::Cold));
+    let why = world
+        .side(B)
+        .replica
+        .status()
+        .stays_out
+        .expect("it says why");
+    assert!(
+        why.contains("no room") && why.contains("mend the disk"),
+        "{why}"
+    );
+    let joins = world
+        .side(A)
+        .notes
+        .iter()
+        .filter(|note| note.contains("joins"));
+    assert_eq!(joins.count(), 1, "once");
+}

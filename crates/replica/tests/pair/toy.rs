@@ -197,6 +197,9 @@ impl DisksIn for ToyIn {
         if std::mem::take(&mut self.asked) {
             return SyncWords::Ready(vec![ASK]);
         }
+        if self.toy.borrow().fails {
+            return SyncWords::Broken("no room".to_owned());
+        }
         let Some(left) = &mut self.left else {
             return SyncWords::Later;
         };

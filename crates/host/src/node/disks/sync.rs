@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use twinvm_replica::{DisksIn, DisksOut, SyncProgress, SyncWords};
 
-use crate::disk::{self, DiskSet, SyncIn, SyncOut, SyncPiece, SyncStage};
+use crate::disk::{self, DiskSet, SyncError, SyncIn, SyncOut, SyncPiece, SyncStage};
 
 /// The disks, for what the replica asks of its surroundings.
 pub(in crate::node) struct DisksForSync {
@@ -46,6 +46,7 @@ fn words(piece: SyncPiece) -> SyncWords {
         SyncPiece::Ready(bytes) => SyncWords::Ready(bytes),
         SyncPiece::Later => SyncWords::Later,
         SyncPiece::Done => SyncWords::Done,
+        SyncPiece::Failed(error @ SyncError::Disk(_)) => SyncWords::Broken(error.to_string()),
         SyncPiece::Failed(error) => SyncWords::Failed(error.to_string()),
     }
 }
