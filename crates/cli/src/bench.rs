@@ -11,6 +11,7 @@ mod compare;
 mod cpu;
 mod debian;
 mod devices;
+mod disk;
 mod guests;
 mod idle;
 mod iperf;
@@ -22,6 +23,7 @@ mod net;
 mod netns;
 mod pair;
 mod plot;
+mod postgres;
 pub(crate) mod protect;
 mod qemu;
 mod record;
@@ -31,6 +33,7 @@ mod stats;
 mod table;
 mod takeover;
 mod tap;
+mod trio;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -83,6 +86,7 @@ Example:
   twinvm bench clock --clock-for 600
   twinvm bench takeover --kills 200 --silences 50
   twinvm bench debian --debian target/image/debian
+  twinvm bench disk
   twinvm bench --from target/bench/bench.json --markdown
 
 Progress goes to standard error, the tables to standard output, every sample into the JSON file.
@@ -159,8 +163,8 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "DIR", default_value = "target/image/redis")]
     image: PathBuf,
     /// The Debian image (of `twinvm image build debian`) for `cpu`, the second part of `boot`, and
-    /// iperf3 in `tap`; its disk is copied and stays as it is [default: none, `cpu`
-    /// target/image/debian]
+    /// iperf3 in `tap`; its disk is copied and stays as it is [default: none, `cpu`, `disk` and
+    /// `postgres` target/image/debian]
     #[arg(long, value_name = "DIR")]
     debian: Option<PathBuf>,
     /// The bench that another one has started in a network namespace
@@ -199,11 +203,16 @@ enum What {
     /// falls silent: two nodes and an arbiter on three hosts, network namespaces (root, or
     /// `unshare -Urn`; nftables)
     Takeover,
+    /// fio in a Debian guest: processor time of requests and latency of flushes under QEMU, and
+    /// under a pair of ours alone and protected; hosts as for `takeover`
+    Disk,
+    /// pgbench and a server in a Debian guest, likewise
+    Postgres,
     /// The second part of `boot` alone; needs --debian
     Debian,
     /// How far the guest's clock goes off, idle and busy
     Clock,
-    /// All of these, `cpu` only with --debian
+    /// All of these, `cpu`, `disk` and `postgres` only with --debian
     All,
 }
 
@@ -218,11 +227,20 @@ impl What {
         matches!(self, Self::Protect | Self::Takeover).then(PathBuf::new)
     }
 
+    /// Nothing of it can be measured without the Debian image.
+    fn needs_debian(self) -> bool {
+        matches!(self, Self::Disk | Self::Postgres)
+    }
+
     /// Whether a run of `self` measures `part`.
     fn has(self, part: Self, debian: bool) -> bool {
         match self {
             // A boot of Debian is in `boot` already.
-            Self::All => part != Self::Debian && (part != Self::Cpu || debian),
+            Self::All => match part {
+                Self::Debian => false,
+                Self::Cpu | Self::Disk | Self::Postgres => debian,
+                _ => true,
+            },
             _ => part == self,
         }
     }
@@ -284,7 +302,7 @@ impl BenchArgs {
     /// Everything but some of the programs needs the Redis image.
     fn needs_redis_image(&self, programs_of: &Result<Image, String>) -> bool {
         match self.what {
-            What::Debian => false,
+            What::Debian | What::Disk | What::Postgres => false,
             What::Cpu => matches!(programs_of, Ok(Image::Redis)),
             _ => true,
         }
@@ -334,8 +352,10 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
              package qemu-system-riscv or qemu-system-misc)"
         ))
     })?;
+    let usual = Path::new("target/image/debian");
     let debian = match &args.debian {
         Some(dir) => Some(debian::check(dir)?),
+        None if args.what.needs_debian() => Some(debian::check(usual)?),
         None => None,
     };
     let plan = args.plan();
@@ -375,7 +395,7 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
     say(&format!("machine    {}", report.machine));
     // What is complete is kept when what comes after fails.
     type Measure = fn(&Bench, &mut Vec<Section>) -> Result<(), DemoError>;
-    let all: [(What, Measure); 14] = [
+    let all: [(What, Measure); 16] = [
         (What::Cpu, cpu::measure),
         (What::Boot, |bench, done| {
             done.push(boot::measure(bench)?);
@@ -406,6 +426,10 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
         }),
         (What::Takeover, |bench, done| {
             add(done, takeover::measure(bench)?)
+        }),
+        (What::Disk, |bench, done| add(done, disk::measure(bench)?)),
+        (What::Postgres, |bench, done| {
+            add(done, postgres::measure(bench)?)
         }),
         (What::Debian, |bench, done| {
             add(done, debian::measure(bench)?)

@@ -26,7 +26,7 @@ mod redis;
 mod report;
 pub(crate) use crate::lab::resp;
 pub(crate) mod rng;
-mod sessions;
+pub(crate) mod sessions;
 pub(crate) mod status;
 mod svg;
 pub(crate) mod timeline;

@@ -131,7 +131,7 @@ fn load(image: &Path) -> Result<VmConfig, DemoError> {
 }
 
 /// A copy of the image's disk, removed with this value.
-pub(crate) struct DiskCopy(PathBuf);
+pub(crate) struct DiskCopy(pub(crate) PathBuf);
 
 impl DiskCopy {
     /// Copies what is not empty of it.

@@ -15,7 +15,7 @@ use crate::demo::timeline::percentile;
 use crate::lab::LabError;
 use crate::lab::clients::{Clients, Load};
 use crate::lab::history::Verdict;
-use crate::lab::pair::{NAMES, Pair, Parts, REDIS};
+use crate::lab::pair::{NAMES, Pair, Parts, READY, REDIS};
 
 const NAME: &str = "takeover";
 const TITLE: &str = "what clients wait when the live node's process or host goes, over TAP";
@@ -102,6 +102,8 @@ pub(super) fn lab(
         initrd: absolute(&image.initrd)?,
         cmdline: image.cmdline.clone(),
         memory: memory.to_owned(),
+        disk: None,
+        ready: READY,
         delay,
         pinned,
         suspect_ms: SUSPECT_MS,

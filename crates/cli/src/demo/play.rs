@@ -73,8 +73,9 @@ pub(crate) fn run(args: &DemoArgs) -> Result<bool, DemoError> {
     let parts = match args.guest {
         GuestKind::Redis => Parts::redis(&image),
         GuestKind::Debian => {
-            copy_disk(&files, &image)?;
-            Parts::debian(&image, &sessions::make_key(&files)?)
+            let disk_bytes = copy_disk(&files, &image)?;
+            let key = sessions::make_key(&files.path(sessions::KEY))?;
+            Parts::debian(&image, &key, disk_bytes)
         }
     };
     let mut demo = Demo {
@@ -115,15 +116,18 @@ pub(crate) fn make_image(kind: ImageKind, folder: &Path) -> Result<BuiltImage, D
     image.map_err(|error| DemoError::failed(format!("the guest's image: {error}")))
 }
 
-/// The first node's own copy of the image's disk; the other one gets its from there.
-fn copy_disk(files: &Files, image: &BuiltImage) -> Result<(), DemoError> {
+/// The first node's own copy of the image's disk; the other one gets its from there. How large.
+fn copy_disk(files: &Files, image: &BuiltImage) -> Result<u64, DemoError> {
     let disk = image.disk.as_ref();
     let disk = disk.ok_or_else(|| DemoError::failed("the guest's image has no disk"))?;
     let mut cp = Command::new("cp");
     cp.args(["--sparse=always", "--reflink=auto"]);
     let status = cp.arg(disk).arg(files.disk(0)).status();
     match status {
-        Ok(status) if status.success() => Ok(()),
+        Ok(status) if status.success() => {
+            let found = fs::metadata(disk).map_err(DemoError::io(disk))?;
+            Ok(found.len())
+        }
         Ok(status) => Err(DemoError::failed(format!("{cp:?}: {status}"))),
         Err(error) => Err(DemoError::failed(format!("{cp:?}: {error}"))),
     }

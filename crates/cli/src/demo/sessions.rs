@@ -30,6 +30,8 @@ const PGBENCH_SECONDS: &str = "1000000";
 const INIT_LIMIT: Duration = Duration::from_secs(300);
 /// How long pgbench may take for its last transactions.
 const END_LIMIT: Duration = Duration::from_secs(30);
+/// The key that may log in.
+pub(super) const KEY: &str = "ssh_key";
 /// What the shell in the guest does.
 const COUNT: &str = "n=0; while :; do n=$((n+1)); echo $n; sleep 1; done";
 /// Bytes of a session's log that are looked at: more than hours of it.
@@ -54,16 +56,13 @@ fn find(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Makes a key for this run alone; the public half, as base64.
-pub(super) fn make_key(files: &Files) -> Result<String, DemoError> {
-    let key = files.path("ssh_key");
-    let public = files.path("ssh_key.pub");
-    [&key, &public]
-        .into_iter()
-        .try_for_each(|file| remove(file))?;
+/// Makes a key for this run alone, in the file `key`; the public half, as base64.
+pub(crate) fn make_key(key: &Path) -> Result<String, DemoError> {
+    let public = key.with_extension("pub");
+    [key, &public].into_iter().try_for_each(remove)?;
     let mut command = Command::new("ssh-keygen");
     command.args(["-q", "-t", "ed25519", "-N", "", "-C", "demo", "-f"]);
-    let status = command.arg(&key).stdin(Stdio::null()).status();
+    let status = command.arg(key).stdin(Stdio::null()).status();
     match status {
         Ok(status) if status.success() => fs::read(&public)
             .map(|key| base64(&key))
@@ -139,6 +138,14 @@ pub(super) fn make_tables(
     }
 }
 
+/// Options of ssh for this run alone: nobody is asked, no file of its user is read or written.
+pub(crate) fn keep_to_ourselves(ssh: &mut Command, key: &Path) {
+    ssh.args(["-T", "-F", "/dev/null", "-o", "BatchMode=yes"]);
+    ssh.args(["-o", "StrictHostKeyChecking=no"]);
+    ssh.args(["-o", "UserKnownHostsFile=/dev/null"]);
+    ssh.args(["-o", "LogLevel=ERROR", "-i"]).arg(key);
+}
+
 impl Sessions {
     /// Opens all of them.
     pub(super) fn start(files: &Files, services: &Services) -> Result<Self, DemoError> {
@@ -148,15 +155,8 @@ impl Sessions {
         command.args(["--time", PGBENCH_SECONDS, "postgres"]);
         let pgbench = Process::start("pgbench", &mut command, &fresh(files, "pgbench.log")?)?;
         let mut command = Command::new("ssh");
-        command.args(["-n", "-T", "-F", "/dev/null", "-o", "BatchMode=yes"]);
-        command.args([
-            "-o",
-            "StrictHostKeyChecking=no",
-            "-o",
-            "UserKnownHostsFile=/dev/null",
-        ]);
-        command.args(["-o", "LogLevel=ERROR", "-i"]);
-        command.arg(files.path("ssh_key"));
+        keep_to_ourselves(&mut command, &files.path(KEY));
+        command.arg("-n");
         command.args(["-p", &services.ssh.port().to_string()]);
         command
             .arg(format!("root@{}", services.ssh.ip()))

@@ -53,8 +53,8 @@ pub(crate) struct Parts {
     pub(crate) cmdline: String,
     /// As in VM.toml.
     pub(crate) memory: &'static str,
-    /// Each node has a disk of its own; the first to start has a copy of the image's.
-    pub(crate) has_disk: bool,
+    /// So large a disk each node has; the first to start has a copy of the image's.
+    pub(crate) disk_bytes: Option<u64>,
     /// What clients reach of the guest.
     pub(crate) forwards: &'static [&'static str],
     /// What its console says when it is up.
@@ -69,14 +69,14 @@ impl Parts {
             initrd: image.initrd.clone(),
             cmdline: image.cmdline.clone(),
             memory: "256M",
-            has_disk: false,
+            disk_bytes: None,
             forwards: &[GUEST],
             ready: READY,
         }
     }
 
     /// The Debian image. Whoever has that key, in base64, may log in.
-    pub(crate) fn debian(image: &BuiltImage, key: &str) -> Self {
+    pub(crate) fn debian(image: &BuiltImage, key: &str, disk_bytes: u64) -> Self {
         Self {
             kernel: image.kernel.clone(),
             initrd: image.initrd.clone(),
@@ -86,7 +86,7 @@ impl Parts {
                 image.cmdline
             ),
             memory: "512M",
-            has_disk: true,
+            disk_bytes: Some(disk_bytes),
             forwards: &[POSTGRES, WEB, SSH],
             ready: UP,
         }
@@ -281,10 +281,10 @@ pub(crate) fn vm_toml(
         arbiter = quoted(&arbiter),
         lan = quoted(&lan),
     );
-    if parts.has_disk {
+    if let Some(bytes) = parts.disk_bytes {
         let path = files.path(DISK);
         let path = quoted(&path.to_string_lossy());
-        text.push_str(&format!("\n[[disk]]\npath = {path}\n"));
+        text.push_str(&format!("\n[[disk]]\npath = {path}\nsize = \"{bytes}\"\n"));
     }
     for (name, channel) in NODES.into_iter().zip(channels) {
         text.push_str(&format!(

@@ -26,7 +26,8 @@ const CHANNEL_PORT: u16 = 7701;
 const ARBITER_PORT: u16 = 7790;
 /// Where a node finds the other one if there is a delay between them.
 const RELAY: &str = "127.0.0.1:7801";
-const READY: &str = "twinvm: redis ready";
+/// What the Redis image says on its console.
+pub(crate) const READY: &str = "twinvm: redis ready";
 /// How often something that is awaited is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 /// Bytes at the end of each log that a failure shows.
@@ -44,6 +45,10 @@ pub(crate) struct Parts {
     pub(crate) cmdline: String,
     /// As in VM.toml.
     pub(crate) memory: String,
+    /// Each node has a disk of its own; the first node's is a copy of this one.
+    pub(crate) disk: Option<PathBuf>,
+    /// What the guest's console says when it is up.
+    pub(crate) ready: &'static str,
     /// How much later each byte of the channel arrives than it could, both ways.
     pub(crate) delay: Duration,
     /// Node a is kept on the host's first core, node b on its second.
@@ -94,6 +99,12 @@ impl Pair {
             "--out",
             &server,
         ])?;
+        if let Some(disk) = &pair.parts.disk {
+            let mut cp = Command::new("cp");
+            cp.args(["--sparse=always", "--reflink=auto"]).arg(disk);
+            let copy = format!("disk-{}.img", NAMES[0]);
+            to_end(cp.arg(pair.path(&copy)), "cp of the disk", "")?;
+        }
         for node in 0..2 {
             let path = pair.file(node);
             fs::write(&path, pair.vm_toml(node)).map_err(LabError::of(path.display()))?;
@@ -130,6 +141,7 @@ impl Pair {
             initrd,
             cmdline,
             memory,
+            disk,
             suspect_ms,
             ..
         } = &self.parts;
@@ -142,6 +154,13 @@ impl Pair {
              [tls]\nca = \"keys/ca.crt\"\ncert = \"keys/{{name}}.crt\"\nkey = \"keys/{{name}}.key\"\n",
             BACK[ARBITER]
         );
+        if let Some(disk) = disk {
+            let bytes = fs::metadata(disk).map_or(0, |found| found.len());
+            let _ = write!(
+                text,
+                "[[disk]]\npath = \"disk-{{name}}.img\"\nsize = \"{bytes}\"\n"
+            );
+        }
         for (index, (name, address)) in NAMES.into_iter().zip(BACK).enumerate() {
             let channel = match index != node && !self.parts.delay.is_zero() {
                 true => RELAY.to_owned(),
@@ -235,14 +254,20 @@ impl Pair {
         self.start_arbiter()?;
         self.start_node(0)?;
         self.start_node(1)?;
-        self.wait_for("Redis answers in the guest", limit, |pair| {
+        self.await_ready(limit)?;
+        self.await_protected(limit)
+    }
+
+    /// Waits until the guest says that it is up.
+    pub(crate) fn await_ready(&mut self, limit: Duration) -> Result<(), LabError> {
+        let ready = self.parts.ready;
+        self.wait_for("the guest is up", limit, |pair| {
             let says_ready = |node: usize| {
                 let console = fs::read(pair.state(node).join("console.log")).unwrap_or_default();
-                String::from_utf8_lossy(&console).contains(READY)
+                String::from_utf8_lossy(&console).contains(ready)
             };
             Ok((says_ready(0) || says_ready(1)).then_some(()))
-        })?;
-        self.await_protected(limit)
+        })
     }
 
     /// The process of a node that runs.

@@ -11,7 +11,7 @@ use twinvm_host::ctl_socket::{self, CtlRequest};
 
 use crate::lab::clients::{Clients, Load};
 use crate::lab::history::Verdict;
-use crate::lab::pair::{NAMES, Pair, Parts, REDIS};
+use crate::lab::pair::{NAMES, Pair, Parts, READY, REDIS};
 
 /// For everything that happens within seconds when all is well.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -79,6 +79,8 @@ impl Scene {
         };
         let parts = Parts {
             memory: format!("{}M", RAM_BYTES >> 20),
+            disk: None,
+            ready: READY,
             delay: Duration::ZERO,
             pinned: false,
             program: env!("CARGO_BIN_EXE_twinvm").into(),

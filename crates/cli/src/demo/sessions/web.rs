@@ -78,11 +78,14 @@ impl Web {
         let seen = self.shared.seen().clone();
         Session {
             name: "nginx",
-            told: format!(
-                "{} pages, {} connections one after the other, each ended by the server's own \
-                 count of requests",
-                seen.pages, seen.connections
-            ),
+            told: match seen.connections {
+                1 => format!("{} pages on one connection", seen.pages),
+                several => format!(
+                    "{} pages on {several} connections, each ended by the server when it had \
+                     answered as often as it does on one",
+                    seen.pages
+                ),
+            },
             failure: match panicked {
                 true => Some("the client panicked".to_owned()),
                 false => seen.fault,

@@ -1,0 +1,168 @@
+//! What a request to the guest's disk costs: fio in a Debian guest, alone and protected, with QEMU
+//! beside it on a copy of the same file.
+
+use serde_json::Value;
+
+use super::report::{Row, Section};
+use super::trio::{QEMU, ROWS, Shell, Trio};
+use super::{Bench, trio};
+use crate::demo::error::DemoError;
+
+pub(super) const NAME: &str = "disk";
+const TITLE: &str = "fio in a Debian guest, its disk a file: QEMU, ours alone, ours protected";
+/// The file that fio works on.
+const FILE: &str = "/var/tmp/fio.dat";
+const FILE_MIB: u32 = 256;
+
+/// One kind of work.
+struct Work {
+    /// The column of processor time, that of the rate, and their units.
+    cpu: &'static str,
+    rate: &'static str,
+    /// Of fio's options.
+    words: &'static str,
+    /// Which half of fio's report.
+    side: &'static str,
+    /// Requests, or bytes, are counted.
+    in_bulk: bool,
+}
+
+const WORKS: [Work; 3] = [
+    Work {
+        cpu: "4k random write: CPU",
+        rate: "4k random write",
+        words: "--rw=randwrite --bs=4k --iodepth=16 --io_size=48m",
+        side: "write",
+        in_bulk: false,
+    },
+    Work {
+        cpu: "write: CPU",
+        rate: "write",
+        words: "--rw=write --bs=1m --iodepth=4 --io_size=256m",
+        side: "write",
+        in_bulk: true,
+    },
+    Work {
+        cpu: "read: CPU",
+        rate: "read",
+        words: "--rw=read --bs=1m --iodepth=4 --io_size=256m",
+        side: "read",
+        in_bulk: true,
+    },
+];
+/// A write and a flush, one after the other.
+const FLUSHES: &str = "--rw=randwrite --bs=4k --iodepth=1 --fsync=1 --io_size=1m";
+/// Almost nothing: what fio itself takes, which is not the disk's.
+const NOTHING: &str = "--rw=randwrite --bs=4k --iodepth=1 --io_size=4k";
+
+/// Measures all three in turns.
+pub(super) fn measure(bench: &Bench) -> Result<Vec<Section>, DemoError> {
+    trio::measure(bench, (NAME, TITLE), |bench| Ok(vec![inside(bench)?]))
+}
+
+fn inside(bench: &Bench) -> Result<Section, DemoError> {
+    let mut trio = Trio::start(bench, NAME)?;
+    let (mut qemu, mut ours) = (trio.shell(QEMU)?, trio.shell(QEMU + 1)?);
+    for shell in [&mut qemu, &mut ours] {
+        fio(
+            bench,
+            shell,
+            &format!("--rw=write --bs=1m --io_size={FILE_MIB}m --end_fsync=1"),
+        )?;
+    }
+    let join = trio.become_(ROWS.len() - 1)?;
+    let rows = trio.in_turns(|trio, which, row| {
+        let shell = if which == QEMU { &mut qemu } else { &mut ours };
+        turn(bench, trio, which, shell, row)
+    })?;
+    let [qemu, mut alone, mut protected] = rows;
+    for work in &WORKS {
+        alone.compare(work.cpu, &format!("{} ÷ QEMU's", work.cpu), &qemu);
+        protected.compare(work.cpu, &format!("{} ÷ alone", work.cpu), &alone);
+    }
+    let mut notes = vec![format!(
+        "fio --direct=1 --ioengine=libaio on a file of {FILE_MIB} MiB in the guest's ext4; 4k \
+             random writes 16 deep, 1 MiB in sequence 4 deep. CPU of the process that runs the \
+             guest (protected: of the live node), less what a fio with one request takes. flush: \
+             fsync after each 4k write, one at a time. Host files in the host's page cache on all \
+             sides; a flush is fdatasync on the live node's host (`flush = \"live\"`)."
+    )];
+    notes.extend(join.map(|join| {
+        format!(
+            "First join, a disk of 3 GiB that the joining host didn't have: {:.1} s from the \
+             node's start to protection, the guest stood still for {:.1} ms. re-join: the backup \
+             was killed and away for the turns between.",
+            join.seconds,
+            join.pause_ms.unwrap_or(f64::NAN)
+        )
+    }));
+    Ok(Section {
+        name: NAME.to_owned(),
+        title: TITLE.to_owned(),
+        rows: vec![qemu, alone, protected],
+        bars: Vec::new(),
+        notes,
+        compared: Vec::new(),
+    })
+}
+
+fn turn(
+    bench: &Bench,
+    trio: &Trio<'_>,
+    which: usize,
+    shell: &mut Shell,
+    row: &mut Row,
+) -> Result<(), DemoError> {
+    let mut measured = |words: &str| -> Result<(Value, f64), DemoError> {
+        let before = trio.cpu_s(which)?;
+        let job = fio(bench, shell, words)?;
+        Ok((job, trio.cpu_s(which)? - before))
+    };
+    let (_, own_s) = measured(NOTHING)?;
+    for work in &WORKS {
+        let (job, used_s) = measured(work.words)?;
+        let side = &job[work.side];
+        let (cpu_s, ms) = ((used_s - own_s).max(0.0), number(&side["runtime"])?);
+        if work.in_bulk {
+            let bytes = number(&side["io_bytes"])?;
+            row.sample(work.cpu, "s/GiB", cpu_s * f64::from(1 << 30) / bytes);
+            row.sample(work.rate, "MB/s", bytes / ms / 1e3);
+        } else {
+            let requests = number(&side["total_ios"])?;
+            row.sample(work.cpu, "µs", cpu_s * 1e6 / requests);
+            row.sample(work.rate, "1/s", requests / ms * 1e3);
+        }
+    }
+    let (job, _) = measured(FLUSHES)?;
+    let flushes = &job["sync"]["lat_ns"]["percentile"];
+    for (name, key) in [("flush p50", "50.000000"), ("flush p99", "99.000000")] {
+        row.sample(name, "ms", number(&flushes[key])? / 1e6);
+    }
+    Ok(())
+}
+
+/// Runs fio and gives the report of its job.
+fn fio(bench: &Bench, shell: &mut Shell, words: &str) -> Result<Value, DemoError> {
+    let said = shell.run(
+        bench,
+        &format!(
+            "fio --name=bench --filename={FILE} --size={FILE_MIB}m --direct=1 --ioengine=libaio \
+             --randseed=1 --lat_percentiles=0 {words} --output-format=json"
+        ),
+    )?;
+    job_of(&said).ok_or_else(|| DemoError::failed(format!("fio's report is none: {said}")))
+}
+
+/// The first job of fio's report; warnings may stand before it.
+fn job_of(said: &str) -> Option<Value> {
+    let report: Value = serde_json::from_str(said.get(said.find('{')?..)?).ok()?;
+    report["jobs"].get(0).cloned()
+}
+
+fn number(value: &Value) -> Result<f64, DemoError> {
+    let number = value.as_f64().filter(|number| *number > 0.0);
+    number.ok_or_else(|| DemoError::failed(format!("{value} in fio's report")))
+}
+
+#[cfg(test)]
+mod tests;
