@@ -17,7 +17,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -26,6 +26,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use rustix::net::Shutdown;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::few_clients::accept_few;
 
 /// Longest request line.
 pub const MAX_REQUEST_BYTES: usize = 4096;
@@ -38,8 +40,6 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// The node answers, or says how far it is, within this time.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Pause after an error of the host, such as no free descriptors.
-const PAUSE: Duration = Duration::from_millis(50);
 /// Longest path of a Unix socket in bytes (`sun_path` without its final zero).
 pub(crate) const MAX_PATH_BYTES: usize = 107;
 
@@ -229,35 +229,18 @@ impl Drop for CtlServer {
 }
 
 fn accept(socket: &UnixListener, ended: &AtomicBool, calls: &Sender<CtlCall>) {
-    let clients = Arc::new(AtomicUsize::new(0));
-    loop {
-        let accepted = socket.accept();
-        if ended.load(Ordering::Relaxed) {
-            return;
-        }
-        let Ok((stream, _)) = accepted else {
-            thread::sleep(PAUSE);
-            continue;
-        };
-        if clients.load(Ordering::Relaxed) >= MAX_CLIENTS {
-            answer(
-                &stream,
-                Err("too many requests at a time: try again".to_owned()),
-            );
-            continue;
-        }
-        clients.fetch_add(1, Ordering::Relaxed);
-        let (calls, leaving) = (calls.clone(), Arc::clone(&clients));
-        let served = thread::Builder::new()
-            .name("ctl client".to_owned())
-            .spawn(move || {
-                serve(&stream, &calls);
-                leaving.fetch_sub(1, Ordering::Relaxed);
-            });
-        if served.is_err() {
-            clients.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
+    let calls = calls.clone();
+    accept_few(
+        "ctl client",
+        MAX_CLIENTS,
+        ended,
+        || socket.accept().map(|(stream, _)| stream),
+        |stream| {
+            let busy = "too many requests at a time: try again";
+            answer(stream, Err(busy.to_owned()));
+        },
+        move |stream| serve(stream, &calls),
+    );
 }
 
 fn serve(stream: &UnixStream, calls: &Sender<CtlCall>) {

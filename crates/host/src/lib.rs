@@ -39,6 +39,7 @@ pub mod channel;
 pub mod console;
 pub mod ctl_socket;
 pub mod disk_server;
+mod few_clients;
 pub mod hooks;
 pub mod inside;
 pub mod journal;

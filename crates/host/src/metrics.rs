@@ -7,9 +7,11 @@
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use crate::few_clients::accept_few;
 
 /// Longest request, head and all: a scraper's has about 300 bytes.
 const MAX_REQUEST_BYTES: usize = 4096;
@@ -17,8 +19,6 @@ const MAX_REQUEST_BYTES: usize = 4096;
 const MAX_CLIENTS: usize = 8;
 /// A request has come, and its answer has been taken, within this time each.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
-/// Pause after an error of the host, such as no free descriptors.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// The figures' content type.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -92,33 +92,17 @@ impl Drop for MetricsServer {
 }
 
 fn accept(socket: &TcpListener, ended: &AtomicBool, figures: &Arc<Figures>) {
-    let clients = Arc::new(AtomicUsize::new(0));
-    loop {
-        let accepted = socket.accept();
-        if ended.load(Ordering::Relaxed) {
-            return;
-        }
-        let Ok((stream, _)) = accepted else {
-            thread::sleep(PAUSE);
-            continue;
-        };
-        if clients.load(Ordering::Relaxed) >= MAX_CLIENTS {
-            // Closed without a word: nobody waits for a client here.
-            continue;
-        }
-        clients.fetch_add(1, Ordering::Relaxed);
-        let (figures, leaving) = (Arc::clone(figures), Arc::clone(&clients));
-        let served = thread::Builder::new()
-            .name("metrics client".to_owned())
-            .spawn(move || {
-                // One that has gone is not waited for.
-                let _ = serve(&stream, &*figures);
-                leaving.fetch_sub(1, Ordering::Relaxed);
-            });
-        if served.is_err() {
-            clients.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
+    let figures = Arc::clone(figures);
+    accept_few(
+        "metrics client",
+        MAX_CLIENTS,
+        ended,
+        || socket.accept().map(|(stream, _)| stream),
+        // Closed without a word: nobody waits for a client here.
+        |_| (),
+        // One that has gone is not waited for.
+        move |stream| drop(serve(stream, &*figures)),
+    );
 }
 
 /// An answer before it is written.

@@ -3,6 +3,7 @@
 //! It is the test-and-set of the published design, made reusable: every change of who is
 //! live raises a generation, so the same register decides any number of times.
 
+pub mod succession;
 pub mod wire;
 
 use crate::record::{Generation, Record};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use twinvm_protocol::arbiter::succession::Succession;
 use twinvm_protocol::{Generation, LiveName, NodeId, Record};
 
 use crate::guest::{Answer, Contents};
@@ -16,8 +17,7 @@ pub(crate) struct Check {
     pub(crate) boot: u64,
     /// What left, of this boot, by number.
     emitted: BTreeMap<u64, Answer>,
-    /// All who went live, in order.
-    lives: Vec<(Life, Record)>,
+    lives: Succession,
     /// What each claim's state held when the claim was sent.
     claims: BTreeMap<(u128, u128), Contents>,
     pub(crate) takeovers: u64,
@@ -31,32 +31,6 @@ fn key(name: LiveName) -> (u128, u128) {
 }
 
 impl Check {
-    /// Going live takes a won record, newer than that of anyone before.
-    fn won(
-        &mut self,
-        life: Life,
-        id: NodeId,
-        generation: Generation,
-        history: &[Record],
-    ) -> Result<(), String> {
-        let record = history.get((generation.0 as usize).wrapping_sub(1));
-        let Some(record) = record.filter(|r| r.live.id == id) else {
-            return Err(format!(
-                "node {id:?} went live by generation {generation}, which it never won"
-            ));
-        };
-        match self.lives.last() {
-            Some((_, last)) if generation <= last.generation => Err(format!(
-                "a node went live by generation {generation} after one by {}",
-                last.generation
-            )),
-            _ => {
-                self.lives.push((life, *record));
-                Ok(())
-            }
-        }
-    }
-
     /// `held`: the backup that the record before named is up and holds the session.
     pub(crate) fn cold_start(
         &mut self,
@@ -66,15 +40,8 @@ impl Check {
         history: &[Record],
         held: bool,
     ) -> Result<(), String> {
-        self.won(life, id, generation, history)?;
-        let before = (generation.0 as usize).checked_sub(2);
-        let before = before.and_then(|n| history.get(n)).copied();
-        if before.is_some_and(|r| r.live.id != id) {
-            return Err("a node started cold that was not named live".into());
-        }
-        if held {
-            return Err("a node started cold beside a backup that holds the VM".into());
-        }
+        self.lives
+            .starts_cold(life, id, generation, history, held)?;
         self.boot += 1;
         self.emitted.clear();
         Ok(())
@@ -93,7 +60,7 @@ impl Check {
         history: &[Record],
         contents: &Contents,
     ) -> Result<(), String> {
-        self.won(life, id, generation, history)?;
+        self.lives.goes_live(life, id, generation, history)?;
         // 0: the guest has not yet looked at its clock.
         if contents.boot != self.boot && contents.boot != 0 {
             return Err(format!(
@@ -118,11 +85,7 @@ impl Check {
         answer: &Answer,
         history: &[Record],
     ) -> Result<(), String> {
-        let Some((_, own)) = self.lives.iter().find(|(l, _)| *l == life) else {
-            return Err(format!("a node that never was live emitted {answer:?}"));
-        };
-        let after = history.get(own.generation.0 as usize..).unwrap_or(&[]);
-        if let Some(next) = after.iter().find(|r| r.live != own.live) {
+        if let Some(next) = self.lives.successor(life, history)? {
             // Acked before it lost, the frame is in the log that its successor claimed with.
             let claim = self.claims.get(&key(next.live));
             if !claim.is_some_and(|contents| contents.contains(answer)) {

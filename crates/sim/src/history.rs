@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::guest::{Answer, Op};
-use crate::linear::{Entry, Verdict, check};
+use crate::linear::Entry;
+use twinvm_linear::{Verdict, judge};
 
 /// One question.
 #[derive(Clone, Debug)]
@@ -126,10 +127,10 @@ impl History {
                 // A read without an answer says nothing.
                 .filter(|entry| entry.answered.is_some() || entry.op != Op::Get)
                 .collect();
-            match check(&entries) {
+            match judge(&entries, 0) {
                 Verdict::Linearizable => judged.operations += entries.len() as u64,
-                Verdict::TooHard => judged.unjudged += entries.len() as u64,
-                Verdict::Not => {
+                Verdict::Undecided => judged.unjudged += entries.len() as u64,
+                Verdict::Violated(_) => {
                     let mut text = format!("the history of key {key} is not linearizable:");
                     for asked in asked {
                         text.push_str(&format!(

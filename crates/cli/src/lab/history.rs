@@ -1,23 +1,12 @@
 //! What clients asked and were answered, and whether one register per key explains it.
 //!
-//! A history is linearizable if every call can be thought to happen at one moment between its
-//! being asked and its being answered, such that all answers are those of a single copy (Herlihy,
-//! Wing: "Linearizability: a correctness condition for concurrent objects", 1990). A call without
-//! an answer may have happened at any time after it was asked, or never. Keys are judged one by
-//! one: a history is linearizable if each of its objects' is.
-//!
-//! The search follows the answers in time and keeps every state that the calls so far can have
-//! led to, with those of the calls still open that must have happened for it (Lowe: "Testing for
-//! linearizability", 2017). Few calls are open at a time, so there are few such states.
+//! `twinvm_linear` says what that means and how it is found out. Keys are judged one by one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
-/// Calls of one key that may be open at a time: one for each client, and one for each connection
-/// that was lost in a call.
-pub(crate) const MAX_OPEN: usize = 64;
-/// States that are kept. Unanswered calls double them in the worst case.
-const MAX_STATES: usize = 1 << 18;
+use twinvm_linear as linear;
+
 /// Calls before the one in question that are told.
 const TOLD: usize = 12;
 
@@ -58,8 +47,17 @@ pub(crate) struct Call {
     pub(crate) answered: Option<(u64, Answer)>,
 }
 
-impl Call {
-    /// The state after it, if it can have happened in `state` with the answer it got.
+impl linear::Call for Call {
+    type Value = Option<i64>;
+
+    fn asked(&self) -> u64 {
+        self.asked_ns
+    }
+
+    fn answered(&self) -> Option<u64> {
+        self.answered.map(|(at, _)| at)
+    }
+
     fn happens(&self, state: Option<i64>) -> Option<Option<i64>> {
         let (next, answer) = match self.ask {
             Ask::Get => (state, Answer::Value(state)),
@@ -125,22 +123,20 @@ impl fmt::Display for Verdict {
 
 /// Judges a history whose keys all begin with no value.
 pub(crate) fn judge(calls: &[Call]) -> Verdict {
-    let mut keys: BTreeMap<u16, Vec<&Call>> = BTreeMap::new();
+    let mut keys: BTreeMap<u16, Vec<Call>> = BTreeMap::new();
     for call in calls {
-        keys.entry(call.key).or_default().push(call);
+        keys.entry(call.key).or_default().push(*call);
     }
     for (key, calls) in keys {
-        match judge_key(&calls) {
-            Ok(()) => {}
-            Err(None) => return Verdict::Undecided { key },
-            Err(Some(at)) => {
-                let answered = |call: &&Call| call.answered.map_or(0, |(at, _)| at);
-                let mut told: Vec<Call> = calls
-                    .iter()
-                    .filter(|call| answered(call) <= answered(&calls[at]))
-                    .map(|call| **call)
-                    .collect();
-                told.sort_by_key(|call| answered(&call));
+        match linear::judge(&calls, None) {
+            linear::Verdict::Linearizable => {}
+            linear::Verdict::Undecided => return Verdict::Undecided { key },
+            linear::Verdict::Violated(at) => {
+                let answered = |call: &Call| call.answered.map_or(0, |(at, _)| at);
+                let last = answered(&calls[at]);
+                let mut told = calls;
+                told.retain(|call| answered(call) <= last);
+                told.sort_by_key(answered);
                 let from = told.len().saturating_sub(TOLD);
                 let calls = told.split_off(from);
                 return Verdict::Violated { key, calls };
@@ -148,74 +144,6 @@ pub(crate) fn judge(calls: &[Call]) -> Verdict {
         }
     }
     Verdict::Linearizable
-}
-
-/// A value, and the open calls (by place) that must have happened for it.
-type State = (u64, Option<i64>);
-
-/// The call that no order explains, or none if there were too many states to look at.
-fn judge_key(calls: &[&Call]) -> Result<(), Option<usize>> {
-    // Of what happens at one moment the asking comes first: then more is possible.
-    let mut moments: Vec<(u64, bool, usize)> = Vec::new();
-    for (at, call) in calls.iter().enumerate() {
-        moments.push((call.asked_ns, false, at));
-        if let Some((answered_ns, _)) = call.answered {
-            moments.push((answered_ns, true, at));
-        }
-    }
-    moments.sort_unstable();
-    let mut open: [Option<usize>; MAX_OPEN] = [None; MAX_OPEN];
-    let mut states: BTreeSet<State> = BTreeSet::from([(0, None)]);
-    for (_, is_answer, at) in moments {
-        if !is_answer {
-            let place = open.iter().position(Option::is_none).ok_or(None)?;
-            open[place] = Some(at);
-            continue;
-        }
-        let place = open.iter().position(|call| *call == Some(at));
-        let place = place.unwrap_or_else(|| unreachable!("it was asked before it was answered"));
-        states = until_happened(states, place, &open, calls).ok_or(None)?;
-        if states.is_empty() {
-            return Err(Some(at));
-        }
-        open[place] = None;
-    }
-    Ok(())
-}
-
-/// All states in which the call at `place` has happened, which is open no more in them; `None` if
-/// there are too many.
-fn until_happened(
-    states: BTreeSet<State>,
-    place: usize,
-    open: &[Option<usize>; MAX_OPEN],
-    calls: &[&Call],
-) -> Option<BTreeSet<State>> {
-    let mut done = BTreeSet::new();
-    let mut seen = states.clone();
-    let mut left: Vec<State> = states.into_iter().collect();
-    while let Some((happened, value)) = left.pop() {
-        if happened & (1 << place) != 0 {
-            done.insert((happened & !(1 << place), value));
-            continue;
-        }
-        for (other, call) in open.iter().enumerate() {
-            let Some(at) = *call else { continue };
-            if happened & (1 << other) != 0 {
-                continue;
-            }
-            if let Some(value) = calls[at].happens(value) {
-                let next = (happened | 1 << other, value);
-                if seen.insert(next) {
-                    left.push(next);
-                }
-            }
-        }
-        if seen.len() > MAX_STATES {
-            return None;
-        }
-    }
-    Some(done)
 }
 
 #[cfg(test)]

@@ -54,11 +54,7 @@ fn through_a_bridge() {
     vm.file.cmdline +=
         " ipv6.disable=1 sysctl.net.ipv4.neigh.default.base_reachable_time_ms=3600000";
     vm.write();
-    vm.start(A);
-    vm.await_role(A, "live");
-    vm.start(B);
-    vm.await_redis(A);
-    vm.await_protected(A);
+    vm.bring_up();
     let mut client = Counter::connect(REDIS);
     client.goes_on();
     await_guest_at(A);

@@ -404,6 +404,16 @@ impl Cluster {
         });
     }
 
+    /// Starts both: A is live, Redis answers, and the VM is protected.
+    #[track_caller]
+    pub(crate) fn bring_up(&mut self) {
+        self.start(A);
+        self.await_role(A, "live");
+        self.start(B);
+        self.await_redis(A);
+        self.await_protected(A);
+    }
+
     /// Waits until `live` is live and the other its backup, as both say.
     #[track_caller]
     pub(crate) fn await_protected(&self, live: usize) {

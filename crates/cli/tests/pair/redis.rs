@@ -12,11 +12,7 @@ use crate::cluster::{A, B, Cluster};
 #[test]
 fn one_connection_outlives_every_loss_of_a_node() {
     let mut vm = Cluster::redis();
-    vm.start(A);
-    vm.await_role(A, "live");
-    vm.start(B);
-    vm.await_redis(A);
-    vm.await_protected(A);
+    vm.bring_up();
     let mut client = Counter::connect(vm.redis.unwrap());
     client.goes_on();
 

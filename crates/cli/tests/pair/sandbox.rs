@@ -107,11 +107,7 @@ fn assert_own_files(vm: &Cluster, node: usize) {
 fn a_confined_pair_does_all_that_a_pair_does() {
     let mut vm = Cluster::redis().with_keys();
     confine(&mut vm);
-    vm.start(A);
-    vm.await_role(A, "live");
-    vm.start(B);
-    vm.await_redis(A);
-    vm.await_protected(A);
+    vm.bring_up();
     let mut client = Counter::connect(vm.redis.unwrap());
     client.goes_on();
     for node in [A, B] {

@@ -11,11 +11,7 @@ use crate::cluster::{A, B, Cluster, PROGRAM, wait_for};
 #[test]
 fn one_connection_outlives_losses_and_strangers() {
     let mut vm = Cluster::redis().with_keys();
-    vm.start(A);
-    vm.await_role(A, "live");
-    vm.start(B);
-    vm.await_redis(A);
-    vm.await_protected(A);
+    vm.bring_up();
     let mut client = Counter::connect(vm.redis.unwrap());
     client.goes_on();
 

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use twinvm_protocol::arbiter::succession::Succession;
 use twinvm_protocol::{Generation, LiveName, NodeId, Record};
 
 use super::machine::{Out, Vm, contains};
@@ -15,8 +16,7 @@ pub(crate) struct Check {
     /// What left, of this boot.
     emitted: Vec<Out>,
     emitted_positions: HashSet<u64>,
-    /// All who went live, in order.
-    lives: Vec<(Life, Record)>,
+    lives: Succession,
     /// The drained log with which each claim was sent.
     claims: HashMap<LiveName, (u64, Vec<u64>)>,
     pub(crate) takeovers: u64,
@@ -26,32 +26,6 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    /// Going live takes a won record, newer than that of anyone before.
-    fn won(
-        &mut self,
-        life: Life,
-        id: NodeId,
-        generation: Generation,
-        history: &[Record],
-    ) -> Result<(), String> {
-        let record = history.get((generation.0 as usize).wrapping_sub(1));
-        let Some(record) = record.filter(|r| r.live.id == id) else {
-            return Err(format!(
-                "{id:?} went live by {generation}, which it never won"
-            ));
-        };
-        match self.lives.last() {
-            Some((_, last)) if generation <= last.generation => Err(format!(
-                "went live by generation {generation} after {}",
-                last.generation
-            )),
-            _ => {
-                self.lives.push((life, *record));
-                Ok(())
-            }
-        }
-    }
-
     /// `held`: a backup that the record before named is up and holds the session.
     pub(crate) fn cold_start(
         &mut self,
@@ -61,14 +35,8 @@ impl Check {
         history: &[Record],
         held: bool,
     ) -> Result<u64, String> {
-        self.won(life, id, generation, history)?;
-        let before = (generation.0 as usize).checked_sub(2).map(|i| history[i]);
-        if before.is_some_and(|r| r.live.id != id) {
-            return Err("cold start by a node that was not named live".into());
-        }
-        if held {
-            return Err("cold start beside a backup that holds the VM".into());
-        }
+        self.lives
+            .starts_cold(life, id, generation, history, held)?;
         self.boot += 1;
         self.emitted.clear();
         self.emitted_positions.clear();
@@ -88,7 +56,7 @@ impl Check {
         history: &[Record],
         vm: &Vm,
     ) -> Result<(), String> {
-        self.won(life, id, generation, history)?;
+        self.lives.goes_live(life, id, generation, history)?;
         if vm.boot != self.boot {
             return Err(format!(
                 "boot {} went live, boot {} is the newest",
@@ -106,11 +74,7 @@ impl Check {
     }
 
     pub(crate) fn emit(&mut self, life: Life, out: &Out, history: &[Record]) -> Result<(), String> {
-        let Some((_, own)) = self.lives.iter().find(|(l, _)| *l == life) else {
-            return Err("a node that never was live emitted something".into());
-        };
-        let after = &history[own.generation.0 as usize..];
-        if let Some(next) = after.iter().find(|r| r.live != own.live) {
+        if let Some(next) = self.lives.successor(life, history)? {
             // Acked before it lost, the frame is in the log that its successor claimed with.
             // (The successor may have died since, and the VM begun anew.)
             let known = self
@@ -142,7 +106,7 @@ impl Check {
             // A backup that has not heard of the cold start yet: so had a live node.
             return Ok(());
         }
-        let newest = self.lives.last().map(|(life, _)| *life);
+        let newest = self.lives.newest();
         if let Some((life, vm)) = live
             && Some(life) == newest
             && !vm.contains(out)

@@ -123,6 +123,7 @@ fn of_a_page_that_the_live_node_has_changed_since_the_hashes_are_named() {
             world.digest(A);
             let live = machine(world, A);
             live.flip(Flip::Ram { pa: first, bit: 7 }).expect("RAM");
+            world.digest(A);
         },
     );
     let page = first / PAGE_BYTES as u64;

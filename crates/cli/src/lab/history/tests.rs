@@ -1,4 +1,5 @@
 use super::*;
+use twinvm_linear::{Call as _, MAX_OPEN};
 
 fn call(client: u16, ask: Ask, asked_ns: u64, answered: Option<(u64, Answer)>) -> Call {
     Call {
