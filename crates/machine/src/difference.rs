@@ -311,6 +311,15 @@ impl Machine {
         }
     }
 
+    /// [`Machine::moment`] into a former one's memory.
+    pub fn moment_into(&self, moment: &mut Moment) {
+        moment.icount = self.icount;
+        moment.clock = self.clock;
+        moment.halted = self.halted;
+        moment.power_on = self.power_on;
+        moment.harts.clone_from(&self.harts);
+    }
+
     /// Time and harts as they are now: little to copy, and nothing is encoded.
     pub fn moment(&self) -> Moment {
         Moment {
@@ -343,7 +352,6 @@ pub fn first_difference(left: &Machine, right: &Machine) -> Option<Difference> {
 }
 
 /// Time and harts of a machine at one moment.
-#[derive(Clone)]
 pub struct Moment {
     icount: u64,
     clock: Clock,

@@ -33,7 +33,6 @@ pub(crate) enum HartStatus {
 }
 
 /// All harts of a machine.
-#[derive(Clone)]
 pub(crate) struct Harts {
     harts: Vec<Hart>,
     status: Vec<HartStatus>,
@@ -62,6 +61,30 @@ impl HartsState {
     pub(crate) fn place(&self) -> Option<(u32, u64)> {
         let hart = self.harts.get(self.running as usize)?;
         Some((self.running, hart.pc))
+    }
+}
+
+impl Clone for Harts {
+    fn clone(&self) -> Self {
+        Self {
+            harts: self.harts.clone(),
+            status: self.status.clone(),
+            running: self.running,
+            turn_end: self.turn_end,
+        }
+    }
+
+    /// Into memory that is there already.
+    fn clone_from(&mut self, source: &Self) {
+        let Self {
+            harts,
+            status,
+            running,
+            turn_end,
+        } = source;
+        self.harts.clone_from(harts);
+        self.status.clone_from(status);
+        (self.running, self.turn_end) = (*running, *turn_end);
     }
 }
 

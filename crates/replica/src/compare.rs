@@ -47,6 +47,8 @@ pub(crate) struct Told {
     pub(crate) state: Vec<u8>,
     /// Harts alone ([`twinvm_machine::RegisterState`]); empty if not kept.
     pub(crate) registers: Vec<u8>,
+    /// The pages are told: a page that isn't among them was not stored to.
+    pub(crate) whole: bool,
     /// Numbers from the start of RAM, and lower halves of hashes, in order.
     pub(crate) pages: Vec<(u32, u64)>,
 }
@@ -56,7 +58,7 @@ impl Told {
     pub(crate) fn parts(mut self) -> Vec<Vec<u8>> {
         let mut bytes = encode(&self);
         if bytes.len() > MAX_TOLD_BYTES {
-            self.pages = Vec::new();
+            (self.pages, self.whole) = (Vec::new(), false);
             bytes = encode(&self);
         }
         if bytes.len() > MAX_TOLD_BYTES {

@@ -239,7 +239,9 @@ impl Live {
         self.output_waits |= matches!(record.body, Body::Output { .. });
         self.flush_due_ns = Some(self.flush_due_ns.map_or(due_ns, |due| due.min(due_ns)));
         self.stats.records += 1;
-        if let (Some(kept), false) = (&mut self.kept, matches!(record.body, Body::Digest { .. })) {
+        if let Some(kept) = &mut self.kept
+            && let Body::Anchor { .. } | Body::Output { .. } = record.body
+        {
             kept.record(position, &self.machine);
         }
         Ok(position)

@@ -3,6 +3,7 @@ use super::*;
 fn told(pages: u32) -> Told {
     Told {
         exact: true,
+        whole: true,
         digest: 7 << 100,
         state: vec![1, 2, 3],
         registers: vec![4; 200],
@@ -37,7 +38,7 @@ fn what_is_told_arrives_in_parts() {
     assert_eq!(
         short,
         Told {
-            pages: Vec::new(),
+            whole: false,
             ..told(0)
         }
     );

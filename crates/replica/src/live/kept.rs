@@ -3,9 +3,10 @@
 //!
 //! The follower stands still where it has found it; this side has gone on. So for each digest the
 //! state of harts and devices is kept, with the hashes of the pages stored to since the digest
-//! before (one that has changed and changed back may have been something else in between), and for each other record time and harts. Nothing is hashed for it and nothing
-//! encoded that the digest doesn't. It is thrown away as soon as the follower has passed it, which
-//! it does only if it is equal.
+//! before (one that has changed and changed back may have been something else in between), and for
+//! each anchor and output time and harts. Nothing is hashed for it and nothing encoded that the
+//! digest doesn't. It is thrown away as soon as the follower has passed it, which it does only if
+//! it is equal.
 
 use super::{Live, LiveError};
 use crate::HostTime;
@@ -19,8 +20,11 @@ use twinvm_machine::{Machine, Moment};
 const MAX_ENTRIES: usize = 64;
 /// Hashes of pages that are kept at most, 16 bytes each.
 const MAX_PAGES: usize = 1 << 20;
-/// Records of which time and harts are kept at most, for a machine of one hart (1.2 KB each).
+/// Anchors and outputs of which time and harts are kept at most, for a machine of one hart (1.2 KB each).
 const MAX_MOMENTS: usize = 4096;
+/// Moments whose memory is kept for the next ones: about as many as come between two words of a
+/// follower that is close behind, and few enough to stay in the processor's cache.
+const MAX_SPARE: usize = 64;
 
 /// See the module's documentation.
 pub(super) struct Kept {
@@ -29,6 +33,8 @@ pub(super) struct Kept {
     pages: usize,
     moments: VecDeque<(u64, Moment)>,
     most_moments: usize,
+    /// Moments that were passed, whose memory is used again.
+    spare: Vec<Moment>,
 }
 
 impl Kept {
@@ -40,16 +46,32 @@ impl Kept {
             entries: VecDeque::new(),
             pages: 0,
             moments: VecDeque::new(),
+            spare: Vec::new(),
             most_moments: (MAX_MOMENTS / machine.config().harts.max(1) as usize).max(1),
         }
     }
 
-    /// A record comes into the log at `position`; nothing has been done about it yet.
+    /// An anchor or output comes into the log at `position`; nothing has been done about it yet.
     pub(super) fn record(&mut self, position: u64, machine: &Machine) {
         if self.moments.len() >= self.most_moments {
-            self.moments.pop_front();
+            self.forget_moment();
         }
-        self.moments.push_back((position, machine.moment()));
+        let moment = match self.spare.pop() {
+            Some(mut moment) => {
+                machine.moment_into(&mut moment);
+                moment
+            }
+            None => machine.moment(),
+        };
+        self.moments.push_back((position, moment));
+    }
+
+    fn forget_moment(&mut self) {
+        if let Some((_, moment)) = self.moments.pop_front()
+            && self.spare.len() < MAX_SPARE
+        {
+            self.spare.push(moment);
+        }
     }
 
     /// A digest came into the log.
@@ -73,7 +95,7 @@ impl Kept {
             self.forget_first();
         }
         while self.moments.front().is_some_and(|(at, _)| *at < position) {
-            self.moments.pop_front();
+            self.forget_moment();
         }
     }
 
@@ -114,6 +136,7 @@ impl Live {
         let digest = |kept: &Kept| {
             kept.entry(position).map(|entry| Told {
                 exact: true,
+                whole: true,
                 digest: entry.digest,
                 state: entry.state.clone(),
                 registers: Vec::new(),
@@ -134,6 +157,7 @@ impl Live {
         let at = kept.moments.iter().find(|(at, _)| *at == position);
         Ok(Told {
             exact: false,
+            whole: true,
             digest: 0,
             state: Vec::new(),
             registers: at.map_or_else(Vec::new, |(_, moment)| moment.state().encode()),

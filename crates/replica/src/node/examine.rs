@@ -135,13 +135,16 @@ impl Examination {
                 state.first_difference(&machine.moment().state())
             })
         } else {
-            let note = "the live node no longer has its registers of this step";
+            let note = "the live node has not kept its registers of this record";
             self.notes.push(note.to_owned());
             Ok(None)
         };
         match compared {
             Ok(first) => self.first = first,
             Err(error) => self.notes.push(format!("the live node's answer: {error}")),
+        }
+        if !told.whole {
+            return self.give_up("the live node has changed too much to tell which pages");
         }
         self.pages = told.pages.into_iter().collect();
         self.find_candidates(machine);
@@ -203,7 +206,12 @@ impl Examination {
         {
             return page_difference(told.page, theirs, ours);
         }
-        hashes_differ(told.page, theirs?, machine)
+        match theirs {
+            Some(theirs) => hashes_differ(told.page, theirs, machine),
+            // It has changed there since. At the record it was as at the digest before, here it
+            // was something else.
+            None => page_item(told.page, "as at the digest before".to_owned(), machine),
+        }
     }
 
     /// Hashes some pages that nobody has stored to: the fault may be one of this host's memory.
@@ -249,14 +257,22 @@ impl Examination {
 
 fn hashes_differ(page: u32, theirs: u64, machine: &Machine) -> Option<Difference> {
     let ours = machine.page_content_hash(page)?.0 as u64;
+    if ours == theirs {
+        return None;
+    }
+    page_item(page, format!("hash {theirs:#018x}"), machine)
+}
+
+fn page_item(page: u32, theirs: String, machine: &Machine) -> Option<Difference> {
+    let ours = machine.page_content_hash(page)?.0 as u64;
     let pa = page_address(page);
-    (ours != theirs).then(|| Difference {
+    Some(Difference {
         item: format!(
             "RAM page {:#x} (physical address {pa:#x})",
             pa / twinvm_machine::PAGE_BYTES as u64
         ),
         hart: None,
-        left: format!("hash {theirs:#018x}"),
+        left: theirs,
         right: format!("hash {ours:#018x}"),
     })
 }
