@@ -18,6 +18,8 @@ use crate::store::NodeStore;
 
 pub(super) use sync::DisksForSync;
 
+/// What a disk's line of trouble says where nobody else has a copy.
+const TOLD_TO_GUEST: &str = "; the guest gets an I/O error";
 /// While disks are copied the journal says every so often how far that is: 10 s.
 const TELL_NS: u64 = 10_000_000_000;
 
@@ -217,7 +219,9 @@ impl NodeLoop {
 
     fn disk_done(&mut self, done: DiskDone) {
         if let Some(trouble) = &done.trouble {
-            self.journal.tell(NoteLevel::Error, "disk", trouble);
+            // What the guest hears of it depends on the other node.
+            let trouble = trouble.replace(TOLD_TO_GUEST, "");
+            self.journal.tell(NoteLevel::Error, "disk", &trouble);
         }
         if self.disks.ended() {
             self.apply(Event::DiskDone {
