@@ -74,15 +74,6 @@ impl Blocks {
         }
     }
 
-    /// Puts all of `other`, a set with the same limit, into this one.
-    pub(crate) fn union(&mut self, other: &Self) {
-        let mut at = 0;
-        while let Some(run) = other.next_run(at, u64::MAX) {
-            at = run.end;
-            self.insert(run);
-        }
-    }
-
     /// The first run at or after `from`, of at most `most` blocks.
     pub(crate) fn next_run(&self, from: u64, most: u64) -> Option<Range<u64>> {
         let start = self.seek(from, true)?;

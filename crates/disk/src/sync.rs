@@ -15,9 +15,10 @@
 //! ```
 //!
 //! Copies of one epoch can only differ where the live node has written since, or where the joining
-//! one has: its write-intent map says where, also what it wrote that nobody heard of. Without a
-//! common epoch all blocks are compared by hash. Blocks are compared only if the live node hasn't
-//! got to send them anyway, and a block without content on both sides costs nothing.
+//! one has: its write-intent map says where, also what it wrote that nobody heard of. What may
+//! differ is compared by hash, since most of what both wrote is equal; without a common epoch that
+//! is everything. What is written meanwhile is sent without asking, and a block without content on
+//! both sides costs nothing.
 //!
 //! A synchronization that breaks off leaves the joining copy marked inconsistent, with its map
 //! set; the next one compares hashes and goes on from there.

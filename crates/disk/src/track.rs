@@ -219,19 +219,14 @@ impl Track {
         Ok(true)
     }
 
-    /// Begins a synchronization; one before it ends. What is to be sent are the blocks that may
-    /// differ from a copy of the same epoch, or none as yet. Gives the regions of which no more
-    /// is known than that they may differ.
-    pub(crate) fn begin_sync(&self, id: u64, same_epoch: bool) -> Blocks {
+    /// Begins a synchronization with nothing to send as yet; one before it ends. Gives what may
+    /// differ from a copy of the same epoch: blocks, and regions of which no more is known.
+    pub(crate) fn begin_sync(&self, id: u64) -> (Blocks, Blocks) {
         let mut state = locked(&self.state);
-        let left = match same_epoch {
-            true => state.since.fine.clone(),
-            false => Blocks::new(self.blocks()),
-        };
         if !state.closed {
             state.sync = Some(Sending {
                 id,
-                left,
+                left: Blocks::new(self.blocks()),
                 reading: Vec::new(),
                 frozen: false,
                 aside: BTreeMap::new(),
@@ -239,7 +234,8 @@ impl Track {
             });
         }
         self.room.notify_all();
-        state.since.coarse.clone()
+        // What is written from now on is sent.
+        (state.since.fine.clone(), state.since.coarse.clone())
     }
 
     /// There are no more synchronizations.

@@ -85,13 +85,19 @@ impl Worker {
         let mut compare = Vec::new();
         for (copy, theirs) in copies.iter().zip(theirs) {
             let track = &copy.track;
-            let mut regions = track.begin_sync(self.id, !all);
-            if all {
-                regions.insert(0..u64::MAX);
+            let (fine, coarse) = track.begin_sync(self.id);
+            let mut blocks = if all {
+                Blocks::new(track.blocks())
             } else {
-                regions.union(&theirs);
+                fine
+            };
+            if all {
+                blocks.insert(0..track.blocks());
             }
-            compare.push(regions);
+            for run in coarse.runs().chain(theirs.runs()) {
+                blocks.insert(run.start * REGION_BLOCKS..run.end * REGION_BLOCKS);
+            }
+            compare.push(blocks);
         }
         self.compare(&copies, &compare)?;
         self.copy(&copies)?;
@@ -148,37 +154,51 @@ impl Worker {
         }
     }
 
-    /// Finds the blocks that differ in these regions, apart from those that are sent anyway.
-    fn compare(&mut self, copies: &[Arc<Copy>], regions: &[Blocks]) -> Result<(), SyncError> {
+    /// Finds which of these blocks differ, apart from those that are sent anyway since they were
+    /// written meanwhile.
+    fn compare(&mut self, copies: &[Arc<Copy>], maps: &[Blocks]) -> Result<(), SyncError> {
         self.link.enter(SyncStage::Compare);
-        let total: u64 = regions.iter().map(|map| map.count() * REGION_BLOCKS).sum();
+        let total: u64 = maps.iter().map(Blocks::count).sum();
         self.link.compare.store(total, Ordering::Relaxed);
         let mut asked = VecDeque::new();
-        for (disk, (copy, map)) in copies.iter().zip(regions).enumerate() {
-            for run in map.runs() {
-                let end = (run.end * REGION_BLOCKS).min(copy.track.blocks());
-                let mut at = run.start * REGION_BLOCKS;
-                while at < end {
-                    let stop = (at + MAX_ASK_BLOCKS).min(end);
-                    let runs = copy.track.not_yet_to_send(self.id, at..stop);
-                    at = stop;
-                    for runs in runs.chunks(MAX_RUNS) {
-                        let runs = runs.to_vec();
-                        let wire = runs.iter().map(Run::of).collect();
-                        self.send(&ToJoiner::Ask {
-                            disk: disk as u8,
-                            runs: wire,
-                        })?;
-                        asked.push_back(Asked { disk, runs });
-                        if asked.len() == MAX_ASKS {
-                            self.answer(copies, &mut asked)?;
-                        }
-                    }
+        for (disk, (copy, map)) in copies.iter().zip(maps).enumerate() {
+            let mut runs = Vec::new();
+            let (mut at, mut room) = (0, MAX_ASK_BLOCKS);
+            while let Some(run) = map.next_run(at, room) {
+                at = run.end;
+                let open = copy.track.not_yet_to_send(self.id, run);
+                room -= open.iter().map(|run| run.end - run.start).sum::<u64>();
+                runs.extend(open);
+                if room == 0 || runs.len() >= MAX_RUNS / 2 {
+                    self.ask(copies, disk, std::mem::take(&mut runs), &mut asked)?;
+                    room = MAX_ASK_BLOCKS;
                 }
+            }
+            if !runs.is_empty() {
+                self.ask(copies, disk, runs, &mut asked)?;
             }
         }
         while !asked.is_empty() {
             self.answer(copies, &mut asked)?;
+        }
+        Ok(())
+    }
+
+    /// Asks for the hashes of some blocks; takes an answer if many are out.
+    fn ask(
+        &mut self,
+        copies: &[Arc<Copy>],
+        disk: usize,
+        runs: Vec<Range<u64>>,
+        asked: &mut VecDeque<Asked>,
+    ) -> Result<(), SyncError> {
+        self.send(&ToJoiner::Ask {
+            disk: disk as u8,
+            runs: runs.iter().map(Run::of).collect(),
+        })?;
+        asked.push_back(Asked { disk, runs });
+        if asked.len() == MAX_ASKS {
+            self.answer(copies, asked)?;
         }
         Ok(())
     }

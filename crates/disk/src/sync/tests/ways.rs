@@ -123,12 +123,23 @@ fn what_only_the_dead_side_wrote_is_overwritten() {
     let mut joiner = b.open();
     let outcome = synchronize(&mut live, &mut joiner, Script::default());
     outcome.assert_copied(&joiner);
-    // Three blocks that only the joiner had, two that both wrote, one hundred of ours.
-    let most = (written + 5 * 4096) * 105 / 100;
-    assert!(outcome.progress.sent_bytes <= most, "{outcome:?}");
-    assert!(outcome.progress.copied_bytes <= written + 5 * 4096);
-    // The joiner's map named two regions, and the one that both wrote.
-    assert!(outcome.progress.compared_bytes <= 3 * MIB);
+    // Three blocks that only the joiner had and one hundred of ours, none that both wrote.
+    let differ = written + 3 * 4096;
+    let SyncProgress {
+        sent_bytes,
+        heard_bytes,
+        copied_bytes,
+        ..
+    } = outcome.progress;
+    assert!(copied_bytes <= differ, "{copied_bytes} for {differ}");
+    assert!(
+        sent_bytes <= differ * 105 / 100,
+        "{sent_bytes} for {differ}"
+    );
+    // A hash for each block of what was compared.
+    assert!(heard_bytes < 16 * 1024, "{heard_bytes}");
+    // The joiner's map named two regions, and the one that both wrote; we know our blocks.
+    assert!(outcome.progress.compared_bytes <= 3 * MIB + written);
 }
 
 #[test]
@@ -567,6 +578,23 @@ fn one_that_is_dropped_lets_waiting_writes_go() {
     drop(out);
     assert_eq!(live.results(80), [0; 80]);
     assert_eq!(live.set.bytes_aside(), 0);
+}
+
+#[test]
+fn no_more_is_sent_than_the_rate_allows() {
+    let (a, b) = (Place::with_file(8 * MIB), Place::new());
+    let options = DiskOptions {
+        sync_bytes_s: Some(2 * MIB),
+        ..DiskOptions::default()
+    };
+    let mut live = a.open_on(Medium::default(), options).unwrap();
+    live.set.found().unwrap();
+    live.write(0, &noise(1, MIB as usize));
+    let mut joiner = b.open();
+    let begun = std::time::Instant::now();
+    synchronize(&mut live, &mut joiner, Script::default()).assert_copied(&joiner);
+    // The last message's time needn't have passed.
+    assert!(begun.elapsed() >= Duration::from_millis(350), "{begun:?}");
 }
 
 #[test]
