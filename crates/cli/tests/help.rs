@@ -24,6 +24,7 @@ fn every_command_explains_itself_with_an_example() {
         .iter()
         .map(|name| vec![*name])
         .chain([vec!["image", "build"]])
+        .chain(["import", "info", "grow"].map(|what| vec!["disk", what]))
         .chain(["init", "issue"].map(|what| vec!["keys", what]))
         .chain(["serve", "show", "reset"].map(|what| vec!["arbiter", what]))
         .chain([vec!["disk", "serve"]])

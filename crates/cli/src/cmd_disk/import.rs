@@ -1,0 +1,180 @@
+//! `twinvm disk import`.
+
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use imago::file::File as ImageFile;
+use imago::qcow2::Qcow2;
+use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder};
+
+use crate::{BAD_INPUT, FAULT, Outcome, say};
+
+/// Bytes that are read at a time; those that are all zeros become a hole.
+const PIECE_BYTES: usize = 64 << 10;
+const SECTOR_BYTES: u64 = 512;
+/// Largest disk, as nodes have them.
+const MAX_BYTES: u64 = 1 << 46;
+
+/// What the first bytes of a file say, and a word for it.
+const OTHERS: [(&[u8], &str); 5] = [
+    (b"KDMV", "VMDK"),
+    (b"# Disk DescriptorFile", "VMDK"),
+    (b"vhdxfile", "VHDX"),
+    (b"conectix", "VHD"),
+    (b"\x1f\x8b", "gzip"),
+];
+const QCOW2: &[u8] = b"QFI\xfb";
+
+/// Makes a raw disk image of another image
+///
+/// IN is a qcow2 image (versions 2 and 3, compressed or not) or a raw one. OUT is raw, and takes
+/// room only where there is content.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  twinvm disk import debian-13-nocloud-riscv64.qcow2 shop.img --size 8G
+  twinvm disk import old.raw shop.img
+
+An image with a backing file is refused: qemu-img convert makes one of both. Nothing is left of OUT
+if it can't be made whole.")]
+pub(super) struct ImportArgs {
+    /// The image to read
+    #[arg(value_name = "IN")]
+    from: PathBuf,
+    /// The raw image to make; there must be no such file
+    #[arg(value_name = "OUT")]
+    to: PathBuf,
+    /// Make the disk larger than the image: bytes, or with K, M, G or T behind them
+    #[arg(long)]
+    size: Option<String>,
+}
+
+pub(super) fn run(args: &ImportArgs) -> Outcome {
+    let size = args.size.as_deref().map(super::bytes).transpose()?;
+    let image = Image::open(&args.from).map_err(|line| (BAD_INPUT, line))?;
+    let content = image.bytes();
+    let whole = content.next_multiple_of(SECTOR_BYTES);
+    let bytes = size.unwrap_or(whole);
+    let refused = |line: String| Err((BAD_INPUT, line));
+    if bytes < content {
+        return refused(format!(
+            "--size {bytes}: the disk in {} has {content} bytes",
+            args.from.display()
+        ));
+    }
+    if !bytes.is_multiple_of(SECTOR_BYTES) || !(1..=MAX_BYTES).contains(&bytes) {
+        return refused(format!(
+            "{bytes} bytes: a disk is whole sectors of {SECTOR_BYTES} bytes, at most 64T"
+        ));
+    }
+    if args.to.exists() {
+        return refused(format!("{}: it is there already", args.to.display()));
+    }
+    let mut name = args.to.clone().into_os_string();
+    name.push(".new");
+    let temporary = PathBuf::from(name);
+    let used = match copy(&image, content, &temporary, bytes) {
+        Ok(used) => used,
+        Err(error) => {
+            let _ = fs::remove_file(&temporary);
+            return Err((FAULT, format!("{}: {error}", args.to.display())));
+        }
+    };
+    fs::rename(&temporary, &args.to).map_err(|error| {
+        let _ = fs::remove_file(&temporary);
+        (FAULT, format!("{}: {error}", args.to.display()))
+    })?;
+    say::answer(format_args!(
+        "{}: {bytes} bytes, {used} of them with content",
+        args.to.display()
+    ))?;
+    Ok(0)
+}
+
+/// What is read from.
+enum Image {
+    Raw(File, u64),
+    Qcow2(Box<FormatAccess<ImageFile>>),
+}
+
+impl Image {
+    fn open(path: &Path) -> Result<Self, String> {
+        let failed = |error: io::Error| format!("{}: {error}", path.display());
+        let mut file = File::open(path).map_err(failed)?;
+        let about = file.metadata().map_err(failed)?;
+        if !about.is_file() {
+            return Err(format!("{}: not a regular file", path.display()));
+        }
+        let mut head = Vec::new();
+        (&mut file)
+            .take(32)
+            .read_to_end(&mut head)
+            .map_err(failed)?;
+        if let Some((_, kind)) = OTHERS.iter().find(|(magic, _)| head.starts_with(magic)) {
+            return Err(format!(
+                "{}: a {kind} file, not qcow2 or raw: convert or unpack it first (qemu-img convert \
+                 -O qcow2, gunzip)",
+                path.display()
+            ));
+        }
+        if !head.starts_with(QCOW2) {
+            return Ok(Self::Raw(file, about.len()));
+        }
+        // What an image names is not opened: it may name any file of this host.
+        let storage = ImageFile::try_from(file).map_err(failed)?;
+        let opened = Qcow2::<ImageFile>::builder(storage).open(DenyImplicitOpenGate::default());
+        let image = opened.map_err(|error| {
+            format!(
+                "{}: this qcow2 image can't be read: {error}; one with a backing or data file has \
+                 to be made one first (qemu-img convert -O qcow2)",
+                path.display()
+            )
+        })?;
+        Ok(Self::Qcow2(Box::new(FormatAccess::new(image))))
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Raw(_, bytes) => *bytes,
+            Self::Qcow2(image) => image.size(),
+        }
+    }
+
+    fn read(&self, data: &mut [u8], offset: u64) -> io::Result<()> {
+        match self {
+            Self::Raw(file, _) => file.read_exact_at(data, offset),
+            Self::Qcow2(image) => image.read(data, offset),
+        }
+    }
+}
+
+/// Writes what has content; gives how many bytes that are.
+fn copy(image: &Image, content: u64, to: &Path, bytes: u64) -> io::Result<u64> {
+    let file = File::options().write(true).create_new(true).open(to)?;
+    file.set_len(bytes)?;
+    let mut piece = vec![0; PIECE_BYTES];
+    let (mut at, mut used, mut shown) = (0, 0, 0);
+    let terminal = io::stderr().is_terminal();
+    while at < content {
+        let len = (content - at).min(PIECE_BYTES as u64);
+        let data = &mut piece[..len as usize];
+        image.read(data, at)?;
+        if data.iter().any(|byte| *byte != 0) {
+            file.write_all_at(data, at)?;
+            used += len;
+        }
+        at += len;
+        let percent = at * 100 / content;
+        if terminal && percent > shown {
+            shown = percent;
+            say::part(format_args!("\r{percent} %"));
+        }
+    }
+    if terminal && shown > 0 {
+        say::part("\r");
+    }
+    file.sync_all()?;
+    Ok(used)
+}
