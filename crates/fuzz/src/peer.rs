@@ -10,7 +10,9 @@ use twinvm_protocol::{
     ArbiterContract, Config, ConnId, DiskMark, Field, Generation, Identity, Incarnation,
     MemoryArbiter, Message, NodeId, Position, Record, ReqId, RoleKind, SessionId, codec,
 };
-use twinvm_replica::{Action, Env, Event, HostTime, Replica, SnapshotPieces, SnapshotSource};
+use twinvm_replica::{
+    Action, Env, Event, HostTime, Replica, SnapshotPieces, SnapshotSource, Stored,
+};
 
 use crate::input::Input;
 
@@ -61,6 +63,11 @@ impl Env for Surroundings {
 
     fn take_disks(&mut self) -> Result<Box<dyn twinvm_replica::DisksIn>, String> {
         Err("there are no disks".to_owned())
+    }
+
+    fn end_storing(&mut self) -> Vec<Stored> {
+        // Nobody stores beside the replica here.
+        Vec::new()
     }
 }
 

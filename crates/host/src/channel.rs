@@ -23,6 +23,7 @@
 //! chunks are made only while little waits) and stalls the guest on a full log; a queue
 //! beyond [`MAX_QUEUE_BYTES`] means that it did neither, and ends the connection.
 
+mod beside;
 mod connection;
 mod half_open;
 mod listener;
@@ -41,6 +42,7 @@ use crossbeam_channel::Sender;
 use twinvm_protocol::config::MAX_CONNS;
 use twinvm_protocol::{ConnId, Message};
 
+use crate::intake::Intake;
 use crate::random::random_u128;
 use crate::tls::{self, Credentials, HandshakeError};
 use connection::Connection;
@@ -129,6 +131,14 @@ pub enum ChannelEvent {
         /// The frame.
         message: Message,
     },
+    /// Batches of the log were stored and acked beside the loop, which has to take them
+    /// before anything that comes after this. The next hop is the replica's `Event::Stored`.
+    Stored {
+        /// The connection.
+        conn: ConnId,
+        /// Which ones.
+        number: u64,
+    },
     /// A connection has ended.
     Down {
         /// The connection.
@@ -158,6 +168,7 @@ pub(crate) struct Shared {
     /// Of the one who is dialled.
     dialled: Mutex<Trouble>,
     connections: Mutex<BTreeMap<ConnId, Arc<Connection>>>,
+    intake: Arc<Intake>,
     last_conn: AtomicU64,
     /// Threads of accepted connections that live.
     accepted: AtomicUsize,
@@ -201,6 +212,7 @@ impl ChannelHub {
             callers: Mutex::new(Trouble::new(Instant::now())),
             dialled: Mutex::new(Trouble::new(Instant::now())),
             connections: Mutex::default(),
+            intake: Arc::default(),
             last_conn: AtomicU64::new(0),
             accepted: AtomicUsize::new(0),
             dials: AtomicUsize::new(0),
@@ -218,6 +230,11 @@ impl ChannelHub {
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its readers store a session's log, once the loop lets them.
+    pub(crate) fn intake(&self) -> Arc<Intake> {
+        Arc::clone(&self.shared.intake)
     }
 
     /// Connections cut off without a word because too many were there.

@@ -62,3 +62,10 @@ pub mod tls;
 pub use twinvm_disk as disk;
 
 mod durable;
+mod intake;
+/// The locks of [`intake`]: a test takes others.
+mod sync {
+    pub(crate) use std::sync::{Mutex, MutexGuard, PoisonError};
+}
+#[cfg(test)]
+mod intake_schedules;

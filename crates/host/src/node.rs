@@ -24,11 +24,12 @@ use std::time::Duration;
 
 use crossbeam_channel::{Select, Sender};
 use twinvm_protocol::{ConnId, Ctl, DiskMark, ExitReason, Force, Identity, NoteLevel};
-use twinvm_replica::{Env, Event, Replica, Wait};
+use twinvm_replica::{Env, Event, Replica, Storing, Wait};
 
 use crate::arbiter_worker::{ArbiterReply, ArbiterWorker};
 use crate::channel::{ChannelEvent, ChannelHub};
 use crate::ctl_socket::{CtlReply, CtlServer};
+use crate::intake::Says;
 use crate::journal::Journal;
 use crate::metrics::MetricsServer;
 use crate::port::Port;
@@ -87,6 +88,8 @@ struct NodeLoop {
     options: NodeOptions,
     replica: Replica,
     env: HostEnv,
+    /// What the channel's readers know of the log that they may store.
+    storing: Option<Storing>,
     store: NodeStore,
     hub: ChannelHub,
     keys: Keys,
@@ -154,7 +157,8 @@ impl NodeLoop {
             inputs: host.inputs,
             arbiter_replies: host.arbiter_replies,
             replica,
-            env: HostEnv::new(host.disks.for_sync()),
+            env: HostEnv::new(host.disks.for_sync(), host.hub.intake()),
+            storing: None,
             store,
             hub: host.hub,
             keys: host.keys,
@@ -355,6 +359,12 @@ impl NodeLoop {
                 self.watch.heard(self.env.now().mono_ns);
                 self.apply(Event::Received { conn, message });
             }
+            ChannelEvent::Stored { conn, number } => {
+                self.watch.heard(self.env.now().mono_ns);
+                for stored in self.env.intake.told(conn, number) {
+                    self.apply(Event::Stored { conn, stored });
+                }
+            }
             ChannelEvent::Down { conn, .. } => {
                 self.conns.retain(|known| *known != conn);
                 self.closing.retain(|known| *known != conn);
@@ -367,6 +377,28 @@ impl NodeLoop {
     fn apply(&mut self, event: Event) {
         self.replica.apply(&mut self.env, event);
         self.perform();
+        self.let_store();
+    }
+
+    /// Tells the channel's readers how far this node is, and whether they may store and ack.
+    fn let_store(&mut self) {
+        let storing = self.replica.storing();
+        if storing == self.storing {
+            return;
+        }
+        self.storing = storing;
+        match storing {
+            Some(Storing {
+                conn,
+                end,
+                emitted,
+                progress,
+            }) => self
+                .env
+                .intake
+                .follow(conn, end, Says { progress, emitted }),
+            None => drop(self.env.intake.close()),
+        }
     }
 }
 

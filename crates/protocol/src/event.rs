@@ -161,6 +161,19 @@ pub enum Event<T> {
         /// Its end.
         end: Position,
     },
+    /// Backup: a batch of the log that was stored and acked before the node has seen it, in order
+    /// with the frames of its connection. Whoever acks like that stops it, in one step with saying
+    /// what was stored, when [`Action::BeginDrain`] or [`Action::Discard`] is carried out.
+    StoredAhead {
+        /// The connection.
+        conn: ConnId,
+        /// Position before it.
+        first: Position,
+        /// Position after it.
+        end: Position,
+        /// Outputs up to here had left.
+        released: Position,
+    },
     /// Either side: this session cannot go on (bad checksum, snapshot failed, buffer
     /// broken). Same as the connection's end.
     SessionFailed {

@@ -7,6 +7,7 @@ use twinvm_protocol::{
 
 use crate::HostTime;
 use crate::install::{SnapshotPieces, SnapshotSource};
+use crate::stored::Stored;
 use crate::sync::{DisksIn, DisksOut};
 use twinvm_machine::{DiskRequest, PowerOn};
 
@@ -35,6 +36,9 @@ pub trait Env {
     /// # Errors
     /// In one sentence: why this host can't.
     fn take_disks(&mut self) -> Result<Box<dyn DisksIn>, String>;
+    /// Whatever stores and acks a session's log beside the replica ends to do so, in one step with
+    /// what this gives back: batches that it has acked and not handed over, in order.
+    fn end_storing(&mut self) -> Vec<Stored>;
 }
 
 /// What a power-on draws from the environment.
@@ -98,6 +102,14 @@ pub enum Event {
         conn: ConnId,
         /// The frame.
         message: Message,
+    },
+    /// Backup: a batch that was stored and acked beside the loop, in order with the frames of its
+    /// connection; [`crate::Replica::storing`] says from where on.
+    Stored {
+        /// The connection.
+        conn: ConnId,
+        /// The batch.
+        stored: Stored,
     },
     /// Bytes that wait to be sent on all connections together. The replica sends
     /// snapshot pieces and holds the guest back by it.

@@ -22,6 +22,7 @@ mod node;
 mod pacing;
 mod perturb;
 mod replay;
+mod stored;
 mod sync;
 mod voice;
 
@@ -32,10 +33,11 @@ pub use explain::{
 };
 pub use install::{Piece, SnapshotPieces, SnapshotSource};
 pub use live::{Live, LiveError, LiveExit, LiveStats};
-pub use node::{Flush, Replica, ReplicaStatus, Wait};
+pub use node::{Flush, Replica, ReplicaStatus, Storing, Wait};
 pub use pacing::HostTime;
 pub use perturb::{PerturbCounts, Perturbation};
 pub use replay::{Divergence, Replay, ReplayExit};
+pub use stored::Stored;
 pub use sync::{DisksIn, DisksOut, MAX_WORDS_BYTES, SyncProgress, SyncWords};
 pub use voice::{VOICE_PREFIX, voice_of};
 

@@ -25,12 +25,13 @@ use crate::event::{Action, Env, Event, Sorted, draw_power_on, sort};
 use crate::install::{Install, SnapshotOut, SnapshotSource};
 use crate::lag::BackupSpeed;
 use crate::replay::DiskResult;
+use crate::stored::Stored;
 use crate::voice::give_voice;
 use crate::{HostTime, Live, LiveExit, Replay, ReplayExit};
 use disks::Disks;
 use points::Points;
 use sync::Sync;
-use twinvm_log::{Batch, Record};
+use twinvm_log::Record;
 use twinvm_machine::{
     EngineKind, Machine, MachineConfig, NetOffloads, Output, OutputItem, SlotConfig,
 };
@@ -79,6 +80,7 @@ pub enum Wait {
 use self::examine::Examination;
 pub use disks::Flush;
 pub use status::ReplicaStatus;
+pub use transfer::Storing;
 
 /// One side of the pair.
 pub struct Replica {
@@ -238,6 +240,9 @@ impl Replica {
                 if tells {
                     self.peer_told(now);
                 }
+            }
+            Event::Stored { conn, stored } => {
+                self.stored_ahead(env, conn, stored);
             }
             Event::Queued { bytes } => self.queued_bytes = bytes,
             Event::DiskDone {
@@ -463,6 +468,7 @@ impl Replica {
                 if !matches!(self.vm, Vm::Live(_)) {
                     self.sync.end_in();
                 }
+                drop(env.end_storing());
                 self.vm = Vm::Nothing;
                 self.frozen = false;
                 self.hold_until_ns = None;
@@ -518,7 +524,8 @@ impl Replica {
                 end,
                 batch,
             } => {
-                let stored = self.store(session, first.0, end.0, &batch);
+                let stored = Stored::decode(first, end, first, &batch);
+                let stored = stored.and_then(|stored| self.store(session, stored));
                 events.push_back(match stored {
                     Ok(()) => ProtocolEvent::Stored { session, end },
                     Err(why) => ProtocolEvent::SessionFailed { session, why },
@@ -530,6 +537,7 @@ impl Replica {
             ProtocolAction::BeginDrain => {
                 if let Vm::Following(following) = &mut self.vm {
                     following.draining = true;
+                    self.take_the_rest(env);
                     self.drain(env, events);
                 }
             }

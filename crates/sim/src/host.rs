@@ -9,6 +9,7 @@ use twinvm_machine::{EngineKind, Machine};
 use twinvm_protocol::{DiskMark, LiveName, RoleKind};
 use twinvm_replica::{
     Action, DisksIn, DisksOut, Env, Event, HostTime, Replica, SnapshotPieces, SnapshotSource,
+    Stored,
 };
 
 use crate::check::Life;
@@ -71,6 +72,11 @@ impl Env for SimEnv {
 
     fn take_disks(&mut self) -> Result<Box<dyn DisksIn>, String> {
         Ok(Box::new(In::new(&self.medium)))
+    }
+
+    fn end_storing(&mut self) -> Vec<Stored> {
+        // Nobody stores beside the replica here.
+        Vec::new()
     }
 }
 

@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use twinvm_protocol::codec::{DecodeError, body_len, decode_body, encode_frame};
 use twinvm_protocol::{ConnId, Message};
 
+use super::beside::Beside;
 use super::wire::{Reading, Wire, Writing};
 use super::{ChannelEvent, LINGER, MAX_QUEUE_BYTES, SendError, Shared, Slot};
 
@@ -237,7 +238,7 @@ impl Threads {
                 // Its user is told first, and may be slow to listen.
                 let told = shared.events.send(up);
                 let why = match told {
-                    Ok(()) => read_frames(&connection, conn, reading, &shared.events),
+                    Ok(()) => read_frames(&connection, conn, reading, &shared),
                     Err(_) => NOBODY.to_owned(),
                 };
                 // A peer that ended while this side closes may still take what is queued.
@@ -255,12 +256,8 @@ impl Threads {
 }
 
 /// Reads until the end and says why it came.
-fn read_frames(
-    connection: &Connection,
-    conn: ConnId,
-    stream: Reading,
-    events: &Sender<ChannelEvent>,
-) -> String {
+fn read_frames(connection: &Connection, conn: ConnId, stream: Reading, shared: &Shared) -> String {
+    let mut beside = Beside::default();
     let mut stream = BufReader::with_capacity(READ_BYTES, stream);
     let mut body = Vec::new();
     loop {
@@ -271,8 +268,8 @@ fn read_frames(
         }
         match frame {
             Ok(message) => {
-                let event = ChannelEvent::Received { conn, message };
-                if events.send(event).is_err() {
+                let event = beside.take_in(connection, conn, &shared.intake, message);
+                if event.is_some_and(|event| shared.events.send(event).is_err()) {
                     return NOBODY.to_owned();
                 }
             }

@@ -1,20 +1,25 @@
 //! The host's clocks and dice, for the replica.
 
-use twinvm_replica::{DisksIn, DisksOut, Env, HostTime, SnapshotPieces, SnapshotSource};
+use std::sync::Arc;
+
+use twinvm_replica::{DisksIn, DisksOut, Env, HostTime, SnapshotPieces, SnapshotSource, Stored};
 
 use super::disks::DisksForSync;
 use super::snapshots::read_pieces;
+use crate::intake::Intake;
 use crate::random::fill_random;
 use crate::time;
 
 /// Reads the host.
 pub(super) struct HostEnv {
     disks: DisksForSync,
+    /// Where the channel's readers store.
+    pub(super) intake: Arc<Intake>,
 }
 
 impl HostEnv {
-    pub(super) fn new(disks: DisksForSync) -> Self {
-        Self { disks }
+    pub(super) fn new(disks: DisksForSync, intake: Arc<Intake>) -> Self {
+        Self { disks, intake }
     }
 }
 
@@ -48,5 +53,9 @@ impl Env for HostEnv {
 
     fn take_disks(&mut self) -> Result<Box<dyn DisksIn>, String> {
         self.disks.inward()
+    }
+
+    fn end_storing(&mut self) -> Vec<Stored> {
+        self.intake.close()
     }
 }

@@ -84,6 +84,28 @@ impl<T> Follow<T> {
         self.ack(core, now);
     }
 
+    /// A batch was stored and acked before this node has seen it.
+    pub(crate) fn on_stored_ahead(
+        &mut self,
+        core: &mut Core<T>,
+        now: Instant,
+        first: Position,
+        end: Position,
+        released: Position,
+    ) {
+        if first != self.received || first != self.stored || end <= first {
+            let (received, stored) = (self.received, self.stored);
+            core.fault(format!(
+                "stored {first}..{end} ahead, but received {received} and stored {stored} before"
+            ));
+            return;
+        }
+        self.heard_at = now;
+        (self.received, self.stored, self.acked) = (end, end, end);
+        self.next_beat = now.plus_ms(core.config.heartbeat_ms);
+        self.on_released(core, now, released);
+    }
+
     fn ack(&mut self, core: &mut Core<T>, now: Instant) {
         self.acked = self.stored;
         self.next_beat = now.plus_ms(core.config.heartbeat_ms);

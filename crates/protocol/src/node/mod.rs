@@ -68,12 +68,12 @@ mod tests;
 
 use crate::config::{Config, Identity};
 use crate::disks::DiskMark;
-use crate::event::{Action, CloseReason, Ctl, Event, ExitReason, NoteLevel};
+use crate::event::{Action, CloseReason, Ctl, Event, ExitReason, NoteLevel, Progress};
 use crate::force::Force;
 use crate::message::{
     Goodbye, Hello, MAX_SIDE_BYTES, Message, PROTOCOL_VERSION, Refusal, first_mismatch,
 };
-use crate::record::{ConnId, Generation, Record, SessionId};
+use crate::record::{ConnId, Generation, Position, Record, SessionId};
 use crate::time::Instant;
 
 use self::claim::{Claim, ClaimStage};
@@ -217,6 +217,18 @@ impl<T> Node<T> {
                 if let Some(follow) = self.follow_mut(session) {
                     let (follow, core) = follow;
                     follow.on_stored(core, now, end);
+                }
+            }
+            Event::StoredAhead {
+                conn,
+                first,
+                end,
+                released,
+            } => {
+                if let Role::Backup(follow) = &mut self.role
+                    && follow.conn == conn
+                {
+                    follow.on_stored_ahead(&mut self.core, now, first, end, released);
                 }
             }
             Event::Side { session, bytes } => self.on_side(session, bytes),
@@ -608,6 +620,27 @@ impl<T> Node<T> {
             Role::Backup(follow) => follow.held.full(),
             _ => false,
         }
+    }
+
+    /// A backup's session: its connection, how far its log is stored, and which outputs have left.
+    pub fn stored(&self) -> Option<(ConnId, Position, Position)> {
+        match &self.role {
+            Role::Backup(follow) => Some((follow.conn, follow.stored, follow.emitted())),
+            _ => None,
+        }
+    }
+
+    /// The session that a backup stores from this connection.
+    pub fn storing(&self, conn: ConnId) -> Option<SessionId> {
+        match &self.role {
+            Role::Backup(follow) if follow.conn == conn => Some(follow.session),
+            _ => None,
+        }
+    }
+
+    /// How far the machine here is, as acks say.
+    pub fn progress(&self) -> Progress {
+        self.core.progress
     }
 
     /// Whether batches must be handed over as [`Event::Flushed`].

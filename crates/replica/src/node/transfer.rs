@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::install::Piece;
+use crate::stored::Stored;
 use twinvm_machine::SnapshotStream;
+use twinvm_protocol::ConnId;
 
 /// Unsent bytes up to which the next piece of a snapshot is queued: enough to keep a
 /// fast link busy between two looks.
@@ -10,6 +12,19 @@ const SNAPSHOT_QUEUE_BYTES: usize = 1 << 20;
 /// Records a backup stores ahead of its execution before its acks wait for it. They
 /// are bounded on the wire by the live node's lag and queue already.
 const MAX_BACKLOG: usize = 1 << 20;
+
+/// How far a backup has stored its session's log, and what its acks say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Storing {
+    /// The session's connection.
+    pub conn: ConnId,
+    /// Stored up to here.
+    pub end: Position,
+    /// Outputs up to here have left.
+    pub emitted: Position,
+    /// Executed as far as the protocol has been told.
+    pub progress: Progress,
+}
 
 impl Replica {
     /// Hands closed batches to the protocol; without a session nobody needs them.
@@ -189,21 +204,8 @@ impl Replica {
         }
     }
 
-    pub(super) fn store(
-        &mut self,
-        session: SessionId,
-        first: u64,
-        end: u64,
-        batch: &[u8],
-    ) -> Result<(), String> {
-        let batch = Batch::decode(batch).map_err(|error| format!("log batch: {error}"))?;
-        if batch.first_position != first || batch.next_position() != end {
-            return Err(format!(
-                "log batch holds positions {}..{}, its frame says {first}..{end}",
-                batch.first_position,
-                batch.next_position()
-            ));
-        }
+    /// Hands a batch to the machine that follows.
+    pub(super) fn store(&mut self, session: SessionId, stored: Stored) -> Result<(), String> {
         let push = |records: Vec<Record>, backlog: usize| {
             if backlog + records.len() > MAX_BACKLOG {
                 return Err(format!(
@@ -214,16 +216,60 @@ impl Replica {
         };
         match &mut self.vm {
             Vm::Following(f) if f.session == session && !f.draining => {
-                let records = push(batch.records, f.replay.backlog())?;
+                let records = push(stored.records, f.replay.backlog())?;
                 f.replay.push(records);
                 Ok(())
             }
             Vm::Installing(install) if install.session == session => {
-                let records = push(batch.records, install.backlog())?;
+                let records = push(stored.records, install.backlog())?;
                 install.push(records);
                 Ok(())
             }
             _ => Err("a log batch without a machine to follow it".to_owned()),
         }
+    }
+
+    /// A batch that was stored and acked beside this loop.
+    pub(super) fn stored_ahead(&mut self, env: &mut dyn Env, conn: ConnId, stored: Stored) {
+        let (first, end, released) = (stored.first, stored.end, stored.released);
+        // The session has ended meanwhile: its drain had this one.
+        let Some(session) = self.node.storing(conn) else {
+            return;
+        };
+        let event = match self.store(session, stored) {
+            Ok(()) => ProtocolEvent::StoredAhead {
+                conn,
+                first,
+                end,
+                released,
+            },
+            Err(why) => ProtocolEvent::SessionFailed { session, why },
+        };
+        self.tell(env, event);
+    }
+
+    /// What was acked beside this loop belongs to the drain.
+    pub(super) fn take_the_rest(&mut self, env: &mut dyn Env) {
+        let kept = env.end_storing();
+        if let Vm::Following(following) = &mut self.vm {
+            for stored in kept {
+                following.replay.push(stored.records);
+            }
+        }
+    }
+
+    /// A backup's session whose log may be stored and acked beside this loop: its connection, how
+    /// far it is stored, and what acks say.
+    pub fn storing(&self) -> Option<Storing> {
+        let Vm::Following(following) = &self.vm else {
+            return None;
+        };
+        let (conn, end, emitted) = self.node.stored()?;
+        (!following.draining).then_some(Storing {
+            conn,
+            end,
+            emitted,
+            progress: self.node.progress(),
+        })
     }
 }

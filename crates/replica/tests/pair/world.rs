@@ -17,7 +17,7 @@ use twinvm_protocol::{
 };
 use twinvm_replica::{
     Action, DisksIn, DisksOut, Env, Event, Flush, HostTime, Replica, SnapshotPieces,
-    SnapshotSource, Wait,
+    SnapshotSource, Stored, Wait,
 };
 
 use crate::guest;
@@ -86,6 +86,11 @@ impl Env for Surroundings {
             *dice >> 60 > 7
         });
         Ok(Box::new(ToyIn::new(&self.toys[self.at])))
+    }
+
+    fn end_storing(&mut self) -> Vec<Stored> {
+        // Nobody stores beside the replica here.
+        Vec::new()
     }
 }
 

@@ -1,0 +1,79 @@
+//! What a reader does by itself with a frame: batches of the log are stored and acked on the spot
+//! while the loop lets it ([`crate::intake`]), everything else is the loop's.
+
+use twinvm_protocol::{ConnId, Message};
+use twinvm_replica::Stored;
+
+use super::ChannelEvent;
+use super::connection::Connection;
+use crate::intake::{Intake, Taken};
+
+/// What a connection's reader remembers.
+#[derive(Debug, Default)]
+pub(crate) struct Beside {
+    /// Something else went to the loop since the last event about a batch: the order has to stay.
+    after_other: bool,
+}
+
+impl Beside {
+    /// What the loop is told of a frame, if it is to be told.
+    pub(crate) fn take_in(
+        &mut self,
+        connection: &Connection,
+        conn: ConnId,
+        intake: &Intake,
+        message: Message,
+    ) -> Option<ChannelEvent> {
+        match self.stored(connection, conn, intake, &message) {
+            Taken::Yes(None) => None,
+            Taken::Yes(Some(number)) => {
+                self.after_other = false;
+                Some(ChannelEvent::Stored { conn, number })
+            }
+            Taken::No => {
+                self.after_other = true;
+                Some(ChannelEvent::Received { conn, message })
+            }
+        }
+    }
+
+    fn stored(
+        &self,
+        connection: &Connection,
+        conn: ConnId,
+        intake: &Intake,
+        message: &Message,
+    ) -> Taken {
+        let Message::Log {
+            first,
+            end,
+            released,
+            batch,
+        } = message
+        else {
+            return Taken::No;
+        };
+        if !intake.wants(conn, *first) {
+            return Taken::No;
+        }
+        // What is wrong with it the loop says.
+        let Ok(stored) = Stored::decode(*first, *end, *released, batch) else {
+            return Taken::No;
+        };
+        intake.take(
+            conn,
+            stored,
+            batch.len(),
+            self.after_other,
+            |received, says| {
+                let ack = Message::Ack {
+                    received,
+                    emitted: says.emitted.min(received),
+                    progress: says.progress,
+                };
+                // It queues or refuses, and never waits.
+                let _ = connection.send(ack);
+            },
+        )
+    }
+}
