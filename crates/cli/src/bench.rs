@@ -199,6 +199,9 @@ enum What {
     /// What a backup costs: one VM alone and protected, in turns, and with a channel that takes its
     /// time; hosts as for `takeover`
     Protect,
+    /// Round trips of a protected VM by distance, with its frames sent by the live node or by the
+    /// backup, for clients beside either; hosts as for `takeover`
+    Output,
     /// What clients wait through TAP when the live node's process is killed, and when its host
     /// falls silent: two nodes and an arbiter on three hosts, network namespaces (root, or
     /// `unshare -Urn`; nftables)
@@ -224,7 +227,7 @@ impl What {
 
     /// Stands for the yardstick where none is needed.
     fn without_qemu(self) -> Option<PathBuf> {
-        matches!(self, Self::Protect | Self::Takeover).then(PathBuf::new)
+        matches!(self, Self::Protect | Self::Output | Self::Takeover).then(PathBuf::new)
     }
 
     /// Nothing of it can be measured without the Debian image.
@@ -395,7 +398,7 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
     say(&format!("machine    {}", report.machine));
     // What is complete is kept when what comes after fails.
     type Measure = fn(&Bench, &mut Vec<Section>) -> Result<(), DemoError>;
-    let all: [(What, Measure); 16] = [
+    let all: [(What, Measure); 17] = [
         (What::Cpu, cpu::measure),
         (What::Boot, |bench, done| {
             done.push(boot::measure(bench)?);
@@ -423,6 +426,9 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
         }),
         (What::Protect, |bench, done| {
             add(done, protect::measure(bench)?)
+        }),
+        (What::Output, |bench, done| {
+            add(done, protect::sites::measure(bench)?)
         }),
         (What::Takeover, |bench, done| {
             add(done, takeover::measure(bench)?)

@@ -77,6 +77,8 @@ enum Command {
     HookRunner(cmd_node::HookRunnerArgs),
     #[command(hide = true)]
     LabRelay(bench::protect::relay::RelayArgs),
+    #[command(hide = true)]
+    LabWire(bench::protect::sites::WireArgs),
 }
 
 impl Command {
@@ -94,6 +96,7 @@ impl Command {
             Self::Demo(args) => ("demo", demo::run(&args)),
             Self::Bench(args) => ("bench", bench::run(&args)),
             Self::HookRunner(args) => (cmd_node::HOOK_RUNNER, cmd_node::run_hooks(&args)),
+            Self::LabWire(args) => ("lab-wire", bench::protect::sites::run_wire(&args)),
             Self::LabRelay(args) => ("lab-relay", bench::protect::relay::run(&args)),
         }
     }

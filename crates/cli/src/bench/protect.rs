@@ -4,6 +4,7 @@
 
 mod distance;
 pub(crate) mod relay;
+pub(crate) mod sites;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -19,6 +20,7 @@ use super::stats::{digits, median_interval};
 use super::{Bench, netns, say, takeover};
 use crate::demo::error::DemoError;
 use crate::lab::pair::{NAMES, Pair, REDIS};
+use twinvm_protocol::OutputFrom;
 
 const NAME: &str = "protect";
 const TITLE: &str = "a VM alone and protected, through TAP, TLS on the channel";
@@ -78,7 +80,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Section>, DemoError> {
 
 /// A pair with so much memory and so long a line between its nodes, protected; the live node.
 fn start(bench: &Bench, memory: &str, delay: Duration) -> Result<(Pair, usize), DemoError> {
-    let mut pair = takeover::lab(bench, memory, delay, true)?;
+    let mut pair = takeover::lab(bench, memory, (delay, OutputFrom::Live), true)?;
     let live = pair.bring_up(LIMIT)?;
     Ok((pair, live))
 }

@@ -135,6 +135,12 @@ impl Client {
         Ok(times_us)
     }
 
+    /// Begins to count anew, whoever has counted before.
+    pub(crate) fn forget(&mut self, bench: &Bench) -> Result<(), DemoError> {
+        self.count = 0;
+        self.ask(bench, &["DEL", KEY]).map(drop)
+    }
+
     /// Sends any other request; its answer.
     pub(crate) fn ask(&mut self, bench: &Bench, words: &[&str]) -> Result<Reply, DemoError> {
         let broken = |error: std::io::Error| DemoError::failed(format!("{}: {error}", self.name));

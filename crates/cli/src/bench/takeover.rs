@@ -16,6 +16,7 @@ use crate::lab::LabError;
 use crate::lab::clients::{Clients, Load};
 use crate::lab::history::Verdict;
 use crate::lab::pair::{NAMES, Pair, Parts, READY, REDIS};
+use twinvm_protocol::OutputFrom;
 
 const NAME: &str = "takeover";
 const TITLE: &str = "what clients wait when the live node's process or host goes, over TAP";
@@ -83,7 +84,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Section>, DemoError> {
 pub(super) fn lab(
     bench: &Bench,
     memory: &str,
-    delay: Duration,
+    (delay, output): (Duration, OutputFrom),
     pinned: bool,
 ) -> Result<Pair, DemoError> {
     let dir = bench.dir.join("lab");
@@ -105,6 +106,7 @@ pub(super) fn lab(
         disk: None,
         ready: READY,
         delay,
+        output,
         pinned,
         suspect_ms: SUSPECT_MS,
     })?;
@@ -113,7 +115,7 @@ pub(super) fn lab(
 
 fn inside(bench: &Bench) -> Result<Section, DemoError> {
     netns::end_with_parent()?;
-    let mut pair = lab(bench, "256M", Duration::ZERO, false)?;
+    let mut pair = lab(bench, "256M", (Duration::ZERO, OutputFrom::Live), false)?;
     pair.bring_up(LIMIT)?;
     let clients = Clients::start(&Load {
         address: REDIS,

@@ -128,7 +128,7 @@ pub(crate) fn to_end(command: &mut Command, what: &str, input: &str) -> Result<(
 pub(crate) struct Hosts {
     /// Nodes a and b, and the arbiter.
     pub(crate) hosts: [Host; 3],
-    switch: Host,
+    pub(crate) switch: Host,
 }
 
 impl Hosts {

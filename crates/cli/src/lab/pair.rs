@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use twinvm_host::ctl_socket::{self, CtlRequest};
+use twinvm_protocol::OutputFrom;
 
 use super::LabError;
 use super::hosts::{ARBITER, BACK, GUEST, Host, Hosts, TAP, to_end};
@@ -51,6 +52,8 @@ pub(crate) struct Parts {
     pub(crate) ready: &'static str,
     /// How much later each byte of the channel arrives than it could, both ways.
     pub(crate) delay: Duration,
+    /// Who emits while the VM is protected.
+    pub(crate) output: OutputFrom,
     /// Node a is kept on the host's first core, node b on its second.
     pub(crate) pinned: bool,
     /// Silence after which a node is suspected.
@@ -143,13 +146,18 @@ impl Pair {
             memory,
             disk,
             suspect_ms,
+            output,
             ..
         } = &self.parts;
+        let output = match output {
+            OutputFrom::Live => "live",
+            OutputFrom::Backup => "backup",
+        };
         let mut text = format!(
             "name = \"lab\"\nmemory = {memory:?}\nkernel = {kernel:?}\ninitrd = {initrd:?}\n\
              cmdline = {cmdline:?}\nstate_dir = \"state\"\n\
              arbiter = \"tcp:{}:{ARBITER_PORT}\"\n\
-             [protect]\nsuspect_ms = {suspect_ms}\n\
+             [protect]\nsuspect_ms = {suspect_ms}\noutput = \"{output}\"\n\
              [[net]]\nmac = \"{MAC}\"\nbackend = \"tap:{TAP}\"\n\
              [tls]\nca = \"keys/ca.crt\"\ncert = \"keys/{{name}}.crt\"\nkey = \"keys/{{name}}.key\"\n",
             BACK[ARBITER]

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
+use twinvm_protocol::OutputFrom;
 
 use twinvm_host::ctl_socket::{self, CtlRequest};
 
@@ -82,6 +83,10 @@ impl Scene {
             disk: None,
             ready: READY,
             delay: Duration::ZERO,
+            output: match std::env::var("TWINVM_FAULTS_OUTPUT").as_deref() {
+                Ok("backup") => OutputFrom::Backup,
+                _ => OutputFrom::Live,
+            },
             pinned: false,
             program: env!("CARGO_BIN_EXE_twinvm").into(),
             dir: folder.path().to_owned(),

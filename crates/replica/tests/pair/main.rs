@@ -1,5 +1,6 @@
 //! Two production replicas in one process, with a guest of a few instructions between them.
 
+mod beside;
 mod broken;
 mod disks;
 mod diverged;

@@ -45,6 +45,8 @@ struct Surroundings {
     /// Whose turn it is.
     at: usize,
     toys: [Rc<RefCell<Toy>>; 2],
+    /// Stored and acked beside a replica that has not been told yet.
+    kept: Vec<Stored>,
 }
 
 impl Env for Surroundings {
@@ -89,8 +91,7 @@ impl Env for Surroundings {
     }
 
     fn end_storing(&mut self) -> Vec<Stored> {
-        // Nobody stores beside the replica here.
-        Vec::new()
+        std::mem::take(&mut self.kept)
     }
 }
 
@@ -176,6 +177,7 @@ impl World {
                 dice: 1,
                 at: A,
                 toys: std::array::from_fn(|_| Rc::new(RefCell::new(Toy::new()))),
+                kept: Vec::new(),
             },
             disk_rounds: None,
             flush: Flush::default(),
@@ -516,6 +518,40 @@ impl World {
             Incoming::Down { conn } => self.apply(at, Event::ChannelDown { conn }),
         }
         Some(what)
+    }
+
+    /// What the receiving thread of a host does with the oldest thing in a backup's inbox, a batch of
+    /// the log: it is stored and acked, and the replica has not heard of it yet.
+    pub(crate) fn store_beside(&mut self, at: usize) -> Stored {
+        let storing = self.side(at).replica.storing().expect("it follows");
+        let Some(Incoming::Message { conn, message }) = self.side(at).inbox.pop_front() else {
+            panic!("no batch of the log");
+        };
+        let Message::Log {
+            first,
+            end,
+            released,
+            batch,
+        } = message
+        else {
+            panic!("no batch of the log, but {message:?}");
+        };
+        assert_eq!((conn, first), (storing.conn, storing.end));
+        let message = Message::Ack {
+            received: end,
+            emitted: storing.emitted,
+            progress: storing.progress,
+        };
+        if let Some(conn) = self.far_end(at, conn) {
+            let inbox = &mut self.side(1 - at).inbox;
+            inbox.push_back(Incoming::Message { conn, message });
+        }
+        Stored::decode(first, end, released, &batch).expect("a batch of ours")
+    }
+
+    /// The replica has not heard of it when its session ends.
+    pub(crate) fn keep(&mut self, stored: Stored) {
+        self.env.kept.push(stored);
     }
 
     /// Lets the arbiter carry out and answer a node's oldest question.
