@@ -20,6 +20,7 @@
 //! one is still on its way to the loop goes there as well, and the loop stores and acks it.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use twinvm_protocol::{ConnId, Position, Progress};
 use twinvm_replica::Stored;
@@ -30,6 +31,9 @@ use super::sync::{Mutex, MutexGuard, PoisonError};
 const MAX_RECORDS: usize = 1 << 16;
 /// Bytes of batches that may wait here.
 const MAX_BYTES: usize = 16 << 20;
+/// A loop that has not come for this long is not spoken for any more: the live node has to notice a
+/// backup that is stuck by its silence.
+const MAX_UNTAKEN: Duration = Duration::from_millis(100);
 
 /// What an ack says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,9 +63,9 @@ struct Open {
     batches: VecDeque<(u64, Stored)>,
     records: usize,
     bytes: usize,
-    /// Number of the last event sent, and whether the loop has not taken it yet.
+    /// Number of the last event sent, and since when the loop has not taken it.
     told: u64,
-    untaken: bool,
+    untaken: Option<Instant>,
 }
 
 /// What became of a batch.
@@ -96,7 +100,7 @@ impl Intake {
                     records: 0,
                     bytes: 0,
                     told: 0,
-                    untaken: false,
+                    untaken: None,
                 });
             }
         }
@@ -107,7 +111,10 @@ impl Intake {
         let held = self.lock();
         let open = held.as_ref().filter(|open| open.conn == conn);
         open.is_some_and(|open| {
-            open.end == first && open.records < MAX_RECORDS && open.bytes < MAX_BYTES
+            let stuck = open
+                .untaken
+                .is_some_and(|since| since.elapsed() > MAX_UNTAKEN);
+            open.end == first && open.records < MAX_RECORDS && open.bytes < MAX_BYTES && !stuck
         })
     }
 
@@ -128,10 +135,10 @@ impl Intake {
         if open.end != stored.first {
             return Taken::No;
         }
-        let new = after_other || !open.untaken;
+        let new = after_other || open.untaken.is_none();
         if new {
             open.told += 1;
-            open.untaken = true;
+            open.untaken.get_or_insert_with(Instant::now);
         }
         open.end = stored.end;
         open.records += stored.records();
@@ -148,7 +155,7 @@ impl Intake {
             return Vec::new();
         };
         if open.told == number {
-            open.untaken = false;
+            open.untaken = None;
         }
         let of_it = open.batches.iter().take_while(|(n, _)| *n <= number);
         let count = of_it.count();

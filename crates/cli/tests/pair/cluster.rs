@@ -112,6 +112,8 @@ pub(crate) struct VmFile {
     taps: Option<[&'static str; 2]>,
     pub(crate) memory: String,
     pub(crate) cmdline: String,
+    /// Who emits while the VM is protected.
+    pub(crate) output: &'static str,
     kernel: PathBuf,
     pub(crate) initrd: Option<PathBuf>,
     /// Tables at the end.
@@ -141,7 +143,11 @@ impl VmFile {
             );
         }
         // A loaded host must not look like a dead one.
-        text.push_str("[protect]\nsuspect_ms = 1500\n");
+        let output = self.output;
+        let _ = write!(
+            text,
+            "[protect]\nsuspect_ms = 1500\noutput = \"{output}\"\n"
+        );
         let backend = match self.taps {
             Some([tap, _]) => format!("tap:{tap}"),
             None => format!("lan:{}", self.lan.display()),
@@ -222,6 +228,7 @@ impl Cluster {
             cmdline: guest.cmdline,
             kernel: guest.kernel,
             initrd: guest.initrd,
+            output: "live",
             more: String::new(),
         };
         let cluster = Self {

@@ -75,7 +75,10 @@ impl Replica {
             Vm::Following(_) => self.follow_slice(env, REPLAY_STEPS),
             Vm::Nothing | Vm::Installing(_) => {}
         }
-        self.report_progress(env, false);
+        // A backup that is level says so at once: acks that come before it executes again would speak
+        // of it as one that is behind.
+        let level = matches!(&self.vm, Vm::Following(f) if f.replay.backlog() == 0);
+        self.report_progress(env, level);
     }
 
     pub(super) fn live_slice(&mut self, env: &mut dyn Env, now: HostTime) {
