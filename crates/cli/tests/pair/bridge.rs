@@ -59,7 +59,7 @@ fn await_station_at(mac: &str, node: usize) {
 fn with_a_backup_that_emits() {
     lay_bridge();
     let mut vm = Cluster::redis_on(TAPS);
-    vm.file.output = "backup";
+    vm.file.output = Some("backup");
     vm.write();
     vm.start(A);
     vm.await_role(A, "live");

@@ -112,8 +112,8 @@ pub(crate) struct VmFile {
     taps: Option<[&'static str; 2]>,
     pub(crate) memory: String,
     pub(crate) cmdline: String,
-    /// Who emits while the VM is protected.
-    pub(crate) output: &'static str,
+    /// Who emits while the VM is protected, if the file says so.
+    pub(crate) output: Option<&'static str>,
     kernel: PathBuf,
     pub(crate) initrd: Option<PathBuf>,
     /// Tables at the end.
@@ -143,11 +143,10 @@ impl VmFile {
             );
         }
         // A loaded host must not look like a dead one.
-        let output = self.output;
-        let _ = write!(
-            text,
-            "[protect]\nsuspect_ms = 1500\noutput = \"{output}\"\n"
-        );
+        text.push_str("[protect]\nsuspect_ms = 1500\n");
+        if let Some(output) = self.output {
+            let _ = writeln!(text, "output = {output:?}");
+        }
         let backend = match self.taps {
             Some([tap, _]) => format!("tap:{tap}"),
             None => format!("lan:{}", self.lan.display()),
@@ -228,7 +227,7 @@ impl Cluster {
             cmdline: guest.cmdline,
             kernel: guest.kernel,
             initrd: guest.initrd,
-            output: "live",
+            output: None,
             more: String::new(),
         };
         let cluster = Self {
