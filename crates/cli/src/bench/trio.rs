@@ -118,6 +118,7 @@ impl<'a> Trio<'a> {
             memory: format!("{}M", ours.memory_mib),
             disk: Some(disk.0.clone()),
             ready: UP,
+            output: twinvm_protocol::OutputFrom::Live,
             delay: Duration::ZERO,
             pinned: false,
             suspect_ms: SUSPECT_MS,
