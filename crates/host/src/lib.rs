@@ -30,6 +30,8 @@
 
 // They panic where a line can't be written.
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+// One source is compiled a second time, with a test's locks.
+#![cfg_attr(test, allow(clippy::duplicate_mod))]
 
 pub mod allocator;
 pub mod arbiter;
