@@ -7,6 +7,7 @@ mod sync {
 
     pub(crate) use shuttle::sync::{Mutex, MutexGuard};
 }
+#[allow(clippy::duplicate_mod)]
 #[path = "intake.rs"]
 mod intake;
 

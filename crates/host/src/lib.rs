@@ -64,6 +64,7 @@ pub mod tls;
 pub use twinvm_disk as disk;
 
 mod durable;
+#[cfg_attr(test, allow(clippy::duplicate_mod))]
 mod intake;
 /// The locks of [`intake`]: a test takes others.
 mod sync {
