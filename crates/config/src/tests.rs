@@ -394,21 +394,16 @@ fn values_that_do_not_go_together() {
 }
 
 #[test]
-fn what_is_not_built_yet_is_parsed_and_refused() {
-    let unsupported = |rest: &str| {
-        let vm = parse(&format!("name = \"x\"\n{rest}")).unwrap();
-        vm.validate_supported().unwrap_err().to_string()
-    };
-    let not_yet = |line: usize, what: &str| {
-        format!("vms/VM.toml:{line}: {what} is not supported yet by this version")
-    };
+fn what_a_node_has_of_its_own_needs_something_to_replace() {
     let node =
         |n: u32| format!("[[node]]\nname = \"n{n}\"\nchannel = \"127.0.0.1:{n}\"\npath = \"d\"\n");
-    // The first in the file.
+    let pair = format!("name = \"x\"\n{}{}", node(1), node(2));
+    let refused = parse(&pair).map(|_| ()).unwrap_err().to_string();
     assert_eq!(
-        unsupported(&(node(1) + &node(2))),
-        not_yet(5, "path of a node's disk")
+        refused,
+        "vms/VM.toml:5: path of a node: the VM's first disk has no file, or there is no [[disk]]"
     );
+    parse(&(pair + "[[disk]]\npath = \"c\"\n")).unwrap();
 
     let vm = parse(&WHOLE.replace("127.0.0.1:7001", "127.0.0.1:7001\"\ntap = \"t"));
     assert_eq!(vm.unwrap().nodes[0].tap.as_deref(), Some("t"));
@@ -576,7 +571,7 @@ fn a_disk_may_have_a_size_before_it_has_a_file() {
     assert_eq!(size, Some(4 << 30));
     assert_eq!(
         named("[[disk]]\npath = \"d\"\nsize = \"1000\""),
-        "vms/VM.toml:4: size = \"1000\", expected a size of whole sectors of 512 bytes such as \
+        "vms/VM.toml:4: size = \"1000\": expected a size of whole sectors of 512 bytes such as \
          \"4G\""
     );
 }
