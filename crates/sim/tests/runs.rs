@@ -44,7 +44,9 @@ fn seeds_hold() {
     );
     assert!(sum.digests > RUNS, "too few digests: {sum:?}");
     assert!(sum.boots < 3 * RUNS, "too many power-ons: {sum:?}");
-    assert!(sum.unjudged * 1000 < sum.operations, "too hard: {sum:?}");
+    // All boots of a guest with a disk are one history, in which calls that were never answered add
+    // up: some are more than the judge may remember.
+    assert!(sum.unjudged * 500 < sum.operations, "too hard: {sum:?}");
 }
 
 #[test]
