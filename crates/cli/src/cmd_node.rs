@@ -132,7 +132,6 @@ fn resolve(what: &str, host: &str, port: u16) -> Result<SocketAddr, String> {
 
 fn options(args: NodeArgs, confinement: Confinement) -> Result<NodeOptions, String> {
     let vm = VmConfig::load(&args.file).map_err(|error| error.to_string())?;
-    vm.validate_supported().map_err(|error| error.to_string())?;
     let (own, peer) = vm.pair(&args.name).map_err(|error| error.to_string())?;
     // A pair has one: `pair` has looked.
     let arbiter = vm.arbiter.clone().ok_or("no arbiter")?;

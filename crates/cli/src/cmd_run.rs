@@ -344,7 +344,6 @@ fn describe(args: &RunArgs) -> Result<VmConfig, String> {
         None => VmConfig::parse(Path::new("command line"), "name = \"guest\""),
     }
     .map_err(|error| error.to_string())?;
-    vm.validate_supported().map_err(|error| error.to_string())?;
     if let Some(firmware) = &args.firmware {
         vm.firmware = Some(firmware.clone());
     }

@@ -76,7 +76,4 @@ pub enum Problem {
     /// Values that don't go together.
     #[error("{0}")]
     Conflict(String),
-    /// Well formed, but not built yet.
-    #[error("{0} is not supported yet by this version")]
-    Unsupported(String),
 }

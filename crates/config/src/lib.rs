@@ -2,8 +2,7 @@
 //!
 //! Parsing gives values that can't be wrong: sizes in range, addresses that are addresses,
 //! paths resolved against the file's directory. Every error names the file, the line, what
-//! was expected and what was found. What is well formed but not built yet is parsed too, and
-//! refused by [`VmConfig::validate_supported`].
+//! was expected and what was found.
 
 mod error;
 mod operation;
@@ -129,7 +128,6 @@ pub struct VmConfig {
     /// Where a node's figures can be read over HTTP.
     pub metrics: Option<Channel>,
     file: PathBuf,
-    unsupported: Vec<(usize, String)>,
 }
 
 /// Which of the guest's consoles gets the terminal's keys.
@@ -220,7 +218,6 @@ impl VmConfig {
         let document = Document::new(path, text);
         let parsed = document.syntax()?;
         let root = document.root(&parsed, ROOT_KEYS)?;
-        let unsupported = Vec::new();
 
         let name = root
             .name("name")?
@@ -283,23 +280,7 @@ impl VmConfig {
             hooks: operation::parse_hooks(&document, &root)?,
             metrics: operation::parse_metrics(&document, &root)?,
             file: path.to_path_buf(),
-            unsupported,
         })
-    }
-
-    /// Checks that this version can do everything the file asks for.
-    ///
-    /// # Errors
-    /// [`Problem::Unsupported`] with the line of the first thing it can't.
-    pub fn validate_supported(&self) -> Result<(), VmTomlError> {
-        match self.unsupported.iter().min_by_key(|(line, _)| *line) {
-            None => Ok(()),
-            Some((line, what)) => Err(VmTomlError {
-                file: self.file.clone(),
-                line: Some(*line),
-                problem: Problem::Unsupported(what.clone()),
-            }),
-        }
     }
 
     /// The files of `[tls]` for the node called `name`, or for `"arbiter"`.

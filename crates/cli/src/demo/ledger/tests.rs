@@ -34,25 +34,3 @@ fn an_audit_finds_what_is_wrong() {
         "{twice}"
     );
 }
-
-/// TWINVM_POSTGRES=127.0.0.1:5432 cargo test … ledger -- --ignored: any server that lets the role
-/// postgres in without a password. Its tables `account` and `transfer` are made anew.
-#[test]
-#[ignore = "needs a PostgreSQL server"]
-fn a_server_that_is_not_killed_keeps_a_right_ledger() {
-    let address = std::env::var("TWINVM_POSTGRES").unwrap().parse().unwrap();
-    let mut ledger = Ledger::start(address, 7).unwrap();
-    let until = Instant::now() + Duration::from_secs(120);
-    while ledger.ack_after(0, 300).is_none() {
-        assert_eq!(ledger.fault(), None);
-        assert!(Instant::now() < until, "too slow");
-        thread::sleep(Duration::from_millis(50));
-    }
-    let seconds = ledger.now_us() as f64 / 1e6;
-    assert!(ledger.audit().unwrap() >= 300);
-    let Outcome { journal, finding } = ledger.finish().unwrap();
-    assert!(finding.is_clean(), "{finding:?}");
-    assert_eq!(finding.unknown, (0, 0));
-    assert!(!journal.looks.is_empty());
-    println!("{} transfers in {seconds:.1} s", journal.times_us.len());
-}
