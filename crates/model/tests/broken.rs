@@ -1,5 +1,7 @@
 //! Tests of the model: each rule broken on purpose is found, by a short way.
 
+use std::io::{self, Write as _};
+
 use twinvm_model::explore::explore;
 use twinvm_model::model::{Goal, Protocol, Scope};
 use twinvm_model::rules::Broken;
@@ -46,7 +48,11 @@ fn found(rule: Broken) {
     let Some(way) = way else {
         panic!("{rule:?} was not found in {scope}: {report}");
     };
-    println!("{rule:?}: {what} after {} steps, {report}", way.len());
+    let steps = way.len();
+    let _ = writeln!(
+        io::stderr(),
+        "model: without {rule:?}: {what} after {steps} steps, {report}"
+    );
     assert!(way.len() <= MAX_STEPS, "{rule:?}: {} steps", way.len());
 }
 

@@ -1,5 +1,7 @@
 //! Tests of the tests: each rule is broken on purpose, and the simulator must find it.
 
+use std::io::{self, Write as _};
+
 use twinvm_protocol::node::Mutation;
 use twinvm_sim::{Broken, DiskFault, DriverFault, Finding, run};
 
@@ -12,7 +14,14 @@ fn finding(broken: Broken) -> Option<Box<Finding>> {
 
 fn must_find(broken: Broken) {
     match finding(broken) {
-        Some(found) => println!("{broken:?}: seed {}: {}", found.seed, found.what),
+        Some(found) => {
+            let _ = writeln!(
+                io::stderr(),
+                "simulation: without {broken:?}: seed {}: {}",
+                found.seed,
+                found.what
+            );
+        }
         None => panic!("{SEEDS} seeds did not notice {broken:?}"),
     }
 }

@@ -1,6 +1,7 @@
 //! Runs with random faults, thousands of them: nothing wrong may be seen, and every run must end
 //! with a protected pair.
 
+use std::io::{self, Write as _};
 use std::thread;
 
 use twinvm_sim::{Tally, run};
@@ -34,7 +35,7 @@ fn seeds_hold() {
             sum.add(&worker.join().unwrap());
         }
     });
-    println!("{RUNS} runs: {sum:?}");
+    let _ = writeln!(io::stderr(), "simulation: {RUNS} runs: {sum:?}");
     // Faults that lead nowhere test nothing.
     assert!(sum.takeovers > RUNS / 3, "too few takeovers: {sum:?}");
     assert!(sum.operations > 50 * RUNS, "too few operations: {sum:?}");

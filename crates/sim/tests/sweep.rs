@@ -1,5 +1,7 @@
 //! A kill at every position of the log.
 
+use std::io::{self, Write as _};
+
 use twinvm_protocol::OutputFrom;
 use twinvm_sim::sweep;
 
@@ -15,7 +17,10 @@ fn nor_does_one_while_the_backup_emits() {
 
 fn swept(output: OutputFrom) {
     let swept = sweep(1, output).unwrap();
-    println!("{swept:?}");
+    let _ = writeln!(
+        io::stderr(),
+        "simulation: a kill at every position: {swept:?}"
+    );
     assert!(swept.positions > 60, "{swept:?}");
     // Five moments, two victims, what is on its way lost or not.
     assert_eq!(swept.kills, swept.positions * 5 * 2 * 2);
