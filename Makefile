@@ -24,6 +24,7 @@ IMAGE_ARGS ?=
 DEMO_KILLS ?= 6
 FAULTS ?=
 FAULT_ROUNDS ?= 1
+FAULTS_OUTPUT ?= live
 SIM_ARGS ?= --minutes 10
 MODEL_ARGS ?= --faults 2 --requests 1
 FUZZ_TARGET ?= virtqueues
@@ -54,10 +55,10 @@ test: ## every check and every test, from nothing: what CI runs
 	@$(STAGE) tests 1200 $(CARGO) test --release --workspace $(LOCKED)
 	@$(STAGE) "tests, one engine" 300 $(CARGO) test --release --package twinvm-machine --no-default-features $(LOCKED)
 
-faults: ## real faults on three hosts in network namespaces; FAULTS=loss,disk chooses, FAULT_ROUNDS=3 repeats
+faults: ## real faults on three hosts in network namespaces; FAULTS=loss,disk chooses, FAULT_ROUNDS=3 repeats, FAULTS_OUTPUT=backup
 	@$(STAGE) setup 600 scripts/setup.sh test
 	@$(STAGE) image 900 $(TWINVM) image build redis --out target/image/redis
-	@TWINVM_FAULTS=$(FAULTS) TWINVM_FAULT_ROUNDS=$(FAULT_ROUNDS) \
+	@TWINVM_FAULTS=$(FAULTS) TWINVM_FAULT_ROUNDS=$(FAULT_ROUNDS) TWINVM_FAULTS_OUTPUT=$(FAULTS_OUTPUT) \
 		$(CARGO) test --release --package twinvm $(LOCKED) --test faults -- every_fault --nocapture
 
 differential: ## the processor against the reference simulator; DIFF_ARGS="--seed 1 --instructions 100000000"

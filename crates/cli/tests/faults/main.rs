@@ -4,7 +4,7 @@
 //! copy of the data explains every answer.
 //!
 //! `TWINVM_FAULTS=loss,memory` runs only the faults whose names contain one of these words, and
-//! `TWINVM_FAULT_ROUNDS=N` all of them N times.
+//! `TWINVM_FAULT_ROUNDS=N` all of them N times. With `TWINVM_FAULTS_OUTPUT=backup` the backup sends the guest's frames.
 
 mod capture;
 mod cases;
@@ -18,10 +18,16 @@ mod lab;
 #[path = "../support/namespace.rs"]
 mod namespace;
 
-use lab::hosts::ENTER;
+use std::sync::{Mutex, PoisonError};
 
-#[test]
-fn every_fault_is_survived() {
+use lab::hosts::ENTER;
+use twinvm_protocol::OutputFrom;
+
+/// Each of them takes the whole host.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn in_namespaces(test: &str, body: fn()) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let needs = [
         "ip tuntap add dev try0 mode tap",
         "ip link add try1 type bridge",
@@ -30,7 +36,23 @@ fn every_fault_is_survived() {
         "command -v tcpdump nsenter >/dev/null",
     ];
     // The way in has `--net` already.
-    namespace::in_namespaces("every_fault_is_survived", &ENTER[1..], &needs, || {
-        scene::play(&cases::ALL);
+    namespace::in_namespaces(test, &ENTER[1..], &needs, body);
+}
+
+#[test]
+fn every_fault_is_survived() {
+    in_namespaces("every_fault_is_survived", || {
+        let output = match std::env::var("TWINVM_FAULTS_OUTPUT").as_deref() {
+            Ok("backup") => OutputFrom::Backup,
+            _ => OutputFrom::Live,
+        };
+        scene::play(&cases::ALL, output);
+    });
+}
+
+#[test]
+fn faults_are_survived_where_the_backup_speaks() {
+    in_namespaces("faults_are_survived_where_the_backup_speaks", || {
+        scene::play(&cases::SPOKEN, OutputFrom::Backup);
     });
 }

@@ -44,14 +44,16 @@ pub(crate) struct Scene {
     pub(crate) clients: Clients,
     /// The node that was live and protected at last.
     pub(crate) live: usize,
+    /// Which node sends the guest's frames.
+    pub(crate) output: OutputFrom,
     /// The alarm that a fault has led to, as it should.
     alarm: Option<String>,
     rows: Vec<Row>,
     folder: TempDir,
 }
 
-/// Plays all faults that were asked for.
-pub(crate) fn play(cases: &[Case]) {
+/// Plays all faults that were asked for, with the guest's output from one node or the other.
+pub(crate) fn play(cases: &[Case], output: OutputFrom) {
     let asked = std::env::var("TWINVM_FAULTS").unwrap_or_default();
     let words: Vec<&str> = asked.split(',').collect();
     let is_asked = |name: &str| words.iter().any(|word| name.contains(word));
@@ -60,7 +62,7 @@ pub(crate) fn play(cases: &[Case]) {
     let rounds = std::env::var("TWINVM_FAULT_ROUNDS").ok();
     let rounds: u32 = rounds.map_or(1, |n| n.parse().expect("a number of rounds"));
 
-    let mut scene = Scene::begin();
+    let mut scene = Scene::begin(output);
     for _ in 0..rounds {
         for (name, case) in &cases {
             scene.run(name, *case);
@@ -70,7 +72,7 @@ pub(crate) fn play(cases: &[Case]) {
 }
 
 impl Scene {
-    fn begin() -> Self {
+    fn begin(output: OutputFrom) -> Self {
         let folder = TempDir::new().unwrap();
         let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/image/redis");
         let file = |name: &str| {
@@ -83,10 +85,7 @@ impl Scene {
             disk: None,
             ready: READY,
             delay: Duration::ZERO,
-            output: match std::env::var("TWINVM_FAULTS_OUTPUT").as_deref() {
-                Ok("backup") => OutputFrom::Backup,
-                _ => OutputFrom::Live,
-            },
+            output,
             pinned: false,
             program: env!("CARGO_BIN_EXE_twinvm").into(),
             dir: folder.path().to_owned(),
@@ -116,6 +115,7 @@ impl Scene {
             pair,
             clients,
             live,
+            output,
             alarm: None,
             rows: Vec::new(),
             folder,
