@@ -60,7 +60,10 @@ impl Prospect {
             ));
         }
         if self.disks.has_disks && !self.disks.consistent && !force.from_half_a_copy {
-            return Some(format!("this node has {}", self.disks));
+            return Some(format!(
+                "this node has {}: to start from them all the same, add --from-half-a-copy",
+                self.disks
+            ));
         }
         None
     }

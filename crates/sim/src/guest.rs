@@ -43,14 +43,18 @@ const PACKET_BYTES: usize = WORDS_AT + 8 * WORDS;
 
 /// What a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Op {
+pub enum Op {
+    /// Reads.
     Get,
+    /// Writes.
     Set(u64),
     /// Puts the second in the place of the first.
     Swap(u64, u64),
+    /// Adds.
     Add(u64),
     /// From now on the guest never sleeps (or does again): it polls.
     Busy(bool),
+    /// The guest powers itself off.
     PowerOff,
 }
 
@@ -78,8 +82,9 @@ impl Op {
     }
 }
 
-/// A question as a packet for the guest's network card.
-pub(crate) fn question(client: u64, seq: u64, key: u64, op: Op) -> Vec<u8> {
+/// A question as a packet for the guest's network card (virtio 1.2 section 5.1.6: a header comes
+/// before the frame).
+pub fn question(client: u64, seq: u64, key: u64, op: Op) -> Vec<u8> {
     let [code, first, second] = op.words();
     let mut packet = vec![0; NET_HEADER_BYTES];
     packet.extend_from_slice(&MAC);
@@ -94,17 +99,21 @@ pub(crate) fn question(client: u64, seq: u64, key: u64, op: Op) -> Vec<u8> {
 
 /// An answer of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
-    pub(crate) client: u64,
-    pub(crate) seq: u64,
+pub struct Answer {
+    /// Who asked.
+    pub client: u64,
+    /// The number of the client's question.
+    pub seq: u64,
     /// The key's value before the operation.
-    pub(crate) value: u64,
-    pub(crate) done: bool,
+    pub value: u64,
+    /// Whether the operation was done.
+    pub done: bool,
     /// Counts this boot's answers from 1.
-    pub(crate) number: u64,
+    pub number: u64,
     /// Mixes all that the guest did until then.
-    pub(crate) chain: u64,
-    pub(crate) boot: u64,
+    pub chain: u64,
+    /// Wall time at power-on, as the guest saw it (its highest 16 bits).
+    pub boot: u64,
 }
 
 /// Whether a packet of the guest was sent by its backup.
@@ -114,7 +123,7 @@ pub(crate) fn is_voice(packet: &[u8]) -> bool {
 }
 
 /// Reads a packet that the guest sent; `None` if it is no answer.
-pub(crate) fn answer(packet: &[u8]) -> Option<Answer> {
+pub fn answer(packet: &[u8]) -> Option<Answer> {
     let ethertype = packet
         .get(NET_HEADER_BYTES + HEADER_BYTES - 2..)?
         .get(..2)?;
@@ -183,20 +192,21 @@ pub(crate) fn machine(with_disk: bool) -> MachineConfig {
         harts: 1,
         slots: slots.into_iter().flatten().collect(),
         cmdline: String::new(),
-        images: Images::new(image(with_disk), None),
+        images: Images::new(image(with_disk.then_some(0)), None),
         on_reset: OnReset::Exit,
     }
 }
 
-/// The guest as a Linux Image (Documentation/arch/riscv/boot-image-header.rst).
-fn image(with_disk: bool) -> Vec<u8> {
+/// The guest as a Linux Image (Documentation/arch/riscv/boot-image-header.rst), with a disk of which
+/// it uses this sector.
+pub fn image(disk_sector: Option<u32>) -> Vec<u8> {
     let mut image = vec![0; 64];
     // jal x0, +64
     image[..4].copy_from_slice(&0x0400_006f_u32.to_le_bytes());
     image[16..24].copy_from_slice(&4096u64.to_le_bytes());
     image[56..60].copy_from_slice(b"RSC\x05");
     image.extend(
-        code::program(with_disk)
+        code::program(disk_sector)
             .into_iter()
             .flat_map(u32::to_le_bytes),
     );

@@ -10,8 +10,9 @@
 
 mod check;
 mod clock;
+mod cold;
 mod disk;
-mod guest;
+pub mod guest;
 mod history;
 mod host;
 mod lag;
@@ -24,6 +25,7 @@ mod sweep;
 mod trace;
 mod world;
 
+pub use cold::{Colds, colds};
 pub use disk::DiskFault;
 pub use lag::{LagSeen, SuddenSeen, lag, sudden_lag};
 pub use plan::{Broken, DriverFault};

@@ -442,6 +442,18 @@ impl World {
         process.is_some_and(|process| process.replica.status().protocol.protected)
     }
 
+    /// Whether a host's node is live and knows that it is alone.
+    pub(crate) fn is_solo(&self, slot: usize) -> bool {
+        let process = self.hosts[slot].process.as_ref();
+        process.is_some_and(|process| process.replica.status().protocol.link == "solo")
+    }
+
+    /// Whether the record gives the VM to a host's node and names no backup beside it.
+    pub(crate) fn is_named_alone(&self, slot: usize) -> bool {
+        let record = self.arbiter.current();
+        record.is_some_and(|r| r.live.id.0 == slot as u128 + 1 && r.backup.is_none())
+    }
+
     fn happen(&mut self, hap: Hap) -> Result<(), String> {
         match hap {
             Hap::Boot { slot } => self.boot(slot),

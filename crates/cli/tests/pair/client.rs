@@ -104,6 +104,12 @@ fn count_on(
     Ok(())
 }
 
+/// A frame as the switch takes it: its length in four bytes before it (QEMU's stream framing).
+pub(crate) fn framed(frame: &[u8]) -> Vec<u8> {
+    let length = (frame.len() as u32).to_be_bytes();
+    [&length[..], frame].concat()
+}
+
 /// A station on the switch that asks the small guest.
 pub(crate) struct Asker(UnixStream);
 
@@ -116,10 +122,9 @@ impl Asker {
         Self(stream)
     }
 
-    /// Sends a frame: its length in four bytes before it (QEMU's stream framing).
+    /// Sends a frame.
     pub(crate) fn send(&mut self, frame: &[u8]) {
-        let length = (frame.len() as u32).to_be_bytes();
-        self.0.write_all(&[&length[..], frame].concat()).unwrap();
+        self.0.write_all(&framed(frame)).unwrap();
     }
 
     /// Asks until there is an answer: its number. A frame may be lost, as on any wire.

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, prlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -62,10 +62,10 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// The small one, its kernel in this folder.
-    fn echo(folder: &Path) -> Self {
+    /// A small one, its kernel in this folder.
+    fn small(folder: &Path, image: &[u8]) -> Self {
         let kernel = folder.join("kernel");
-        fs::write(&kernel, echo::image()).unwrap();
+        fs::write(&kernel, image).unwrap();
         Guest {
             kernel,
             initrd: None,
@@ -116,6 +116,8 @@ pub(crate) struct VmFile {
     pub(crate) output: Option<&'static str>,
     kernel: PathBuf,
     pub(crate) initrd: Option<PathBuf>,
+    /// More lines of [protect].
+    pub(crate) protect: String,
     /// Tables at the end.
     pub(crate) more: String,
 }
@@ -144,6 +146,7 @@ impl VmFile {
         }
         // A loaded host must not look like a dead one.
         text.push_str("[protect]\nsuspect_ms = 1500\n");
+        text.push_str(&self.protect);
         if let Some(output) = self.output {
             let _ = writeln!(text, "output = {output:?}");
         }
@@ -183,15 +186,20 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// A guest of a few instructions that answers frames; it boots in no time.
     pub(crate) fn echo() -> Self {
+        Self::with_kernel(&echo::image())
+    }
+
+    /// Another guest that is as small.
+    pub(crate) fn with_kernel(image: &[u8]) -> Self {
         let folder = TempDir::new().unwrap();
-        let guest = Guest::echo(folder.path());
+        let guest = Guest::small(folder.path(), image);
         Self::new(folder, guest)
     }
 
     /// The same with each node on an interface of its own.
     pub(crate) fn echo_on(taps: [&'static str; 2]) -> Self {
         let folder = TempDir::new().unwrap();
-        let guest = Guest::echo(folder.path());
+        let guest = Guest::small(folder.path(), &echo::image());
         Self::with(folder, guest, Some(taps))
     }
 
@@ -228,6 +236,7 @@ impl Cluster {
             kernel: guest.kernel,
             initrd: guest.initrd,
             output: None,
+            protect: String::new(),
             more: String::new(),
         };
         let cluster = Self {
@@ -266,7 +275,9 @@ impl Cluster {
             .append(true)
             .open(self.path(log))
             .unwrap();
-        Command::new(PROGRAM)
+        // What is longer than a file may become is an error and no signal: as on a full disk.
+        Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", PROGRAM])
             .args(args)
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
@@ -357,6 +368,15 @@ impl Cluster {
 
     pub(crate) fn terminate(&mut self, node: usize) {
         self.signal(node, Signal::TERM);
+    }
+
+    /// From now on no file of a node gets longer than this: as on a disk that is full.
+    pub(crate) fn limit_files(&self, node: usize, bytes: Option<u64>) {
+        let child = self.nodes[node].as_ref().expect("the node runs");
+        let pid = Some(Pid::from_child(child));
+        let mut limit = getrlimit(Resource::Fsize);
+        limit.current = bytes.or(limit.maximum);
+        prlimit(pid, Resource::Fsize, limit).unwrap();
     }
 
     pub(crate) fn signal(&self, node: usize, signal: Signal) {

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use crate::client::Asker;
 use crate::cluster::{A, B, Cluster, NAMES, PROGRAM};
+use crate::server::{self, Counting};
 
 fn forced(vm: &Cluster, node: usize, more: &[&str]) -> Output {
     let mut command = Command::new(PROGRAM);
@@ -14,7 +15,7 @@ fn forced(vm: &Cluster, node: usize, more: &[&str]) -> Output {
 
 /// Asserts that node `node` refuses, saying all of `words`, and changes nothing.
 #[track_caller]
-fn refuses(vm: &Cluster, node: usize, more: &[&str], words: &[&str]) {
+pub(crate) fn refuses(vm: &Cluster, node: usize, more: &[&str], words: &[&str]) {
     let known = vm.file.state_dir.join(NAMES[node]).join("generation");
     let before = (vm.generation(), fs::read(&known).ok());
     let done = forced(vm, node, more);
@@ -76,4 +77,52 @@ fn force_needs_its_words_and_an_arbiter() {
     vm.write();
     let words = ["127.0.0.1:1", "a change of its record", "mend it first"];
     refuses(&vm, A, &["--peer-is-off"], &words);
+}
+
+#[test]
+fn with_disks_it_is_said_which_copy_is_lost_and_the_other_side_keeps_out() {
+    let mut vm = server::cluster();
+    vm.start_pair();
+    let mut counting = Counting::connect(&vm);
+    for _ in 0..3 {
+        counting.add();
+    }
+    vm.kill(B);
+    vm.await_solo(A);
+    counting.add();
+    counting.add();
+    // Whose copy is current, and who runs it, is said by the other node itself.
+    let live = ["Node a answers: it is live", "so it is not off"];
+    refuses(&vm, B, &["--peer-is-off"], &live);
+    vm.kill(A);
+    let lost = [
+        "names node a live",
+        "what node a wrote since is lost",
+        "--peer-is-off",
+    ];
+    refuses(&vm, B, &[], &lost);
+    vm.start_with(B, &["--force", "--peer-is-off"], &[]);
+    vm.await_role(B, "live");
+    counting.lose(2);
+    assert_eq!(counting.add(), 1);
+    // The other side has what was live before. It neither starts that nor is anything left of it
+    // once it has joined.
+    vm.kill(B);
+    vm.start(A);
+    vm.await_note(A, "waiting to join node b (id ");
+    assert!(counting.is_silence());
+    assert_eq!(vm.role(A).as_deref(), Some("cold"));
+    let cold = ["Node a answers: it is cold", "so it is not off"];
+    refuses(&vm, B, &["--peer-is-off"], &cold);
+    vm.kill(A);
+    let lost = ["names node b live", "what node b wrote since is lost"];
+    refuses(&vm, A, &[], &lost);
+    // What the record means: nothing is lost, and that is said.
+    refuses(&vm, B, &[], &["nothing that was on the disks is lost"]);
+    vm.start(B);
+    vm.await_role(B, "live");
+    vm.start(A);
+    vm.await_protected(B);
+    assert_eq!(counting.add(), 1);
+    assert_eq!(server::copy(&vm, A), server::copy(&vm, B));
 }

@@ -44,9 +44,10 @@ const MIX: u32 = 0x9e37_79b1;
 /// receive used ring, s9 transmit ring, s10 polls, s11 next slot of the transmit ring; a2 [`MIX`],
 /// a3 boot, a4 next slot of the receive ring, a5 polls left, a6 state, a7 chains, tp the chain, gp
 /// whether it never sleeps.
-pub(super) fn program(with_disk: bool) -> Vec<u32> {
+pub(super) fn program(disk_sector: Option<u32>) -> Vec<u32> {
+    let with_disk = disk_sector.is_some();
     let mut a = Asm::default();
-    start(&mut a, with_disk);
+    start(&mut a, disk_sector);
     wait(&mut a, with_disk);
     serve(&mut a);
     reply(&mut a, with_disk);
@@ -58,10 +59,10 @@ pub(super) fn program(with_disk: bool) -> Vec<u32> {
     a.finish()
 }
 
-fn start(a: &mut Asm, with_disk: bool) {
+fn start(a: &mut Asm, disk_sector: Option<u32>) {
     interrupts(a);
-    if with_disk {
-        disk_start(a);
+    if let Some(sector) = disk_sector {
+        disk_start(a, sector);
     }
     a.li(S0, VIRTIO);
     a.sw(ZERO, 0x70, S0); // Status: reset
@@ -138,7 +139,7 @@ fn interrupts(a: &mut Asm) {
 }
 
 /// Sets the disk up (virtio 1.2 section 5.2), and takes the state from it if it has one.
-fn disk_start(a: &mut Asm) {
+fn disk_start(a: &mut Asm, sector: u32) {
     let descriptors = [
         (DISK_HEADERS, 16, 1, 1),
         (STATE as u32, 512, 1, 2),
@@ -164,6 +165,12 @@ fn disk_start(a: &mut Asm) {
     for (at, kind) in [(0, 1), (16, 4), (32, 0)] {
         a.li(T1, kind);
         a.sw(T1, at, T0);
+    }
+    // Memory is zero at power-on.
+    if sector > 0 {
+        a.li(T1, sector);
+        a.sd(T1, 8, T0);
+        a.sd(T1, 40, T0);
     }
     a.li(S0, DISK);
     a.sw(ZERO, 0x70, S0); // Status: reset

@@ -19,6 +19,27 @@ impl World {
         self.hosts[slot].retired = true;
     }
 
+    /// The process ends, with some of what it has sent arriving, and none is started there until
+    /// [`Self::start_again`].
+    pub(crate) fn end_until_started(&mut self, slot: usize, power: bool) {
+        self.hosts[slot].retired = true;
+        self.down(slot, power);
+    }
+
+    /// A process is started there again.
+    pub(crate) fn start_again(&mut self, slot: usize) {
+        self.hosts[slot].retired = false;
+        self.boot_now(slot);
+    }
+
+    /// The process does nothing for so long, and goes on.
+    pub(crate) fn stands_still(&mut self, slot: usize, ns: u64) {
+        let until = self.now + ns;
+        if let Some(process) = &mut self.hosts[slot].process {
+            process.paused_until = process.paused_until.max(until);
+        }
+    }
+
     /// A host is so many times slower from now on.
     pub(crate) fn slow_down_host(&mut self, slot: usize, times: u64) {
         self.hosts[slot].ns_per_kstep *= times;
@@ -218,7 +239,7 @@ impl World {
     }
 
     /// Nothing more goes wrong; who is down comes back.
-    pub(super) fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         let now = self.now;
         self.trace.note(now, || "faults end".to_owned());
         self.faults = false;
