@@ -24,6 +24,7 @@ impl World {
             }
         }
         self.register.iter_mut().for_each(&mut f);
+        self.lost.iter_mut().for_each(&mut f);
         for cas in self.strays.iter_mut().flatten() {
             f(&mut cas.record);
         }
@@ -71,8 +72,8 @@ impl World {
     pub(crate) fn normalise(&mut self, wiped: bool, disks: bool) {
         let generation = self.register.map_or(0, |r| r.generation);
         for stray in &mut self.strays {
-            // The register never goes back.
-            if !wiped && stray.is_some_and(|cas| cas.expect < generation) {
+            // The register never goes back; if it is lost, so is what is on its way to it.
+            if stray.is_some_and(|cas| cas.expect < generation) {
                 *stray = None;
             }
         }
@@ -111,8 +112,9 @@ impl World {
                 *conn = Conn::default();
             }
         }
-        // A node that knows of no record may yet mark generation 1, and mean that one.
-        if disks && self.nodes.iter().any(|node| node.generation == 0) {
+        // A node that knows of no record may yet mark generation 1, and mean that one; so does a late
+        // request for the first record.
+        if wiped || disks && self.nodes.iter().any(|node| node.generation == 0) {
             return;
         }
         let mut least = u8::MAX;

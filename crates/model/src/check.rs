@@ -15,8 +15,7 @@ impl Step<'_> {
     /// The output that ends at `position` of this node's log leaves for the world.
     pub(crate) fn emitted(&mut self, id: Id, position: u8) {
         let node = *self.w.node(id);
-        // A record that the arbiter has lost was the last one won.
-        let named = self.w.register.is_none_or(|r| {
+        let named = self.w.given().is_none_or(|r| {
             r.live == id && (r.current || self.broken == Some(Broken::StartWithoutCas))
         });
         match node.lost_at {
@@ -68,6 +67,10 @@ impl Step<'_> {
     /// A compare-and-set takes effect.
     pub(crate) fn landing(&mut self, cas: &Cas) {
         let id = cas.record.live;
+        if self.w.lost.is_some() && cas.expect > 0 {
+            self.w.beyond = true;
+            return;
+        }
         let other = *self.w.node(id.other());
         match cas.purpose {
             Purpose::Change => {
@@ -121,7 +124,7 @@ impl Step<'_> {
         let node = *self.w.node(id);
         let skip = self.broken == Some(Broken::StartWithoutCas);
         let named = |r: Record| Some(r) == node.record && r.current;
-        if !skip && !self.w.register.is_none_or(named) {
+        if !skip && !self.w.given().is_none_or(named) {
             self.wrong(Wrong::NotNamed);
         }
         if !node.log.contains(&self.w.history) {
@@ -132,8 +135,9 @@ impl Step<'_> {
     /// A machine is given up: right only if the record doesn't name its node live, and no claim of
     /// it can be won any more.
     pub(crate) fn discarded(&mut self, id: Id) {
-        let generation = self.w.register.map_or(0, |r| r.generation);
-        let won = self.w.register.is_some_and(|r| r.live == id && r.current);
+        let given = self.w.given();
+        let generation = given.map_or(0, |r| r.generation);
+        let won = given.is_some_and(|r| r.live == id && r.current);
         let strays = self.w.strays.iter().flatten().copied();
         let mut own = strays.chain(match self.w.node(id).question {
             Question::Out(cas) => Some(cas),
@@ -143,6 +147,13 @@ impl Step<'_> {
             own.any(|c| c.record.live == id && c.record.current && c.expect == generation);
         if won || may_win {
             self.wrong(Wrong::WinnerDiscarded);
+        }
+        let other = *self.w.node(id.other());
+        let elsewhere = other.role == Role::Live && other.lost_at.is_none();
+        let names = |lost: Record| lost.live != id && lost.backup == Some(true);
+        let lost = self.after_loss && self.w.lost == given;
+        if lost && given.is_some_and(names) && !elsewhere {
+            self.wrong(Wrong::LostDiscarded);
         }
     }
 
@@ -167,10 +178,17 @@ impl Step<'_> {
 }
 
 impl World {
+    /// The newest record that was won, also if the arbiter has lost it since.
+    fn given(&self) -> Option<Record> {
+        let generation = self.register.map_or(0, |r| r.generation);
+        let lost = self.lost.filter(|lost| lost.generation >= generation);
+        lost.or(self.register)
+    }
+
     /// A backup that the record names and that still holds the session has all that was emitted:
     /// if the live node died now, nothing would be missed.
     fn backup_suffices(&self) -> bool {
-        let Some(record) = self.register.filter(|r| r.backup == Some(true)) else {
+        let Some(record) = self.given().filter(|r| r.backup == Some(true)) else {
             return true;
         };
         let backup = self.node(record.live.other());

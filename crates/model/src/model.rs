@@ -74,6 +74,9 @@ pub enum What {
     LandStray(u8),
     /// Fault: the arbiter loses its record.
     Wipe,
+    /// Fault: where the record was lost, this node's request for the very first one lands, late by
+    /// the whole life of the VM. It was of the node's present life, or of an earlier one.
+    LateFirst(bool),
     /// `cold_delay_ms` has passed: a cold start that may lose data, as configured.
     ColdDelay,
 
@@ -119,6 +122,7 @@ impl Action {
                 | What::Unknown
                 | What::LandStray(_)
                 | What::Wipe
+                | What::LateFirst(_)
                 | What::ColdDelay
                 | What::Poweroff
                 | What::Stop
@@ -329,6 +333,10 @@ impl Protocol {
         let undisturbed = Self::new(Scope {
             backup_speaks: self.scope.backup_speaks,
             disks: self.scope.disks,
+            bounds: Left {
+                wipes: self.scope.bounds.wipes,
+                ..Left::default()
+            },
             ..Scope::default()
         });
         let mut worlds = undisturbed.init_states();
@@ -342,6 +350,7 @@ impl Protocol {
                 };
             }
             undisturbed.actions(&world, &mut actions);
+            actions.retain(|action| action.what != What::Wipe);
             for action in actions.drain(..) {
                 let next = undisturbed.next_state(&world, action);
                 worlds.extend(next.filter(|next| !worlds.contains(next)));
@@ -456,6 +465,13 @@ impl Protocol {
             w.left.wipes > 0 && at == Id::A && known && w.register.is_some(),
             What::Wipe,
         );
+        // If it is the record that the other node was welcomed by, nothing looks wrong.
+        let same = peer.welcomed == Some(1);
+        let late = w.lost.is_some() && w.register.is_none() && !same;
+        may(late, What::LateFirst(false));
+        // It has asked in this life if it joined when another node was faster.
+        let joined = node.role == Role::Joining || node.role.holds();
+        may(late && joined, What::LateFirst(true));
         let beside = idle
             && node.known == Known::Record
             && !(self.breaks(Broken::AnswerForEver) && node.answer.is_some_and(|a| a.fresh))
@@ -466,8 +482,11 @@ impl Protocol {
 
         let request = w.left.requests > 0;
         let paired = runs && node.link == Link::Paired;
-        let may_reset = request && self.scope.people && w.register.is_some();
-        may(may_reset && over(node) && over(peer), What::Reset);
+        let may_reset = request && w.register.is_some() && over(node) && over(peer);
+        may(
+            self.scope.people && (may_reset || w.lost.is_some()),
+            What::Reset,
+        );
         may(request && runs, What::Poweroff);
         may(request && live && node.stop != Some(Stop::Halt), What::Stop);
         may(request && paired, What::Takeover);
@@ -572,10 +591,11 @@ impl Protocol {
             }
             What::LandStray(index) => step.land_stray(usize::from(index)),
             What::Wipe => {
-                // With it goes what was under way to it.
-                step.w.register = None;
+                // With it goes what was under way to it, but for first starts of the past.
+                step.w.lost = step.w.register.take();
                 step.w.strays = Default::default();
             }
+            What::LateFirst(current) => step.late_first(at, current),
             What::ColdDelay => step.cold_delay(at),
             What::Poweroff => step.poweroff(at),
             What::Stop => step.begin_stop(at, Stop::Halt),
@@ -650,7 +670,7 @@ impl Model for Protocol {
     }
 
     fn actions(&self, w: &World, actions: &mut Vec<Action>) {
-        if w.wrong.is_some() {
+        if w.wrong.is_some() || w.beyond {
             return;
         }
         for at in Id::BOTH {
@@ -672,11 +692,16 @@ impl Model for Protocol {
             broken: self.broken,
             backup_speaks: self.scope.backup_speaks,
             disks: self.scope.disks,
+            after_loss: false,
         };
-        pay(&mut step.w.left, action.what);
+        // Where the record is lost, a person resets it.
+        let needed = action.what == What::Reset && step.w.lost.is_some();
+        if !needed {
+            pay(&mut step.w.left, action.what);
+        }
         self.take(&mut step, action.what, action.at);
         step.looks();
-        world.normalise(self.scope.bounds.wipes > 0, self.scope.disks);
+        world.normalise(self.loses_record(), self.scope.disks);
         (world != *w).then_some(world)
     }
 
@@ -694,6 +719,7 @@ impl crate::explore::Question for Protocol {
 
     fn is_good(&self, w: &World) -> bool {
         match self.goal {
+            _ if w.beyond => true,
             Goal::Protected | Goal::ProtectedByForce => w.is_protected(),
             Goal::LiveAlone => !w.waits_alone(),
         }
@@ -702,7 +728,10 @@ impl crate::explore::Question for Protocol {
     fn may_count_on(&self, action: &Action) -> bool {
         match self.goal {
             Goal::Protected => action.is_recovery(),
-            Goal::ProtectedByForce => action.is_recovery() || action.what == What::StartForced,
+            Goal::ProtectedByForce => {
+                let resets = action.what == What::Reset && self.loses_record();
+                action.is_recovery() || action.what == What::StartForced || resets
+            }
             Goal::LiveAlone => match action.what {
                 What::Start => false,
                 What::ColdDelay => true,

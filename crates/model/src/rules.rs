@@ -33,6 +33,14 @@ pub enum Broken {
     NoResend,
     /// Rule 8: a record older than what is known counts as news, and ends a claim.
     LateNews,
+    /// Rule 8: a backup that was never told gives up since the arbiter has no record.
+    AbsentEndsClaim,
+    /// Rule 8: a backup that was never told decides by a record older than the one by which it was
+    /// welcomed.
+    OlderEndsClaim,
+    /// Rule 8: a backup that was never told decides by a record of the generation by which it was
+    /// welcomed, though that doesn't name the node that welcomed it.
+    StrangerEndsClaim,
     /// Rule 9: the loser lets its gate go.
     LoserEmits,
     /// Rule 9: the loser goes on executing and speaking.
@@ -85,7 +93,7 @@ pub enum Broken {
 
 impl Broken {
     /// All of them.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 42] = [
         Self::ReleaseOnInputAck,
         Self::PairGateOff,
         Self::PairBeforeAck,
@@ -101,6 +109,9 @@ impl Broken {
         Self::ClaimUntold,
         Self::NoResend,
         Self::LateNews,
+        Self::AbsentEndsClaim,
+        Self::OlderEndsClaim,
+        Self::StrangerEndsClaim,
         Self::LoserEmits,
         Self::LoserGoesOn,
         Self::LoserKeepsMachine,

@@ -99,6 +99,8 @@ pub struct Seen {
     pub asked: bool,
     /// The record at the time of the read.
     pub record: Option<Record>,
+    /// For the checker: the arbiter had lost its record by then.
+    pub after_loss: bool,
 }
 
 /// What a peer said of itself.
@@ -300,6 +302,9 @@ pub enum Wrong {
     NewerLacks,
     /// A machine was thrown away although the record names its node live, or may yet.
     WinnerDiscarded,
+    /// The arbiter has lost its record. Whom that gave the VM to threw the machine away, and no other
+    /// node has it.
+    LostDiscarded,
     /// An invariant that the production node checks at run time.
     Invariant(&'static str),
 }
@@ -315,6 +320,10 @@ pub struct World {
     pub disks: [Disk; 2],
     /// By the live node's id.
     pub conns: [Conn; 2],
+    /// The record that the arbiter has lost, for the checker.
+    pub lost: Option<Record>,
+    /// A node has built on a record that came back from the past: nothing more is looked at.
+    pub beyond: bool,
     /// Compare-and-sets whose askers have forgotten them; they land late or never.
     pub strays: [Option<Cas>; MAX_STRAYS],
     /// The log up to the last output that has left, of this boot.

@@ -16,7 +16,10 @@ fn scope(rule: Broken) -> Scope {
         // Two histories take two inputs.
         Broken::LoserKeepsMachine | Broken::NoResend => Scope::new(2, 0, 2).from_pair(),
         Broken::AnswerForEver => Scope::new(2, 0, 0).with_cold_delay(),
-        Broken::AbsentTrusted => Scope::new(1, 0, 1).with_wipe(),
+        Broken::AbsentTrusted
+        | Broken::AbsentEndsClaim
+        | Broken::OlderEndsClaim
+        | Broken::StrangerEndsClaim => Scope::new(2, 0, 1).with_wipe(),
         Broken::HaltUnspoken => Scope::new(0, 1, 1).with_backup_speaking(),
         // An output that is missing shows when a later one leaves.
         _ if rule.is_about_speaking() => Scope::new(2, 0, 2).from_pair().with_backup_speaking(),
@@ -86,6 +89,9 @@ rules! {
     an_untold_claim => ClaimUntold,
     unproven_outputs_not_sent => NoResend,
     late_news => LateNews,
+    no_record_ends_a_claim => AbsentEndsClaim,
+    an_older_record_ends_a_claim => OlderEndsClaim,
+    a_strangers_record_ends_a_claim => StrangerEndsClaim,
     a_loser_that_emits => LoserEmits,
     a_loser_that_goes_on => LoserGoesOn,
     a_loser_that_keeps_its_machine => LoserKeepsMachine,

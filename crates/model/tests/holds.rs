@@ -4,7 +4,7 @@
 use std::io::{self, Write as _};
 
 use twinvm_model::explore::explore;
-use twinvm_model::model::{Protocol, Scope, What};
+use twinvm_model::model::{Goal, Protocol, Scope, What};
 
 /// States that a test may keep: 90 bytes each.
 const MAX_STATES: usize = 8_000_000;
@@ -23,7 +23,8 @@ fn check(protocol: Protocol) {
     }
     assert!(report.complete, "{scope}: more than {MAX_STATES} states");
     // Nobody but a person can bring back a record that the arbiter has lost.
-    if let (false, Some(way)) = (protocol.loses_record(), &report.stuck_by) {
+    let asks = !protocol.loses_record() || protocol.goal == Goal::ProtectedByForce;
+    if let (true, Some(way)) = (asks, &report.stuck_by) {
         panic!(
             "{scope}: from {} states no way leads to {:?}, after {way:#?}",
             report.stuck, protocol.goal
@@ -64,6 +65,18 @@ fn a_pair_with_two_faults_and_a_request() {
 #[test]
 fn a_lost_record() {
     holds(Scope::new(1, 0, 1).with_wipe());
+}
+
+#[test]
+fn a_lost_record_of_a_pair() {
+    holds(Scope::new(2, 0, 1).from_pair().with_wipe());
+}
+
+/// What the arbiter has lost a person brings to its end: a reset, and force where there are disks.
+#[test]
+fn a_lost_record_ends_with_a_reset() {
+    let scope = Scope::new(1, 0, 0).with_disks().with_people().with_wipe();
+    check(Protocol::with_force(scope));
 }
 
 #[test]

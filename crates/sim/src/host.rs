@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use twinvm_machine::{EngineKind, Machine};
-use twinvm_protocol::{DiskMark, LiveName, RoleKind};
+use twinvm_protocol::{DiskMark, Incarnation, LiveName, RoleKind};
 use twinvm_replica::{
     Action, DisksIn, DisksOut, Env, Event, HostTime, Replica, SnapshotPieces, SnapshotSource,
     Stored,
@@ -95,6 +95,8 @@ pub(crate) enum Input {
 pub(crate) struct Process {
     /// Tells this process from others on the same host.
     pub(crate) epoch: u64,
+    /// Its first life.
+    pub(crate) born: Incarnation,
     pub(crate) replica: Replica,
     pub(crate) env: SimEnv,
     pub(crate) inbox: VecDeque<Input>,
@@ -118,6 +120,8 @@ pub(crate) struct Process {
     /// When it last went live by a takeover.
     pub(crate) live_since: u64,
     pub(crate) claim: Option<LiveName>,
+    /// It has read the arbiter's record since that was lost.
+    pub(crate) saw_loss: bool,
     /// What the disk has to do for it, and the next one's number.
     pub(crate) at_disk: BTreeMap<u64, Work>,
     pub(crate) next_ticket: u64,

@@ -190,6 +190,8 @@ pub(crate) struct World {
     record_lost: bool,
     /// All records that were won before that.
     past: Vec<Record>,
+    /// Those that were asked for as the first one.
+    firsts: Vec<Record>,
     /// The one kill of a sweep, until it has happened; then the position at which it did.
     kill: Option<Kill>,
     killed: Option<Killed>,
@@ -270,6 +272,7 @@ impl World {
             moods: 0,
             record_lost: false,
             past: Vec::new(),
+            firsts: Vec::new(),
             kill: None,
             killed: None,
             recovery_ms: 0,
@@ -448,6 +451,12 @@ impl World {
         process.is_some_and(|process| process.replica.status().protocol.link == "solo")
     }
 
+    /// The life of a host's node.
+    pub(crate) fn incarnation(&self, slot: usize) -> Option<Incarnation> {
+        let process = self.hosts[slot].process.as_ref();
+        process.map(|process| process.born)
+    }
+
     /// Whether the record gives the VM to a host's node and names no backup beside it.
     pub(crate) fn is_named_alone(&self, slot: usize) -> bool {
         let record = self.arbiter.current();
@@ -550,11 +559,12 @@ impl World {
         }
         self.epochs += 1;
         let fields = self.machine.fields().into_iter();
+        let born = Incarnation(self.rng.wide());
         let identity = Identity {
             id: NodeId(slot as u128 + 1),
             name: name(slot).into(),
             peer_name: name(1 - slot).into(),
-            incarnation: Incarnation(self.rng.wide()),
+            incarnation: born,
             machine: fields.map(|(name, value)| Field { name, value }).collect(),
         };
         let mut replica = Replica::new(identity, self.protect, self.machine.clone());
@@ -584,6 +594,7 @@ impl World {
         };
         host.process = Some(Process {
             epoch,
+            born,
             replica,
             last_tick_ns: env.clock.shows(now),
             env,
@@ -598,6 +609,7 @@ impl World {
             life: 0,
             live_since: 0,
             claim: None,
+            saw_loss: false,
             at_disk: BTreeMap::new(),
             next_ticket: 0,
             wires: Vec::new(),

@@ -37,8 +37,11 @@ impl Step<'_> {
         match std::mem::take(&mut self.node(id).question) {
             Question::Out(cas) => self.stray(cas),
             Question::Answered(_, record) if self.node(id).seen.is_none() => {
-                let asked = false;
-                self.node(id).seen = Some(Seen { asked, record });
+                self.node(id).seen = Some(Seen {
+                    asked: false,
+                    record,
+                    after_loss: false,
+                });
             }
             _ => {}
         }
@@ -74,9 +77,11 @@ impl Step<'_> {
     /// The node reads the record. The answer comes later.
     pub(crate) fn read(&mut self, id: Id) {
         let record = self.w.register;
+        let after_loss = self.w.lost.is_some();
         self.node(id).seen = Some(Seen {
             asked: true,
             record,
+            after_loss,
         });
     }
 
@@ -88,9 +93,23 @@ impl Step<'_> {
         let record = self.land(cas);
         let node = self.node(cas.record.live);
         if cas.record.current && node.role != Role::Off && node.seen.is_none() {
-            let asked = false;
-            node.seen = Some(Seen { asked, record });
+            node.seen = Some(Seen {
+                asked: false,
+                record,
+                after_loss: false,
+            });
         }
+    }
+
+    /// The arbiter has lost its record, and takes this node's first request of all.
+    pub(crate) fn late_first(&mut self, id: Id, current: bool) {
+        self.w.register = Some(Record {
+            generation: 1,
+            live: id,
+            current,
+            backup: None,
+            halted: false,
+        });
     }
 
     /// The outcome stays unknown: no answer, or a lost one.
@@ -170,6 +189,7 @@ impl Step<'_> {
     /// The answer to a read is here, asked for or not.
     pub(crate) fn on_seen(&mut self, id: Id) {
         if let Some(seen) = self.node(id).seen.take() {
+            self.after_loss = seen.after_loss;
             self.on_arbiter(id, seen.record, seen.asked);
         }
     }

@@ -209,6 +209,7 @@ impl Step<'_> {
         }
         let known = self.w.nodes.map(|n| n.generation);
         let before = self.w.register.map_or(0, |r| r.generation);
+        self.w.lost = None;
         let once = u8::from(!self.is(Broken::ResetByOne));
         let generation = before.max(known[0]).max(known[1]) + 1 + once;
         self.w.register = Some(Record {

@@ -210,9 +210,21 @@ impl Step<'_> {
     }
 
     pub(crate) fn claim_on_read(&mut self, id: Id, read: Option<Record>) {
+        let welcomed = self.node(id).welcomed;
+        // While the arbiter keeps its records, it shows those by which this node was welcomed, or
+        // newer ones. Else it decides nothing.
         match read {
-            Some(record) => self.look(id, &record),
-            None => self.discard(id),
+            None if self.is(Broken::AbsentEndsClaim) => self.discard(id),
+            None => {}
+            Some(record) => {
+                let older = welcomed > Some(record.generation);
+                let strange = welcomed == Some(record.generation) && record.live == id;
+                let wait = older && !self.is(Broken::OlderEndsClaim)
+                    || strange && !self.is(Broken::StrangerEndsClaim);
+                if !wait {
+                    self.look(id, &record);
+                }
+            }
         }
     }
 

@@ -22,6 +22,8 @@ pub(crate) struct Step<'a> {
     pub(crate) backup_speaks: bool,
     /// The VM has replicated disks.
     pub(crate) disks: bool,
+    /// For the checker: an answer is taken that the arbiter gave when it had lost its record.
+    pub(crate) after_loss: bool,
 }
 
 impl Step<'_> {

@@ -13,6 +13,7 @@
 //! only a higher generation settles. Disk durability belongs to the drain; fencing of shared
 //! storage comes between the won CAS and the first access.
 
+use crate::config::REREAD_MS;
 use crate::event::{ExitReason, NoteLevel};
 use crate::node::core::{Change, Core};
 use crate::node::follow::Follow;
@@ -35,6 +36,8 @@ pub(crate) struct Claim<T> {
     pub(crate) stage: ClaimStage,
     /// The end of the log we hold, once drained.
     pub(crate) drained: Position,
+    /// Reading: the arbiter showed what it can't show as long as it keeps its records.
+    read_again: Option<Instant>,
 }
 
 impl<T> Claim<T> {
@@ -43,6 +46,7 @@ impl<T> Claim<T> {
             follow,
             stage: ClaimStage::Draining,
             drained: Position(0),
+            read_again: None,
         }
     }
 
@@ -85,9 +89,50 @@ impl<T> Claim<T> {
         if self.stage != ClaimStage::Reading {
             return;
         }
+        match (self.unlikely(core, read.as_ref()), read) {
+            (None, Some(record)) => self.look(core, now, &record),
+            // Only if a test broke the rule.
+            (None, None) => core.change(Change::Discard("the arbiter has no record".into())),
+            (Some(why), _) => {
+                self.read_again = Some(now.plus_ms(REREAD_MS));
+                core.note(
+                    NoteLevel::Error,
+                    format!(
+                        "claiming, the VM stands still, and nothing is decided: {why}, so it has \
+                         lost records. Restore it, or give the VM's memory up: end both nodes and \
+                         see twinvm arbiter reset --help"
+                    ),
+                );
+            }
+        }
+    }
+
+    /// What is wrong with an arbiter that shows this. The record by which we were welcomed had been
+    /// won before, and nobody but the node that welcomed us had one of that generation. A request
+    /// for the first record may be late by the whole life of the VM: it lands where all records are
+    /// lost.
+    fn unlikely<U>(&self, core: &Core<U>, read: Option<&Record>) -> Option<String> {
+        let (generation, by) = self.follow.welcomed_by;
         match read {
-            Some(record) => self.look(core, now, &record),
-            None => core.change(Change::Discard("the arbiter has no record".into())),
+            None if core.broken(Mutation::AbsentEndsClaim) => None,
+            None => Some(format!(
+                "the arbiter has no record, where {generation} was reached before"
+            )),
+            Some(record) if record.generation < generation => {
+                let shown = record.generation;
+                Some(format!(
+                    "the arbiter shows generation {shown}, where {generation} was reached before"
+                ))
+                .filter(|_| !core.broken(Mutation::OldEndsClaim))
+            }
+            Some(record) if record.generation == generation && record.live.id != by => {
+                Some(format!(
+                    "the arbiter shows another record of generation {generation} than there was \
+                     ({record})"
+                ))
+                .filter(|_| !core.broken(Mutation::OldEndsClaim))
+            }
+            Some(_) => None,
         }
     }
 
@@ -113,7 +158,19 @@ impl<T> Claim<T> {
         }
     }
 
-    pub(crate) fn tick(&mut self, core: &mut Core<T>) {
+    /// Whether the next read has its time.
+    pub(crate) fn reads_again(&self) -> bool {
+        self.read_again.is_some()
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.read_again
+    }
+
+    pub(crate) fn tick(&mut self, core: &mut Core<T>, now: Instant) {
+        if self.read_again.take_if(|at| now >= *at).is_some() {
+            core.ask_read(now);
+        }
         if let Some(trouble) = core.asking.trouble() {
             core.note(
                 NoteLevel::Error,

@@ -14,7 +14,7 @@ use crate::node::follow::Follow;
 use crate::node::mutation::Mutation;
 use crate::node::role::RoleKind;
 use crate::record::{
-    BackupName, ConnId, Generation, Incarnation, LiveName, Position, Record, SessionId,
+    BackupName, ConnId, Generation, Incarnation, LiveName, NodeId, Position, Record, SessionId,
 };
 use crate::time::Instant;
 
@@ -62,8 +62,8 @@ pub(crate) struct Conn {
     pub(crate) dialed: bool,
     pub(crate) nonce: u128,
     since: Instant,
-    /// The peer's hello has come.
-    pub(crate) greeted: bool,
+    /// Whose hello has come.
+    pub(crate) peer: Option<NodeId>,
     /// It carries a session, so the role watches over it.
     pub(crate) session: bool,
 }
@@ -304,7 +304,7 @@ impl<T> Core<T> {
             dialed,
             nonce,
             since: Instant::default(),
-            greeted: false,
+            peer: None,
             session: false,
         }
     }

@@ -8,7 +8,7 @@ use crate::gate::{Gate, Permit};
 use crate::message::{Goodbye, Message};
 use crate::node::core::{Change, Core};
 use crate::node::mutation::Mutation;
-use crate::record::{ConnId, Generation, Position, SessionId};
+use crate::record::{ConnId, Generation, NodeId, Position, SessionId};
 use crate::time::Instant;
 
 /// A session as its backup sees it.
@@ -16,8 +16,8 @@ use crate::time::Instant;
 pub(crate) struct Follow<T> {
     pub(crate) conn: ConnId,
     pub(crate) session: SessionId,
-    /// The live node's generation when it welcomed us.
-    pub(crate) welcomed_by: Generation,
+    /// The live node's generation when it welcomed us, and its id.
+    pub(crate) welcomed_by: (Generation, NodeId),
     /// The generation that names us and this session, if the live node told us.
     pub(crate) told: Option<Generation>,
     /// Where the snapshot stands.
@@ -47,7 +47,7 @@ impl<T> Follow<T> {
         now: Instant,
         conn: ConnId,
         session: SessionId,
-        welcomed_by: Generation,
+        welcomed_by: (Generation, NodeId),
         base: Position,
     ) -> Self {
         Self {
@@ -211,7 +211,7 @@ impl<T> Follow<T> {
                 self.on_released(core, now, released);
             }
             Message::Paired { generation } => {
-                if generation != self.welcomed_by.next() || self.told.is_some() {
+                if generation != self.welcomed_by.0.next() || self.told.is_some() {
                     return self.broken(core, now, "paired by a generation that cannot be");
                 }
                 core.learn_generation(generation);

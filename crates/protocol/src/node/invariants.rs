@@ -69,7 +69,7 @@ impl<T> Node<T> {
                         "asked before it was drained",
                     ),
                     ClaimStage::Reading => must(
-                        core.asking.question() == Some(Question::Read),
+                        core.asking.question() == Some(Question::Read) || claim.reads_again(),
                         "reading without a read",
                     ),
                     ClaimStage::Asking => {

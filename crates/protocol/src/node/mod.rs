@@ -182,7 +182,7 @@ impl<T> Node<T> {
             Role::Cold(seek) | Role::Frozen(seek) => seek.deadline(core, self.now),
             Role::Joining(follow) => Some(follow.deadline(core, false)),
             Role::Backup(follow) => Some(follow.deadline(core, true)),
-            Role::Claiming(_) => None,
+            Role::Claiming(claim) => claim.deadline(),
             Role::Live(live) => live.deadline(core),
             Role::Exited => return None,
         };
@@ -301,7 +301,7 @@ impl<T> Node<T> {
             Role::Cold(seek) | Role::Frozen(seek) => seek.tick(core, now),
             Role::Joining(follow) => follow.tick(core, now, false),
             Role::Backup(follow) => follow.tick(core, now, true),
-            Role::Claiming(claim) => claim.tick(core),
+            Role::Claiming(claim) => claim.tick(core, now),
             Role::Live(live) => live.tick(core, now),
             Role::Exited => {}
         }
@@ -372,10 +372,10 @@ impl<T> Node<T> {
         let kind = self.role.kind();
         let holds = self.holds();
         let core = &mut self.core;
-        let Some(conn) = core.conn(id).filter(|c| !c.greeted) else {
+        let Some(conn) = core.conn(id).filter(|c| c.peer.is_none()) else {
             return core.close_protocol(now, id, "two hellos");
         };
-        conn.greeted = true;
+        conn.peer = Some(hello.id);
         let dialed = conn.dialed;
         if !dialed {
             let answer = core.hello(kind, holds);

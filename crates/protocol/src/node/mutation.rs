@@ -20,6 +20,10 @@ pub enum Mutation {
     ClaimWithoutCas,
     /// Rule 8: a backup that was never told claims without looking for its name.
     ClaimUntold,
+    /// Rule 8: a backup that was never told gives up since the arbiter has no record.
+    AbsentEndsClaim,
+    /// Rule 8: a backup that was never told decides by a record from before it was welcomed.
+    OldEndsClaim,
     /// Rule 8: unproven outputs are not sent again.
     NoResend,
     /// Rule 9: the loser lets its gate go.

@@ -43,6 +43,7 @@ pub(crate) struct Welcomed {
     pub(crate) conn: ConnId,
     pub(crate) session: SessionId,
     generation: Generation,
+    by: NodeId,
     heard_at: Instant,
     next_beat: Instant,
 }
@@ -183,7 +184,22 @@ impl Seek {
                 ),
             );
         }
-        if stale.is_none() && self.read.is_none_or(|(old, _)| old != read) {
+        // The same generation is never given twice, unless records were lost.
+        let known = core
+            .record
+            .filter(|r| stale.is_none() && r.generation == core.generation);
+        let second =
+            read.filter(|r| known.is_some_and(|k| k.generation == r.generation && k != *r));
+        if let Some((known, second)) = known.zip(second) {
+            core.note(
+                NoteLevel::Error,
+                format!(
+                    "waiting: the arbiter shows another record than before ({second}, it was \
+                     {known}): it has lost records; restore it"
+                ),
+            );
+        }
+        if stale.is_none() && second.is_none() && self.read.is_none_or(|(old, _)| old != read) {
             self.read = Some((read, now));
         }
         self.decide(core, now);
@@ -372,8 +388,8 @@ impl Seek {
             match message {
                 Message::Heartbeat { .. } => {}
                 Message::SnapshotBegin { position } => {
-                    let (session, generation) = (welcomed.session, welcomed.generation);
-                    let follow = Follow::new(now, conn, session, generation, position);
+                    let (session, by) = (welcomed.session, (welcomed.generation, welcomed.by));
+                    let follow = Follow::new(now, conn, session, by, position);
                     core.change(Change::Join(Box::new(follow)));
                 }
                 // Disks on their way, ahead of the snapshot.
@@ -396,7 +412,8 @@ impl Seek {
             }
             return;
         }
-        let ready = core.conn(conn).is_some_and(|c| c.dialed && c.greeted);
+        let peer = core.conn(conn).filter(|c| c.dialed).and_then(|c| c.peer);
+        let ready = peer.is_some();
         match message {
             Message::Refuse(refusal) if ready => {
                 core.close(now, conn, CloseReason::Done);
@@ -420,7 +437,9 @@ impl Seek {
             Message::Welcome {
                 session,
                 generation,
-            } if ready => self.on_welcome(core, now, conn, session, generation),
+            } if let Some(by) = peer => {
+                self.on_welcome(core, now, conn, session, (generation, by));
+            }
             _ => core.close_protocol(now, conn, "a frame outside a session"),
         }
     }
@@ -431,7 +450,7 @@ impl Seek {
         now: Instant,
         conn: ConnId,
         session: SessionId,
-        generation: Generation,
+        (generation, by): (Generation, NodeId),
     ) {
         // Not while our own start may land; and never behind a node that the record has
         // left behind.
@@ -448,6 +467,7 @@ impl Seek {
             conn,
             session,
             generation,
+            by,
             heard_at: now,
             next_beat: now,
         });

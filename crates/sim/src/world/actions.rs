@@ -202,6 +202,9 @@ impl World {
         from: RoleKind,
         to: RoleKind,
     ) -> Result<(), String> {
+        if (from, to) == (RoleKind::Claiming, RoleKind::Cold) {
+            self.check_lost(slot, epoch)?;
+        }
         if to != RoleKind::Live {
             return Ok(());
         }
@@ -229,6 +232,26 @@ impl World {
         let contents = self.contents(slot).unwrap_or_default();
         self.check
             .go_live(life, id, generation, &history, &contents)
+    }
+
+    /// A claim was given up. Not for what the arbiter shows since it has lost its record, unless the
+    /// other node has the VM: then nobody would.
+    fn check_lost(&mut self, slot: usize, epoch: u64) -> Result<(), String> {
+        let id = NodeId(slot as u128 + 1);
+        let last = self.past.last().filter(|_| self.record_lost);
+        let gave = last.is_some_and(|r| r.backup.is_some_and(|b| b.id == id));
+        let elsewhere = self.role(1 - slot) == Some(RoleKind::Live);
+        let Some(process) = self.process(slot, epoch) else {
+            return Ok(());
+        };
+        let fails = process.replica.stays_out().is_some();
+        match gave && process.saw_loss && !elsewhere && !fails {
+            true => Err(format!(
+                "node {} threw away the only machine since the arbiter has lost its record",
+                name(slot)
+            )),
+            false => Ok(()),
+        }
     }
 
     /// Whether a host's node is the backup that `record` names, and holds the session.

@@ -39,19 +39,36 @@ impl World {
 
     /// A request reaches the arbiter, or fails to. `quiet`: nobody hears how it ends.
     pub(super) fn request(&mut self, slot: usize, epoch: u64, req: ReqId, ask: Ask, quiet: bool) {
-        // Both nodes knew a record when it was lost: who asks for the first one now asked long ago,
-        // and what was on its way to the arbiter is lost with it.
-        if self.record_lost && matches!(ask, Ask::Cas(Generation(0), _)) {
-            return;
+        // Both nodes knew a record when it was lost: who asks for the first one now asked long ago.
+        // If it is the one that was won, the arbiter shows nothing that is wrong: nobody could know.
+        if let Ask::Cas(Generation(0), record) = ask {
+            if self.record_lost && self.past.first() == Some(&record) {
+                return;
+            }
+            if !self.record_lost && !self.firsts.contains(&record) {
+                self.firsts.push(record);
+            }
+        }
+        // Nobody may build on a record that came back from the past, and nothing could keep them from
+        // it: docs/PROTOCOL.md, an arbiter that has lost its records.
+        if let Ask::Cas(expect, _) = ask {
+            let shown = self.arbiter.current().map(|r| r.generation);
+            if self.record_lost && shown == Some(expect) {
+                return;
+            }
         }
         let out = self.now < self.outage_until[slot];
         if !quiet && (out || self.faults && self.rng.one_in(12)) {
             return self.lame(slot, epoch, req, ask);
         }
+        let lost = self.record_lost;
         let outcome = match ask {
             Ask::Read => self.arbiter.read(),
             Ask::Cas(expect, record) => self.arbiter.cas(expect, record),
         };
+        if let Some(process) = self.process(slot, epoch) {
+            process.saw_loss |= lost && matches!(ask, Ask::Read);
+        }
         self.trace.note(self.now, || {
             format!("arbiter, for {}: {ask:?} -> {outcome:?}", name(slot))
         });

@@ -1,7 +1,7 @@
 //! What goes wrong, and what people ask for.
 
 use twinvm_log::{Body, Record as LogRecord};
-use twinvm_protocol::Ctl;
+use twinvm_protocol::{ArbiterContract, Ctl};
 
 use super::*;
 use crate::guest::Op;
@@ -24,6 +24,12 @@ impl World {
     pub(crate) fn end_until_started(&mut self, slot: usize, power: bool) {
         self.hosts[slot].retired = true;
         self.down(slot, power);
+    }
+
+    /// The same, with nothing that it has sent arriving.
+    pub(crate) fn end_losing(&mut self, slot: usize) {
+        self.hosts[slot].retired = true;
+        self.end_process(slot, false, |_, _, _| 0);
     }
 
     /// A process is started there again.
@@ -170,11 +176,40 @@ impl World {
             }
             return;
         }
+        let late = |r: &&Record| self.arbiter.history().first() != Some(*r);
+        let late = self.firsts.iter().find(late).copied();
+        let late = late.filter(|_| self.rng.one_in(2));
+        self.lose_record_now(late);
+    }
+
+    /// The arbiter loses its record. A request for the first one comes late by the whole life of the
+    /// VM, and lands.
+    pub(crate) fn lose_record_now(&mut self, late: Option<Record>) {
         self.trace
             .note(self.now, || "the arbiter loses its record".to_owned());
         self.past = self.arbiter.history().to_vec();
         self.arbiter = MemoryArbiter::new();
         self.record_lost = true;
+        if let Some(record) = late {
+            let late = Hap::Request {
+                slot: 0,
+                epoch: 0,
+                req: ReqId(0),
+                ask: Ask::Cas(Generation(0), record),
+                quiet: true,
+            };
+            self.after(MS, 2000 * MS, late);
+        }
+    }
+
+    /// Somebody brings the arbiter's records back.
+    pub(crate) fn restore_record(&mut self) {
+        self.arbiter = MemoryArbiter::new();
+        for record in std::mem::take(&mut self.past) {
+            let before = Generation(record.generation.0 - 1);
+            self.arbiter.cas(before, record);
+        }
+        self.record_lost = false;
     }
 
     /// Asks the guest to be busy, or to sleep again; the latter until it is heard.

@@ -3,7 +3,7 @@
 use super::harness::*;
 use crate::event::{Action, Event, Progress};
 use crate::message::{Goodbye, Message};
-use crate::record::{Generation, Incarnation, LiveName, Position, Record};
+use crate::record::{Generation, Incarnation, LiveName, NodeId, Position, Record};
 use crate::{Config, ExitReason, Outcome, RoleKind};
 
 fn claimed(generation: u64) -> Record {
@@ -109,6 +109,75 @@ fn a_backup_never_told_claims_only_if_named() {
     assert!(has!(acts, Action::Discard));
     assert_eq!(cas(&acts), None);
     assert_eq!(one.node.role(), RoleKind::Cold);
+}
+
+/// A request for the very first record may be late by the VM's whole life. It lands where the arbiter
+/// has lost its records.
+#[test]
+fn what_an_arbiter_shows_that_has_lost_records_decides_no_claim() {
+    let foreign = Record {
+        live: LiveName {
+            id: NodeId(77),
+            ..theirs(4, false).live
+        },
+        ..theirs(4, false)
+    };
+    for shown in [
+        None,
+        Some(theirs(3, false)),
+        Some(mine(3, false)),
+        // Of the generation by which it was welcomed, but not of the node that welcomed it.
+        Some(mine(4, false)),
+        Some(foreign),
+    ] {
+        let mut one = One::untold();
+        one.ev(Event::ChannelDown { conn: CONN });
+        let mut acts = one.drained(9);
+        // It says so once, and reads again.
+        for round in 0..3 {
+            let req = read(&acts).expect("a read");
+            let acts_of_answer = one.answer(req, Outcome::Read(shown));
+            let notes = acts_of_answer.iter().filter(
+                |a| matches!(a, Action::Note { text, .. } if text.contains("nothing is decided")),
+            );
+            assert_eq!(notes.count(), usize::from(round == 0), "{shown:?}");
+            assert_eq!(one.node.role(), RoleKind::Claiming, "{shown:?}");
+            assert_eq!(cas(&acts_of_answer), None);
+            acts = one.wait(2000);
+        }
+        // Its records are back: the VM goes on with its memory.
+        let req = read(&acts).expect("a read");
+        let acts = one.answer(req, Outcome::Read(Some(theirs(5, true))));
+        let (req, _, record) = cas(&acts).expect("a claim");
+        let acts = one.answer(req, Outcome::Won(record));
+        assert!(has!(acts, Action::GoLive { .. }));
+    }
+}
+
+#[test]
+fn a_reset_ends_a_claim_that_waits() {
+    for live in [theirs(7, false).live, mine(7, false).live] {
+        let mut one = One::untold();
+        one.ev(Event::ChannelDown { conn: CONN });
+        let req = read(&one.drained(9)).unwrap();
+        one.answer(req, Outcome::Read(None));
+        let req = read(&one.wait(2000)).unwrap();
+        let reset = Record {
+            // No life of any node.
+            live: LiveName {
+                incarnation: Incarnation(0),
+                ..live
+            },
+            halted: true,
+            ..theirs(7, false)
+        };
+        let acts = one.answer(req, Outcome::Read(Some(reset)));
+        let reason = ExitReason::PeerHalted;
+        assert!(
+            has!(acts, Action::Exit { reason: r } if *r == reason),
+            "{acts:?}"
+        );
+    }
 }
 
 #[test]
