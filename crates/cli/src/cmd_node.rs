@@ -143,7 +143,7 @@ fn options(args: NodeArgs, confinement: Confinement) -> Result<NodeOptions, Stri
             _ => net.backend.clone(),
         },
     });
-    let (slots, disks) = guest::own_disks(&vm, own).map_err(|error| error.to_string())?;
+    let (slots, disks, shared) = guest::own_disks(&vm, own).map_err(|error| error.to_string())?;
     let machine = guest::machine_config(&vm, slots).map_err(|error| error.to_string())?;
     // A machine that cannot be made is bad input now, not a fault at the first start.
     let power_on = twinvm_machine::PowerOn {
@@ -173,6 +173,7 @@ fn options(args: NodeArgs, confinement: Confinement) -> Result<NodeOptions, Stri
         engine,
         wires: wires.collect(),
         disks,
+        shared,
         flush: vm.flush,
         sync_bytes_s: vm.sync_mib_s.map(|mib| mib << 20),
         protect: vm.protect,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use twinvm_config::{ConsoleKind, Disk, MAX_DEVICES, Node, VmConfig};
 use twinvm_host::disk::{DiskError, DiskFile, DiskSpec};
 use twinvm_host::nbd::{NbdError, NbdSpec, NbdTarget};
+use twinvm_host::node::SharedDisk;
 use twinvm_host::random::random_u128;
 use twinvm_host::tls::{Credentials, Expect, Subject, TlsError};
 use twinvm_machine::loader::LoadError;
@@ -75,6 +76,12 @@ pub(crate) enum GuestError {
     /// The keys for one.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// A server that lets a former live node write.
+    #[error(
+        "disk {0}: its server can't keep a former live node off: serve it to a pair with twinvm \
+         disk serve"
+    )]
+    NotFenced(twinvm_nbd::address::Address),
     /// No random numbers.
     #[error("reading random numbers: {0}")]
     Random(std::io::Error),
@@ -173,22 +180,56 @@ fn own_keys(vm: &VmConfig) -> Result<Option<Credentials>, TlsError> {
     Credentials::load(files, own, Expect::Arbiter).map(Some)
 }
 
+/// The disks of a node's machine that both nodes reach, and their servers.
+fn shared_disk(
+    vm: &VmConfig,
+    address: &twinvm_nbd::address::Address,
+    read_only: bool,
+    device: u8,
+) -> Result<SharedDisk, GuestError> {
+    let target = NbdTarget::look(NbdSpec {
+        address: address.clone(),
+        read_only,
+        keys: own_keys(vm)?,
+        claim: Claim {
+            vm: vm.name.clone(),
+            holder: random_u128().map_err(GuestError::Random)?,
+            // Of which one the node learns when it goes live.
+            generation: 0,
+        },
+    })?;
+    match target.keeps_others_off()? {
+        true => Ok(SharedDisk { device, target }),
+        false => Err(GuestError::NotFenced(address.clone())),
+    }
+}
+
+/// The disks of a node's machine, its own copies, and those that both nodes reach.
+pub(crate) type NodeDisks = (Vec<SlotConfig>, Vec<DiskSpec>, Vec<SharedDisk>);
+
 /// The disks of a node's machine and its own copies of them, which it opens itself. A node that
 /// has no file yet gets it from the other one.
-pub(crate) fn own_disks(
-    vm: &VmConfig,
-    node: &Node,
-) -> Result<(Vec<SlotConfig>, Vec<DiskSpec>), GuestError> {
-    let (mut slots, mut specs) = (Vec::new(), Vec::new());
+pub(crate) fn own_disks(vm: &VmConfig, node: &Node) -> Result<NodeDisks, GuestError> {
+    let (mut slots, mut specs, mut shared) = (Vec::new(), Vec::new(), Vec::new());
     let first = vm.nets.len();
     for (number, disk) in (0..).zip(vm.disks_of(node)) {
-        let Disk::File {
-            path,
-            bytes,
-            read_only,
-        } = disk
-        else {
-            continue;
+        let device = (first + usize::from(number)) as u8;
+        let (path, bytes, read_only) = match disk {
+            Disk::File {
+                path,
+                bytes,
+                read_only,
+            } => (path, bytes, read_only),
+            Disk::Nbd { address, read_only } => {
+                let disk = shared_disk(vm, &address, read_only, device)?;
+                slots.push(SlotConfig::Disk(DiskConfig {
+                    sectors: disk.target.sectors(),
+                    read_only,
+                    number,
+                }));
+                shared.push(disk);
+                continue;
+            }
         };
         let found = match fs::metadata(&path) {
             Ok(about) => Some(about.len()),
@@ -208,12 +249,12 @@ pub(crate) fn own_disks(
             number,
         }));
         specs.push(DiskSpec {
-            device: (first + usize::from(number)) as u8,
+            device,
             path,
             read_only,
         });
     }
-    Ok((slots, specs))
+    Ok((slots, specs, shared))
 }
 
 /// The machine that a VM's file describes: network cards in the slots from 0 on, in the order of

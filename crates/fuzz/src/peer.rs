@@ -200,7 +200,8 @@ impl World {
             Action::Console(_) | Action::RoleChanged { .. } | Action::CtlAnswer { .. } => {}
             Action::Note { text, .. } => assert!(!text.is_empty()),
             Action::Exit { .. } => self.sides[at].ended = true,
-            Action::Disk(_)
+            Action::ClaimDisks { .. }
+            | Action::Disk(_)
             | Action::FlushDisks { .. }
             | Action::DiskPoint { .. }
             | Action::ClearDisks { .. }

@@ -13,6 +13,7 @@ mod happenings;
 mod keys;
 mod options;
 mod requests;
+mod shared;
 mod snapshots;
 mod status;
 mod surroundings;
@@ -40,6 +41,7 @@ use disks::NodeDisks;
 use env::HostEnv;
 use happenings::Happenings;
 use keys::Keys;
+use shared::SharedDisks;
 use snapshots::FileSnapshot;
 use status::Meter;
 use surroundings::{Inputs, Surroundings, identity};
@@ -47,6 +49,7 @@ use takeover::Watch;
 
 pub use force::ForcedStart;
 pub use options::{NodeError, NodeOptions, Operation, Wire};
+pub use shared::SharedDisk;
 pub use twinvm_replica::Flush;
 
 /// Things taken from the queues between two slices: the guest must go on too.
@@ -96,6 +99,7 @@ struct NodeLoop {
     arbiter: ArbiterWorker,
     ports: Vec<(u8, Port)>,
     disks: NodeDisks,
+    shared: SharedDisks,
     ctl_server: CtlServer,
     metrics: Option<MetricsServer>,
     _signals: SignalWatch,
@@ -145,6 +149,8 @@ impl NodeLoop {
             replica.set_engine(engine);
         }
         replica.set_flush(options.flush);
+        let shared = SharedDisks::new(std::mem::take(&mut options.shared));
+        replica.set_shared_disks(&shared.slots());
         let mut journal = Journal::new(options.operation.log_format, &options.vm, &options.name);
         Self {
             happenings: Happenings::new(options.operation.hooks.take(), &mut journal),
@@ -165,6 +171,7 @@ impl NodeLoop {
             arbiter: host.arbiter,
             ports: host.ports,
             disks: host.disks,
+            shared,
             ctl_server: host.ctl_server,
             metrics: host.metrics,
             _signals: host.signals,
@@ -255,6 +262,9 @@ impl NodeLoop {
         self.meter.sample(now_ns, &self.replica);
         self.happenings.look(&self.replica, &mut self.journal);
         self.disks.look(now_ns, &self.replica, &mut self.journal);
+        while let Some(line) = self.shared.line() {
+            self.journal.tell(NoteLevel::Warn, "disk", &line);
+        }
         if let Some(notice) = self.keys.look(now_ns) {
             self.journal.note(NoteLevel::Warn, &notice);
         }
@@ -283,6 +293,7 @@ impl NodeLoop {
             select.recv(&self.inputs.ctl);
             select.recv(&self.inputs.signals);
             select.recv(self.disks.wakes());
+            select.recv(self.shared.wakes());
             for (wire, waiting) in self.inputs.wires.iter().zip(&self.waiting_frames) {
                 if waiting.is_none() {
                     select.recv(wire);
@@ -329,6 +340,7 @@ impl NodeLoop {
                 any = true;
             }
             any |= self.take_disk_event();
+            any |= self.take_shared_result();
             for wire in 0..self.inputs.wires.len() {
                 any |= self.take_frame(wire);
             }

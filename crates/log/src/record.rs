@@ -28,6 +28,7 @@ const KIND_END: u8 = 7;
 const KIND_BLOCK_DONE: u8 = 8;
 const KIND_PORT_RX: u8 = 9;
 const KIND_BLOCK_ENDED: u8 = 10;
+const KIND_DISK_WRITE: u8 = 11;
 
 const KIND_MASK: u8 = 0x0f;
 /// Same instruction count as the record before it (or the batch's base): no step count follows.
@@ -109,6 +110,16 @@ pub enum Body {
         /// How it went, as the guest sees it: 0 done, 1 failed.
         status: u8,
         /// Hash of what the request was and of what it read or wrote.
+        hash: u64,
+    },
+    /// The guest has asked for a change of a disk that both sides reach. It is an output: carried
+    /// out once whoever follows holds this record.
+    DiskWrite {
+        /// Index of the device on its board.
+        device: u8,
+        /// The request's number.
+        id: u64,
+        /// Hash of what the request is and of what it writes.
         hash: u64,
     },
     /// Covers every output made up to `icount`.
@@ -233,6 +244,12 @@ pub(crate) fn encode(
             out.extend_from_slice(&hash.to_le_bytes());
             KIND_BLOCK_ENDED
         }
+        Body::DiskWrite { device, id, hash } => {
+            out.push(*device);
+            put(out, *id);
+            out.extend_from_slice(&hash.to_le_bytes());
+            KIND_DISK_WRITE
+        }
         Body::Output { hash } => {
             out.extend_from_slice(&hash.to_le_bytes());
             KIND_OUTPUT
@@ -325,6 +342,11 @@ pub(crate) fn decode(
             device: cursor.byte()?,
             id: cursor.varint()?,
             status: cursor.byte()?,
+            hash: u64::from_le_bytes(cursor.array()?),
+        },
+        KIND_DISK_WRITE => Body::DiskWrite {
+            device: cursor.byte()?,
+            id: cursor.varint()?,
             hash: u64::from_le_bytes(cursor.array()?),
         },
         KIND_OUTPUT => Body::Output {

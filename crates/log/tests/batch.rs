@@ -35,6 +35,11 @@ fn body() -> impl Strategy<Value = Body> {
                 data,
             }
         }),
+        (any::<u8>(), any::<u64>(), any::<u64>()).prop_map(|(device, id, hash)| Body::DiskWrite {
+            device,
+            id,
+            hash
+        }),
         (any::<u8>(), any::<u64>(), any::<u8>(), any::<u64>()).prop_map(
             |(device, id, status, hash)| Body::BlockEnded {
                 device,

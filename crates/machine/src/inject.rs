@@ -133,6 +133,7 @@ impl Machine {
             }
             // What it stands for needs the contents of a disk: a `BlockDone`.
             Body::BlockEnded { .. }
+            | Body::DiskWrite { .. }
             | Body::Output { .. }
             | Body::Digest { .. }
             | Body::End { .. } => {

@@ -2,6 +2,8 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::{DiskRequest, disk_hash};
+
 /// Why a machine has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Halt {
@@ -23,6 +25,9 @@ pub enum OutputItem {
         /// The header ([`NetHeader`](crate::NetHeader)) and the Ethernet frame.
         bytes: Vec<u8>,
     },
+    /// A change of a disk that other machines reach too. No machine makes it an output; whoever
+    /// drives one does.
+    Disk(DiskRequest),
     /// The machine has ended. Nothing follows.
     Halt(Halt),
 }
@@ -50,6 +55,11 @@ impl Output {
                     hash.update(&[1, *device]);
                     hash.update(&(bytes.len() as u64).to_le_bytes());
                     hash.update(bytes);
+                }
+                OutputItem::Disk(request) => {
+                    hash.update(&[3]);
+                    hash.update(&request.id.to_le_bytes());
+                    hash.update(&disk_hash(request, &[]).to_le_bytes());
                 }
                 OutputItem::Halt(halt) => {
                     let (kind, code) = match halt {

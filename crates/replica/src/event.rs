@@ -147,6 +147,13 @@ pub enum Event {
 /// Everything a replica asks of its driver, to be carried out in order.
 #[derive(Debug)]
 pub enum Action {
+    /// This node executes from now on, by this generation: whoever had the shared disks by an
+    /// older one is cut off before anything is read from them or written to them. Requests that
+    /// were under way before mean nothing any more.
+    ClaimDisks {
+        /// By this generation.
+        generation: Generation,
+    },
     /// Connect to the peer.
     Dial,
     /// Queue a frame of the channel.

@@ -227,7 +227,7 @@ impl Live {
             Err(error) => return Err(error.into()),
         };
         let wait_ns = match record.body {
-            Body::Output { .. } if self.followed => 0,
+            Body::Output { .. } | Body::DiskWrite { .. } if self.followed => 0,
             // The sooner a backup comes to the guest's next request, the sooner its own disk begins.
             Body::NetRx { .. } | Body::BlockEnded { .. } if self.followed => PACKET_FLUSH_NS,
             _ => FLUSH_NS,
@@ -236,7 +236,7 @@ impl Live {
         if !self.rested {
             due_ns = due_ns.max(self.last_flush_ns.saturating_add(SPACING_NS));
         }
-        self.output_waits |= matches!(record.body, Body::Output { .. });
+        self.output_waits |= matches!(record.body, Body::Output { .. } | Body::DiskWrite { .. });
         self.flush_due_ns = Some(self.flush_due_ns.map_or(due_ns, |due| due.min(due_ns)));
         self.stats.records += 1;
         if let Some(kept) = &mut self.kept

@@ -14,6 +14,7 @@ mod disks;
 mod examine;
 mod execute;
 mod points;
+mod shared;
 mod status;
 mod sync;
 mod transfer;
@@ -30,6 +31,7 @@ use crate::voice::give_voice;
 use crate::{HostTime, Live, LiveExit, Replay, ReplayExit};
 use disks::Disks;
 use points::Points;
+use shared::Shared;
 use sync::Sync;
 use twinvm_log::Record;
 use twinvm_machine::{
@@ -117,6 +119,7 @@ pub struct Replica {
     holds_us: VecDeque<u32>,
     actions: VecDeque<Action>,
     disks: Disks,
+    shared: Shared,
     sync: Sync,
     points: Points,
     divergence: Option<String>,
@@ -144,6 +147,7 @@ fn equip(machine: &mut Machine, engine: Option<EngineKind>) {
 fn output_bytes(output: &Output) -> usize {
     let item = |item: &OutputItem| match item {
         OutputItem::Frame { bytes, .. } => bytes.len(),
+        OutputItem::Disk(request) => request.data.len() + 1,
         OutputItem::Halt(_) => 1,
     };
     output.items.iter().map(item).sum()
@@ -188,6 +192,7 @@ impl Replica {
             holds_us: VecDeque::new(),
             actions: VecDeque::new(),
             disks: Disks::new(&config),
+            shared: Shared::default(),
             sync: Sync::default(),
             points: Points::default(),
             divergence: None,
@@ -265,6 +270,7 @@ impl Replica {
                 self.tell(env, ProtocolEvent::Arbiter { req, outcome });
             }
         }
+        self.begin_shared(env);
         self.go_on_with_sync(env);
         self.send_snapshot(env);
     }
@@ -425,18 +431,28 @@ impl Replica {
     ) {
         let now = env.now();
         match action {
-            ProtocolAction::ColdStart { .. } => self.cold_start(env),
-            ProtocolAction::GoLive { .. } => self.go_live(env),
+            ProtocolAction::ColdStart { generation } => {
+                self.claim_shared(generation);
+                self.cold_start(env);
+            }
+            ProtocolAction::GoLive { generation } => {
+                self.claim_shared(generation);
+                self.go_live(env);
+            }
             ProtocolAction::Announce => self.announce(),
             ProtocolAction::Emit { position, item } => {
                 self.note_hold(position.0, now);
                 let speaks = matches!(self.vm, Vm::Following(_));
                 for item in item.items {
-                    if let OutputItem::Frame { device, mut bytes } = item {
-                        if speaks {
-                            give_voice(&mut bytes);
+                    match item {
+                        OutputItem::Frame { device, mut bytes } => {
+                            if speaks {
+                                give_voice(&mut bytes);
+                            }
+                            self.actions.push_back(Action::Transmit { device, bytes });
                         }
-                        self.actions.push_back(Action::Transmit { device, bytes });
+                        OutputItem::Disk(request) => self.emit_shared(request),
+                        OutputItem::Halt(_) => {}
                     }
                 }
             }
@@ -590,7 +606,7 @@ impl Replica {
         let now = env.now();
         let live = Live::take_over(followed.machine, position, now, self.live_vtime);
         let live = live.map(|mut live| {
-            live.requests_are_under_way(followed.next);
+            live.requests_are_under_way(self.shared.all_again(followed.next));
             live
         });
         self.set_live(live.map_err(|error| error.to_string()));

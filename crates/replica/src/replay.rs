@@ -145,8 +145,9 @@ impl Replay {
                     && !matches!(record.body, Body::Output { .. })
             })
         {
-            if self.apply()?.is_some() {
-                break;
+            match self.apply()? {
+                None | Some(ReplayExit::Output { .. }) => {}
+                Some(_) => break,
             }
         }
         Ok(())
@@ -232,6 +233,14 @@ impl Replay {
         {
             let (device, id, status, hash) = (*device, *id, *status, *hash);
             return self.apply_disk(device, id, status, hash);
+        }
+        if let Some(Record {
+            body: Body::DiskWrite { device, id, hash },
+            ..
+        }) = self.records.front()
+        {
+            let (device, id, hash) = (*device, *id, *hash);
+            return self.check_write(device, id, hash).map(Some);
         }
         let Some(record) = self.records.pop_front() else {
             return Ok(None);
@@ -336,6 +345,7 @@ fn describe(output: &Output) -> String {
             OutputItem::Frame { device, bytes } => {
                 format!("a frame of {} bytes from slot {device}", bytes.len())
             }
+            OutputItem::Disk(request) => format!("request {} of a disk", request.id),
             OutputItem::Halt(halt) => format!("the end ({halt:?})"),
         })
         .collect();
@@ -353,6 +363,7 @@ pub(crate) fn kind(body: &Body) -> &'static str {
         Body::ConsoleRx { .. } | Body::PortRx { .. } => "console input",
         Body::Entropy { .. } => "entropy",
         Body::BlockDone { .. } | Body::BlockEnded { .. } => "a disk's result",
+        Body::DiskWrite { .. } => "a write to a shared disk",
         Body::Output { .. } => "an output",
         Body::Digest { .. } => "a digest",
         Body::End { .. } => "the end",

@@ -70,11 +70,21 @@ impl NodeLoop {
                         port.send(&bytes);
                     }
                 }
+                Action::ClaimDisks { generation } => {
+                    if let Err(source) = self.shared.claim(generation) {
+                        let what = "starting a disk's thread";
+                        self.ended = Some(Err(NodeError::Host { what, source }));
+                    }
+                }
+                Action::Disk(request) if self.shared.submit(&request) => {}
                 Action::Disk(request) => self.disks.submit(request),
                 Action::FlushDisks { flush } => self.disks.flush(flush),
                 Action::DiskPoint { point, flush } => self.disks.begin_point(point, flush),
                 Action::ClearDisks { point } => self.disks.clear_to(point),
-                Action::ForgetDisks => self.disks.forget(),
+                Action::ForgetDisks => {
+                    self.disks.forget();
+                    self.shared.forget();
+                }
                 Action::Console(text) => self.console.write(text),
                 Action::RoleChanged { from, to, why } => {
                     self.watch.role_changed(now_ns, from, to);

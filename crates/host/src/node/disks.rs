@@ -217,6 +217,23 @@ impl NodeLoop {
         true
     }
 
+    /// Takes one result of a disk that both nodes reach, if there is one.
+    pub(super) fn take_shared_result(&mut self) -> bool {
+        let Some(done) = self.shared.next() else {
+            return false;
+        };
+        if let Some(trouble) = &done.trouble {
+            self.journal.tell(NoteLevel::Error, "disk", trouble);
+        }
+        self.apply(Event::DiskDone {
+            device: done.device,
+            id: done.id,
+            status: done.status,
+            data: done.data,
+        });
+        true
+    }
+
     fn disk_done(&mut self, done: DiskDone) {
         if let Some(trouble) = &done.trouble {
             // What the guest hears of it depends on the other node.

@@ -8,6 +8,7 @@ use twinvm_protocol::Config;
 use twinvm_protocol::config::IdentityError;
 use twinvm_replica::Flush;
 
+use super::SharedDisk;
 use super::force::ForcedStart;
 use crate::arbiter::{ArbiterAddress, OpenError};
 use crate::channel::ChannelError;
@@ -58,6 +59,8 @@ pub struct NodeOptions {
     pub wires: Vec<Wire>,
     /// This node's copies of the machine's disks, in the order of their slots.
     pub disks: Vec<DiskSpec>,
+    /// Disks that both nodes reach.
+    pub shared: Vec<SharedDisk>,
     /// When a guest's flush counts as done.
     pub flush: Flush,
     /// Most bytes per second of disks that are sent to a joining node.

@@ -32,6 +32,7 @@ fn a_machine_that_no_message_can_describe_is_refused_at_the_start() {
         engine: None,
         wires: Vec::new(),
         disks: Vec::new(),
+        shared: Vec::new(),
         flush: Flush::default(),
         sync_bytes_s: None,
         protect: Config::default(),

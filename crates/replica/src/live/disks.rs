@@ -74,6 +74,21 @@ impl Live {
         Ok(())
     }
 
+    /// The guest has asked for a change of a disk that whoever follows reaches too. The end of its
+    /// record: when that is acked the request may be carried out.
+    ///
+    /// # Errors
+    /// [`LiveError`]: a fault of ours.
+    pub fn disk_write(&mut self, request: &DiskRequest, now: HostTime) -> Result<u64, LiveError> {
+        let body = Body::DiskWrite {
+            device: request.device,
+            id: request.id,
+            hash: disk_hash(request, &[]),
+        };
+        let icount = self.machine.icount();
+        Ok(self.push(&Record { icount, body }, now)? + 1)
+    }
+
     /// Lets whoever follows run to this very step: an anchor, on its way at once.
     ///
     /// # Errors

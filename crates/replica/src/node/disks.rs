@@ -62,6 +62,10 @@ impl Disks {
         }
     }
 
+    pub(super) fn set_any(&mut self, any: bool) {
+        self.any = any;
+    }
+
     pub(super) fn any(&self) -> bool {
         self.any
     }
@@ -84,7 +88,7 @@ impl Replica {
 
     /// Hands out the requests that the machine has made since the last call.
     pub(super) fn hand_out_disks(&mut self, now: HostTime) {
-        if !self.disks.any {
+        if !self.disks.any && !self.shared.any() {
             return;
         }
         // A flush that is done at once may let out what had to wait.
@@ -99,6 +103,10 @@ impl Replica {
             }
             let mut flushes = false;
             for request in requests {
+                if self.shared.has(request.device) {
+                    self.share(request);
+                    continue;
+                }
                 flushes |= request.op == DiskOp::Flush;
                 self.points.wrote |= !matches!(request.op, DiskOp::Flush | DiskOp::Read);
                 self.hand_out(now, request);
@@ -143,7 +151,7 @@ impl Replica {
     }
 
     /// The request with this number, if the machine here has it in flight.
-    fn in_flight(&self, device: u8, id: u64) -> Option<DiskRequest> {
+    pub(super) fn in_flight(&self, device: u8, id: u64) -> Option<DiskRequest> {
         match &self.vm {
             Vm::Live(live) => live.machine().disk_request(device, id),
             Vm::Following(following) => following.replay.machine().disk_request(device, id),
@@ -153,6 +161,9 @@ impl Replica {
 
     /// A request has ended on this node's copy.
     pub(super) fn disk_done(&mut self, env: &mut dyn Env, now: HostTime, result: DiskResult) {
+        if self.shared.has(result.device) {
+            return self.shared_done(env, now, result);
+        }
         let Some(request) = self.in_flight(result.device, result.id) else {
             return;
         };
@@ -267,7 +278,7 @@ impl Replica {
     }
 
     /// Keeps a result until the machine goes on.
-    fn keep(&mut self, result: DiskResult) {
+    pub(super) fn keep(&mut self, result: DiskResult) {
         if self.disks.kept.len() >= MAX_KEPT {
             return self.fatal(format!("more than {MAX_KEPT} results of disks"));
         }
@@ -275,7 +286,7 @@ impl Replica {
     }
 
     /// Hands a result to the machine: now if it is live, else when the log says so.
-    fn deliver(&mut self, now: HostTime, result: DiskResult) {
+    pub(super) fn deliver(&mut self, now: HostTime, result: DiskResult) {
         let DiskResult {
             device,
             id,
@@ -284,7 +295,12 @@ impl Replica {
         } = result;
         match &mut self.vm {
             Vm::Live(live) => {
-                if let Err(error) = live.block_ended(device, id, status, data, now) {
+                // What a shared disk gave, nobody else may ask it for.
+                let ended = match self.shared.has(device) {
+                    true => live.block_done(device, id, status, data, now),
+                    false => live.block_ended(device, id, status, data, now),
+                };
+                if let Err(error) = ended {
                     return self.fatal(error.to_string());
                 }
                 self.idle = None;
@@ -332,7 +348,7 @@ impl Replica {
 
     /// The machine here is gone.
     pub(super) fn forget_disks(&mut self) {
-        if !self.disks.any {
+        if !self.disks.any && !self.shared.any() {
             return;
         }
         self.disks.kept.clear();

@@ -132,6 +132,7 @@ impl Replica {
         for item in &output.items {
             match item {
                 OutputItem::Frame { device, bytes } => self.neighbours.learn(*device, bytes),
+                OutputItem::Disk(_) => {}
                 OutputItem::Halt(_) => halts = true,
             }
         }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::{Divergence, Replay, ReplayExit};
 use twinvm_log::{Body, Record};
-use twinvm_machine::{DiskOp, DiskRequest, Machine, VIRTIO_SLOTS, disk_hash};
+use twinvm_machine::{DiskOp, DiskRequest, Machine, Output, OutputItem, VIRTIO_SLOTS, disk_hash};
 
 /// Status of a request that was done (virtio 1.2 section 5.2.6).
 pub(crate) const DONE: u8 = 0;
@@ -103,6 +103,36 @@ impl Replay {
             next: self.disks.next,
             ended: self.disks.ended.into(),
         }
+    }
+
+    /// Compares the record in front with what the machine here has asked of a disk that both
+    /// sides reach.
+    pub(super) fn check_write(
+        &mut self,
+        device: u8,
+        id: u64,
+        hash: u64,
+    ) -> Result<ReplayExit, Divergence> {
+        let Some(request) = self.machine.disk_request(device, id) else {
+            return Err(self.diverged(format!(
+                "the log has request {id} of the disk in slot {device}, here it is not in flight"
+            )));
+        };
+        let own = disk_hash(&request, &[]);
+        if own != hash {
+            return Err(self.diverged(format!(
+                "the disk in slot {device}: {} has hash {hash:#018x} in the log, {own:#018x} here",
+                describe(&request)
+            )));
+        }
+        self.records.pop_front();
+        self.position += 1;
+        let icount = self.machine.icount();
+        let items = vec![OutputItem::Disk(request)];
+        Ok(ReplayExit::Output {
+            position: self.position,
+            output: Output { icount, items },
+        })
     }
 
     /// Applies the record in front: a request has ended on the side that wrote the log.

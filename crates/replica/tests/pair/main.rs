@@ -6,6 +6,7 @@ mod disks;
 mod diverged;
 mod guest;
 mod hops;
+mod shared;
 #[path = "../support/guest.rs"]
 mod small;
 mod soak;

@@ -21,6 +21,7 @@ use twinvm_replica::{
 };
 
 use crate::guest;
+use crate::shared::Server;
 use crate::small;
 use crate::toy::{DISK_BYTES, Done, Toy, ToyIn, ToyOut, Work};
 
@@ -167,6 +168,8 @@ pub(crate) struct World {
     /// Points that each node has made, and that both have.
     pub(crate) points: [Vec<u64>; 2],
     pub(crate) cleared: [Vec<u64>; 2],
+    /// The disk is one that both nodes reach.
+    pub(crate) server: Option<Server>,
 }
 
 impl World {
@@ -183,6 +186,7 @@ impl World {
             flush: Flush::default(),
             points: [Vec::new(), Vec::new()],
             cleared: [Vec::new(), Vec::new()],
+            server: None,
             arbiter: MemoryArbiter::new(),
             sides: [None, None],
             generations: [Generation(0); 2],
@@ -252,6 +256,9 @@ impl World {
         });
         let flush = self.flush;
         self.side(side).replica.set_flush(flush);
+        if self.server.is_some() {
+            self.side(side).replica.set_shared_disks(&[0]);
+        }
         if let Some(mutation) = self.broken {
             self.side(side).replica.break_rule(mutation);
         }
@@ -375,6 +382,15 @@ impl World {
                 let questions = &mut self.side(at).questions;
                 questions.push_back((req, Some((expect, record))));
             }
+            Action::ClaimDisks { generation } => {
+                let mut dice = self.env.dice;
+                let server = self.server.as_mut().expect("there is a shared disk");
+                server.claim(at, generation, || {
+                    dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    dice >> 63 == 1
+                });
+                self.env.dice = dice;
+            }
             Action::Disk(request) => self.disk(at, Work::Request(request)),
             Action::FlushDisks { flush } => self.disk(at, Work::Flush(flush)),
             Action::DiskPoint { point, flush } => {
@@ -420,6 +436,9 @@ impl World {
         let mut byte = [0];
         self.env.random(&mut byte);
         let now_ns = self.env.now_ns;
+        if let (Some(server), Work::Request(request)) = (&mut self.server, &work) {
+            return server.begin(now_ns + u64::from(byte[0]) * 8_000, at, request.clone());
+        }
         self.toy(at).begin(now_ns, u64::from(byte[0]) * 8_000, work);
     }
 
@@ -436,7 +455,10 @@ impl World {
     fn disks_done(&mut self, at: usize) {
         let now_ns = self.env.now_ns;
         loop {
-            let done = self.toy(at).done(now_ns);
+            let done = match &mut self.server {
+                Some(server) => server.done(now_ns, at),
+                None => self.toy(at).done(now_ns),
+            };
             let Some(done) = done else {
                 return;
             };

@@ -143,6 +143,9 @@ impl World {
             Action::ClearDisks { .. } => {}
             Action::ForgetDisks => self.forget_disk(slot, epoch),
             Action::MarkDisks { mark } if self.measures.disk => self.hosts[slot].mark = mark,
+            Action::ClaimDisks { .. } => {
+                return Err("a claim of disks that are not there".into());
+            }
             Action::MarkDisks { .. } => return Err("a mark for disks that are not there".into()),
             Action::PersistGeneration { generation } => {
                 return Ok(self.store(slot, epoch, generation.0));

@@ -1,0 +1,99 @@
+//! A node's way to the disks that both nodes reach.
+//!
+//! A node that goes live claims them by the generation that it has won; each connection begins with
+//! that, so nothing is read or written before the server has cut off whoever had them before. A
+//! node that isn't live has no connection at all.
+
+use std::io;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, bounded, never};
+use twinvm_machine::{DiskRequest, MAX_DISK_REQUESTS};
+use twinvm_protocol::Generation;
+
+use crate::disk::DiskDone;
+use crate::nbd::{NbdDisk, NbdTarget};
+
+/// Lines for the journal that wait: a server that is away has few to say.
+const MAX_LINES: usize = 64;
+
+/// A disk that both nodes reach.
+pub struct SharedDisk {
+    /// Virtio slot.
+    pub device: u8,
+    /// Where it is, as it was found when the node was started.
+    pub target: NbdTarget,
+}
+
+/// All of them.
+pub(super) struct SharedDisks {
+    disks: Vec<SharedDisk>,
+    /// While this node is live.
+    running: Vec<(u8, NbdDisk)>,
+    done: Receiver<DiskDone>,
+    lines: (Sender<String>, Receiver<String>),
+}
+
+impl SharedDisks {
+    pub(super) fn new(disks: Vec<SharedDisk>) -> Self {
+        Self {
+            disks,
+            running: Vec::new(),
+            done: never(),
+            lines: bounded(MAX_LINES),
+        }
+    }
+
+    /// Their slots.
+    pub(super) fn slots(&self) -> Vec<u8> {
+        self.disks.iter().map(|disk| disk.device).collect()
+    }
+
+    /// Claims them by this generation. Does not wait: requests do.
+    pub(super) fn claim(&mut self, generation: Generation) -> io::Result<()> {
+        self.forget();
+        let (done_in, done) = bounded(MAX_DISK_REQUESTS * self.disks.len());
+        for disk in &self.disks {
+            let lines = self.lines.0.clone();
+            // One that nobody reads is lost, and nothing waits for it.
+            let tell = Arc::new(move |line| drop(lines.try_send(line)));
+            let target = disk.target.claimed_by(generation.0);
+            let started = NbdDisk::start(target, &done_in, tell)?;
+            self.running.push((disk.device, started));
+        }
+        self.done = done;
+        Ok(())
+    }
+
+    /// This node isn't live any more: connections are closed, and what was under way is nobody's.
+    pub(super) fn forget(&mut self) {
+        for (_, disk) in self.running.drain(..) {
+            disk.abandon();
+        }
+        self.done = never();
+    }
+
+    /// Has a request carried out. False if it is of no shared disk.
+    pub(super) fn submit(&self, request: &DiskRequest) -> bool {
+        let device = request.device;
+        if let Some((_, disk)) = self.running.iter().find(|(own, _)| *own == device) {
+            disk.submit(request.clone());
+        }
+        self.disks.iter().any(|disk| disk.device == device)
+    }
+
+    /// What announces results.
+    pub(super) fn wakes(&self) -> &Receiver<DiskDone> {
+        &self.done
+    }
+
+    /// The next result.
+    pub(super) fn next(&self) -> Option<DiskDone> {
+        self.done.try_recv().ok()
+    }
+
+    /// The next line for the journal.
+    pub(super) fn line(&self) -> Option<String> {
+        self.lines.1.try_recv().ok()
+    }
+}
