@@ -321,14 +321,11 @@ impl VmConfig {
             line: None,
             problem: Problem::Conflict(what),
         };
-        if self
-            .disks
-            .iter()
-            .any(|disk| matches!(disk, Disk::Nbd { .. }))
-        {
+        let shared = |disk: &Disk| matches!(disk, Disk::Nbd { .. });
+        if self.protect.output == OutputFrom::Backup && self.disks.iter().any(shared) {
             return Err(lacking(
-                "[[disk]] nbd: in this version a pair's disks are files of its own: give path, or \
-                 run the VM alone with twinvm run"
+                "output = \"backup\" and [[disk]] nbd: only the live node writes to a disk that \
+                 both reach: leave output out, or give each node a file of its own by path"
                     .to_owned(),
             ));
         }

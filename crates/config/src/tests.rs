@@ -578,6 +578,13 @@ fn a_pair_needs_nodes_and_arbiter() {
             "vms/VM.toml: no arbiter: a protected VM needs one, for instance arbiter = \"file:DIR\""
         )
     );
+    let emits = WHOLE.replace("[protect]", "[protect]\noutput = \"backup\"");
+    assert_ne!(emits, WHOLE);
+    assert_eq!(
+        pair(&(emits + "[[disk]]\nnbd = \"nbd://san/x\"\n"), "a"),
+        "vms/VM.toml: output = \"backup\" and [[disk]] nbd: only the live node writes to a disk \
+         that both reach: leave output out, or give each node a file of its own by path"
+    );
     assert_eq!(
         pair(WHOLE, "c"),
         "vms/VM.toml: no node is named c: the nodes are a and b"

@@ -76,7 +76,15 @@ fn archive(name: &str, content: &[u8]) -> Vec<u8> {
 }
 
 /// The guest with its work, and A's disk; B has none.
-fn cluster(more: &str) -> Cluster {
+fn cluster() -> Cluster {
+    let vm = cluster_with("[[disk]]\npath = \"{name}.img\"\nsize = \"64M\"\n");
+    let disk = File::create(vm.path("a.img")).unwrap();
+    disk.set_len(DISK_BYTES).unwrap();
+    vm
+}
+
+/// The guest with its work on the disk that this is in VM.toml.
+pub(crate) fn cluster_with(disk: &str) -> Cluster {
     let mut vm = Cluster::redis();
     let mut initrd = fs::read(vm.file.initrd.as_ref().unwrap()).unwrap();
     initrd.resize(initrd.len().next_multiple_of(4), 0);
@@ -84,10 +92,8 @@ fn cluster(more: &str) -> Cluster {
     let path = vm.path("initrd");
     fs::write(&path, initrd).unwrap();
     vm.file.initrd = Some(path);
-    vm.file.more = format!("[[disk]]\npath = \"{{name}}.img\"\nsize = \"64M\"\n{more}");
+    vm.file.more = disk.to_owned();
     vm.write();
-    let disk = File::create(vm.path("a.img")).unwrap();
-    disk.set_len(DISK_BYTES).unwrap();
     vm
 }
 
@@ -111,7 +117,7 @@ fn number(redis: SocketAddr, key: &str) -> Option<u64> {
 
 /// Waits for some more rounds, in which nothing may be wrong.
 #[track_caller]
-fn works_on(vm: &Cluster, rounds: u64) {
+pub(crate) fn works_on(vm: &Cluster, rounds: u64) {
     let redis = vm.redis.unwrap();
     let from = wait_for("the guest's count", || number(redis, "rounds"));
     wait_for("more rounds", || {
@@ -155,7 +161,7 @@ fn rest_and_compare(vm: &Cluster, live: usize) {
 #[test]
 fn what_was_written_is_there_after_takeovers_and_after_a_join() {
     assert!(LIMIT > Duration::from_secs(30));
-    let mut vm = cluster("");
+    let mut vm = cluster();
     vm.start(A);
     vm.await_role(A, "live");
     vm.await_redis(A);

@@ -17,6 +17,7 @@ mod redis;
 mod rights;
 mod sandbox;
 mod server;
+mod shared;
 mod snapshot;
 mod stop;
 mod tls;

@@ -133,7 +133,11 @@ pub(super) fn identity(options: &NodeOptions, store: &NodeStore) -> Result<Ident
         what: "reading random numbers",
         source,
     })?;
-    let fields = options.machine.fields().into_iter();
+    let shared = options.shared.iter().map(|disk| {
+        let name = format!("contents of virtio slot {}", disk.device);
+        (name, "at a server that both nodes reach".to_owned())
+    });
+    let fields = options.machine.fields().into_iter().chain(shared);
     let identity = Identity {
         id: store.id(),
         name: options.name.clone(),
