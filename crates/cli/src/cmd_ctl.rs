@@ -210,7 +210,7 @@ fn note(answer: &Value) -> Option<&str> {
     (answer["protected"] != true && !note.is_empty()).then_some(note)
 }
 
-/// How far a copy of disks is, and why the node joins nobody.
+/// How far a copy of disks is, why the node joins nobody, and what requests of disks wait for.
 fn disks(answer: &Value) -> Vec<String> {
     let mut lines = Vec::new();
     let copying = &answer["copying"];
@@ -229,6 +229,8 @@ fn disks(answer: &Value) -> Vec<String> {
     if let Some(why) = answer["stays_out"].as_str() {
         lines.push(format!("  STAYS OUT: {why}"));
     }
+    let waits = answer["waits"].as_array().into_iter().flatten();
+    lines.extend(waits.map(|why| format!("  WAITS: {}", text(why))));
     lines
 }
 
@@ -296,12 +298,14 @@ mod tests {
         let both = json!({
             "copying": {"to": "this node", "stage": "copied", "done_bytes": 5 << 20, "total_bytes": 9 << 20},
             "stays_out": "disk 0 fails here",
+            "waits": ["disk nbd://h/x: fence has failed"],
         });
         assert_eq!(
             disks(&both),
             [
                 "  disks to this node: copied, 5 of 9 MiB",
-                "  STAYS OUT: disk 0 fails here"
+                "  STAYS OUT: disk 0 fails here",
+                "  WAITS: disk nbd://h/x: fence has failed"
             ]
         );
     }

@@ -5,11 +5,13 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use twinvm_config::VmConfig;
+use twinvm_host::fence::Fence;
 use twinvm_host::hooks::Hooks;
 use twinvm_host::node::{ForcedStart, NodeOptions, Operation, Wire};
 use twinvm_host::port::PortAddress;
 use twinvm_host::sandbox::{Confinement, User};
 use twinvm_machine::EngineKind;
+use twinvm_nbd::address::Address;
 
 use crate::engine_arg::EngineArg;
 use crate::guest;
@@ -18,6 +20,10 @@ use crate::{BAD_INPUT, FAULT, Outcome};
 
 /// The command of this program that runs hooks for a node.
 pub(crate) const HOOK_RUNNER: &str = "hook-runner";
+/// The command of this program that runs a disk's `fence` for a node.
+pub(crate) const FENCE_RUNNER: &str = "fence-runner";
+/// Itself, even if the file has been replaced since.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// Runs one of the VM's two nodes on this host.
 #[derive(Debug, clap::Args)]
@@ -95,6 +101,15 @@ fn metrics(args: &NodeArgs, vm: &VmConfig) -> Result<Option<SocketAddr>, String>
         .transpose()
 }
 
+/// The words that start a process beside the node which runs commands for it, as the same user.
+fn helper_words<'a>(name: &'a str, args: &'a NodeArgs) -> Vec<&'a str> {
+    let mut words = vec![name];
+    if let Some(user) = args.process.user() {
+        words.extend(["--user", user]);
+    }
+    words
+}
+
 /// Starts the hook's process, if VM.toml has a hook.
 fn hooks(
     vm: &VmConfig,
@@ -104,15 +119,9 @@ fn hooks(
     let Some(command) = vm.hooks.clone() else {
         return Ok(None);
     };
-    // Itself, even if the file has been replaced since.
-    let program = OsStr::new("/proc/self/exe");
-    let mut words = vec![HOOK_RUNNER];
-    if let Some(user) = args.process.user() {
-        words.extend(["--user", user]);
-    }
     Hooks::start(
-        program,
-        &words,
+        OsStr::new(OWN_PROGRAM),
+        &helper_words(HOOK_RUNNER, args),
         (&vm.name, own, peer),
         args.log_format.into(),
         command,
@@ -143,7 +152,19 @@ fn options(args: NodeArgs, confinement: Confinement) -> Result<NodeOptions, Stri
             _ => net.backend.clone(),
         },
     });
-    let (slots, disks, shared) = guest::own_disks(&vm, own).map_err(|error| error.to_string())?;
+    let fence = |disk: &Address, command| {
+        let names = (&*vm.name, &*own.name, &*peer.name);
+        let words = helper_words(FENCE_RUNNER, &args);
+        Fence::start(
+            OsStr::new(OWN_PROGRAM),
+            &words,
+            names,
+            disk.to_string(),
+            command,
+        )
+    };
+    let (slots, disks, shared) =
+        guest::own_disks(&vm, own, fence).map_err(|error| error.to_string())?;
     let machine = guest::machine_config(&vm, slots).map_err(|error| error.to_string())?;
     // A machine that cannot be made is bad input now, not a fault at the first start.
     let power_on = twinvm_machine::PowerOn {
@@ -202,16 +223,25 @@ pub(crate) fn run(args: NodeArgs) -> Outcome {
     }
 }
 
-/// What a node starts to run its hook
+/// What a node starts to run commands of its owner's
 #[derive(Debug, clap::Args)]
-pub(crate) struct HookRunnerArgs {
+pub(crate) struct RunnerArgs {
     /// Whom it becomes, as the node does
     #[arg(long)]
     user: Option<String>,
 }
 
 /// Runs the hook's command for a node: it is the node that starts this.
-pub(crate) fn run_hooks(args: &HookRunnerArgs) -> Outcome {
+pub(crate) fn run_hooks(args: &RunnerArgs) -> Outcome {
+    run_beside(args, twinvm_host::hooks::runner::run)
+}
+
+/// Runs a disk's `fence` for a node: it is the node that starts this.
+pub(crate) fn run_fence(args: &RunnerArgs) -> Outcome {
+    run_beside(args, twinvm_host::fence::run)
+}
+
+fn run_beside(args: &RunnerArgs, run: fn() -> std::io::Result<()>) -> Outcome {
     if let Some(user) = &args.user {
         let confinement = Confinement {
             user: Some(User::find(user).map_err(|error| (BAD_INPUT, error.to_string()))?),
@@ -222,7 +252,7 @@ pub(crate) fn run_hooks(args: &HookRunnerArgs) -> Outcome {
             .enter(&[])
             .map_err(|error| (FAULT, error.to_string()))?;
     }
-    match twinvm_host::hooks::runner::run() {
+    match run() {
         Ok(()) => Ok(0),
         Err(error) => Err((FAULT, error.to_string())),
     }

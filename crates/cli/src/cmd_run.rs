@@ -392,7 +392,11 @@ fn disk_named(path: &Path) -> Result<Disk, String> {
             read_only,
         }),
         Some(text) => match Address::parse(text) {
-            Ok(address) => Ok(Disk::Nbd { address, read_only }),
+            Ok(address) => Ok(Disk::Nbd {
+                address,
+                read_only,
+                fence: None,
+            }),
             Err(error) => Err(format!("--disk {text}: {error}")),
         },
     }

@@ -2,11 +2,13 @@
 //! is to blame when they don't go together.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read as _};
+use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use twinvm_config::{ConsoleKind, Disk, MAX_DEVICES, Node, VmConfig};
 use twinvm_host::disk::{DiskError, DiskFile, DiskSpec};
+use twinvm_host::fence::Fence;
+use twinvm_host::hooks::HookCommand;
 use twinvm_host::nbd::{NbdError, NbdSpec, NbdTarget};
 use twinvm_host::node::SharedDisk;
 use twinvm_host::random::random_u128;
@@ -15,6 +17,7 @@ use twinvm_machine::loader::LoadError;
 use twinvm_machine::{
     DiskConfig, ImageKind, Images, MachineConfig, MachineError, SECTOR_BYTES, SlotConfig,
 };
+use twinvm_nbd::address::Address;
 use twinvm_nbd::wire::Claim;
 
 /// A file that is longer, and longer than the guest's memory, is not read: a wrong name must
@@ -78,13 +81,16 @@ pub(crate) enum GuestError {
     Tls(#[from] TlsError),
     /// A server that lets a former live node write.
     #[error(
-        "disk {0}: its server can't keep a former live node off: serve it to a pair with twinvm \
-         disk serve"
+        "disk {0}: its server can't keep a former live node off: serve it with twinvm disk serve, or \
+         name a command that does it: fence = \"COMMAND\" in [[disk]]"
     )]
-    NotFenced(twinvm_nbd::address::Address),
+    NotFenced(Address),
+    /// No process for the command that does.
+    #[error("[[disk]] fence: can't start the process that runs the command: {0}")]
+    Fence(io::Error),
     /// No random numbers.
     #[error("reading random numbers: {0}")]
-    Random(std::io::Error),
+    Random(io::Error),
     /// More memory than there is.
     #[error(
         "memory is {} MiB, this host has {} MiB (swap counted): set memory = \"{}M\" or less",
@@ -150,7 +156,9 @@ pub(crate) fn open_disks(vm: &VmConfig) -> Result<Vec<OpenDisk>, GuestError> {
             Disk::File {
                 path, read_only, ..
             } => OpenDisk::File(DiskFile::open(path, *read_only)?),
-            Disk::Nbd { address, read_only } => {
+            Disk::Nbd {
+                address, read_only, ..
+            } => {
                 let target = NbdTarget::open(NbdSpec {
                     address: address.clone(),
                     read_only: *read_only,
@@ -161,6 +169,8 @@ pub(crate) fn open_disks(vm: &VmConfig) -> Result<Vec<OpenDisk>, GuestError> {
                         holder: random_u128().map_err(GuestError::Random)?,
                         generation: 0,
                     },
+                    // Nobody else has a VM that runs alone.
+                    fencing: None,
                 })?;
                 OpenDisk::Nbd(Box::new(target))
             }
@@ -183,8 +193,9 @@ fn own_keys(vm: &VmConfig) -> Result<Option<Credentials>, TlsError> {
 /// The disks of a node's machine that both nodes reach, and their servers.
 fn shared_disk(
     vm: &VmConfig,
-    address: &twinvm_nbd::address::Address,
+    address: &Address,
     read_only: bool,
+    fence: Option<Fence>,
     device: u8,
 ) -> Result<SharedDisk, GuestError> {
     let target = NbdTarget::look(NbdSpec {
@@ -197,11 +208,15 @@ fn shared_disk(
             // Of which one the node learns when it goes live.
             generation: 0,
         },
+        fencing: None,
     })?;
-    match target.keeps_others_off()? {
-        true => Ok(SharedDisk { device, target }),
-        false => Err(GuestError::NotFenced(address.clone())),
-    }
+    let target = match fence {
+        Some(fence) => target.behind(fence),
+        // Who only reads does no harm.
+        None if read_only || target.keeps_others_off()? => target,
+        None => return Err(GuestError::NotFenced(address.clone())),
+    };
+    Ok(SharedDisk { device, target })
 }
 
 /// The disks of a node's machine, its own copies, and those that both nodes reach.
@@ -209,7 +224,13 @@ pub(crate) type NodeDisks = (Vec<SlotConfig>, Vec<DiskSpec>, Vec<SharedDisk>);
 
 /// The disks of a node's machine and its own copies of them, which it opens itself. A node that
 /// has no file yet gets it from the other one.
-pub(crate) fn own_disks(vm: &VmConfig, node: &Node) -> Result<NodeDisks, GuestError> {
+///
+/// `fence` starts what runs the command that keeps a former live node off a disk.
+pub(crate) fn own_disks(
+    vm: &VmConfig,
+    node: &Node,
+    fence: impl Fn(&Address, HookCommand) -> io::Result<Fence>,
+) -> Result<NodeDisks, GuestError> {
     let (mut slots, mut specs, mut shared) = (Vec::new(), Vec::new(), Vec::new());
     let first = vm.nets.len();
     for (number, disk) in (0..).zip(vm.disks_of(node)) {
@@ -220,8 +241,14 @@ pub(crate) fn own_disks(vm: &VmConfig, node: &Node) -> Result<NodeDisks, GuestEr
                 bytes,
                 read_only,
             } => (path, bytes, read_only),
-            Disk::Nbd { address, read_only } => {
-                let disk = shared_disk(vm, &address, read_only, device)?;
+            Disk::Nbd {
+                address,
+                read_only,
+                fence: command,
+            } => {
+                let fence = command.map(|command| fence(&address, command));
+                let fence = fence.transpose().map_err(GuestError::Fence)?;
+                let disk = shared_disk(vm, &address, read_only, fence, device)?;
                 slots.push(SlotConfig::Disk(DiskConfig {
                     sectors: disk.target.sectors(),
                     read_only,

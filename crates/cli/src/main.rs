@@ -74,7 +74,9 @@ enum Command {
     Demo(demo::DemoArgs),
     Bench(bench::BenchArgs),
     #[command(name = cmd_node::HOOK_RUNNER, hide = true)]
-    HookRunner(cmd_node::HookRunnerArgs),
+    HookRunner(cmd_node::RunnerArgs),
+    #[command(name = cmd_node::FENCE_RUNNER, hide = true)]
+    FenceRunner(cmd_node::RunnerArgs),
     #[command(hide = true)]
     LabRelay(bench::protect::relay::RelayArgs),
     #[command(hide = true)]
@@ -96,6 +98,7 @@ impl Command {
             Self::Demo(args) => ("demo", demo::run(&args)),
             Self::Bench(args) => ("bench", bench::run(&args)),
             Self::HookRunner(args) => (cmd_node::HOOK_RUNNER, cmd_node::run_hooks(&args)),
+            Self::FenceRunner(args) => (cmd_node::FENCE_RUNNER, cmd_node::run_fence(&args)),
             Self::LabWire(args) => ("lab-wire", bench::protect::sites::run_wire(&args)),
             Self::LabRelay(args) => ("lab-relay", bench::protect::relay::run(&args)),
         }

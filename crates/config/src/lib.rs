@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use twinvm_host::arbiter::{EXPECTED, KeyKinds};
+use twinvm_host::fence;
 use twinvm_host::hooks::HookCommand;
 use twinvm_host::node::Flush;
 use twinvm_host::port::PortAddress;
@@ -59,7 +60,14 @@ const ROOT_KEYS: &[&str] = &[
     "metrics",
 ];
 const NET_KEYS: &[&str] = &["mac", "backend"];
-const DISK_KEYS: &[&str] = &["path", "size", "readonly", "nbd"];
+const DISK_KEYS: &[&str] = &[
+    "path",
+    "size",
+    "readonly",
+    "nbd",
+    "fence",
+    "fence_timeout_s",
+];
 const NODE_KEYS: &[&str] = &["name", "channel", "tap", "path"];
 const TLS_KEYS: &[&str] = &["ca", "cert", "key"];
 /// Stands for the node's name in the paths of `[[disk]]`, `[tls]` and `[arbiter_tls]`.
@@ -166,6 +174,8 @@ pub enum Disk {
         address: Address,
         /// The guest can only read.
         read_only: bool,
+        /// What keeps a former live node off, where the server can't.
+        fence: Option<HookCommand>,
     },
 }
 
@@ -396,6 +406,13 @@ fn parse_disks(tables: &[Table<'_, '_>]) -> Result<Vec<Disk>, VmTomlError> {
     let mut disks = Vec::new();
     for table in tables {
         let read_only = table.boolean("readonly")?.unwrap_or(false);
+        let keys = ("fence", "fence_timeout_s");
+        let fence = operation::parse_command(table, keys, fence::DEFAULT_TIMEOUT)?;
+        if let (Some(line), None) = (table.line_of("fence"), table.string("nbd")?) {
+            let problem =
+                "fence is for a disk that both nodes reach, by nbd: leave it out".to_owned();
+            return Err(table.conflict(Some(line), problem));
+        }
         disks.push(match (table.path("path")?, table.string("nbd")?) {
             (Some(path), None) => Disk::File {
                 path: path.value,
@@ -406,6 +423,7 @@ fn parse_disks(tables: &[Table<'_, '_>]) -> Result<Vec<Disk>, VmTomlError> {
                 address: Address::parse(nbd.value)
                     .map_err(|_| table.value_at(nbd.line, "nbd", nbd.value, address::EXPECTED))?,
                 read_only,
+                fence,
             },
             (None, None) => return Err(table.missing("path")),
             (Some(_), Some(nbd)) => {

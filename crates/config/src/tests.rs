@@ -501,6 +501,7 @@ fn disks() {
     let nbd = Disk::Nbd {
         address: Address::parse("nbd://san:7/shop").unwrap(),
         read_only: false,
+        fence: None,
     };
     assert_eq!(
         vm.disks,
@@ -509,6 +510,31 @@ fn disks() {
     assert_eq!(
         named("[[disk]]\npath = \"d\"\nreadonly = 1"),
         "vms/VM.toml:4: readonly must be true or false, found a whole number"
+    );
+}
+
+#[test]
+fn a_disk_at_a_server_may_have_a_fence() {
+    let fence = |more: &str| {
+        let text = format!("name = \"x\"\n[[disk]]\nnbd = \"nbd://h/x\"\n{more}");
+        parse(&text).map(|vm| match &vm.disks[0] {
+            Disk::Nbd { fence, .. } => fence.clone(),
+            Disk::File { .. } => unreachable!("it has nbd"),
+        })
+    };
+    assert_eq!(fence("").unwrap(), None);
+    let one = fence("fence = \"cut off shop\"").unwrap().unwrap();
+    assert_eq!((one.program, one.args.len()), ("cut".into(), 2));
+    assert_eq!(one.timeout.as_secs(), 30);
+    let slow = fence("fence = \"cut\"\nfence_timeout_s = 90").unwrap();
+    assert_eq!(slow.unwrap().timeout.as_secs(), 90);
+    assert_eq!(
+        fence("fence = \" \"").unwrap_err().to_string(),
+        "vms/VM.toml:4: fence = \" \": expected a program and its arguments, at most 2000 bytes"
+    );
+    assert_eq!(
+        named("[[disk]]\npath = \"d\"\nfence = \"cut\""),
+        "vms/VM.toml:4: fence is for a disk that both nodes reach, by nbd: leave it out"
     );
 }
 

@@ -4,6 +4,7 @@
 //! rights, reads events from a pipe and runs the command for each, one at a time ([`runner`]).
 //! It ends when the node does, however that ends: the pipe's other end is gone then.
 
+pub(crate) mod command;
 pub mod runner;
 
 use std::ffi::OsStr;
@@ -178,7 +179,7 @@ impl Drop for Hooks {
 }
 
 /// As one line; `None` if it is too long.
-fn line(value: &impl Serialize) -> Option<Vec<u8>> {
+pub(crate) fn line(value: &impl Serialize) -> Option<Vec<u8>> {
     let mut line = serde_json::to_vec(value).ok()?;
     line.push(b'\n');
     (line.len() <= MAX_LINE_BYTES).then_some(line)

@@ -41,6 +41,7 @@ pub mod channel;
 pub mod console;
 pub mod ctl_socket;
 pub mod disk_server;
+pub mod fence;
 mod few_clients;
 pub mod hooks;
 pub mod inside;

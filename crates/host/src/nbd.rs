@@ -22,6 +22,7 @@ use twinvm_nbd::client::{Claimed, Haggle, HaggleError};
 use twinvm_nbd::wire::{Claim, DEFAULT_BLOCK_BYTES, Export, ExportFlags};
 
 use crate::disk::DiskDone;
+use crate::fence::{Fence, Fencing};
 use crate::tls::Credentials;
 use link::Link;
 use stream::Timed;
@@ -42,6 +43,8 @@ pub struct NbdSpec {
     pub keys: Option<Credentials>,
     /// Who wants it, for servers that can keep others off.
     pub claim: Claim,
+    /// What keeps others off where the server can't: [`NbdTarget::behind`].
+    pub fencing: Option<Fencing>,
 }
 
 /// An export can't be a disk.
@@ -132,10 +135,22 @@ impl NbdTarget {
         self.spec.read_only
     }
 
-    /// The same export, to be claimed by this generation.
-    pub fn claimed_by(&self, generation: u64) -> Self {
+    /// The same export behind a command that keeps others off, for a server that can't.
+    pub fn behind(mut self, fence: Fence) -> Self {
+        self.spec.fencing = Some(Fencing {
+            fence: Arc::new(fence),
+            takeover: false,
+        });
+        self
+    }
+
+    /// The same export, to be claimed by this generation; from another node, if it is a takeover.
+    pub fn claimed_by(&self, generation: u64, takeover: bool) -> Self {
         let mut spec = self.spec.clone();
         spec.claim.generation = generation;
+        if let Some(fencing) = &mut spec.fencing {
+            fencing.takeover = takeover;
+        }
         Self {
             spec,
             export: self.export,
@@ -286,6 +301,11 @@ impl NbdDisk {
     /// been made.
     pub fn is_fenced(&self) -> bool {
         self.link.is_fenced()
+    }
+
+    /// Why the guest's requests wait, if they do.
+    pub fn waits(&self) -> Option<String> {
+        self.link.waits()
     }
 
     /// Ends it now, and waits for nothing: what is under way is nobody's any more.

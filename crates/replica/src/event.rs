@@ -153,6 +153,8 @@ pub enum Action {
     ClaimDisks {
         /// By this generation.
         generation: Generation,
+        /// Another node was live before, by the record.
+        takeover: bool,
     },
     /// Connect to the peer.
     Dial,

@@ -3,7 +3,7 @@
 //! Virtual time alone doesn't tell. What a fast host executes in 100 ms keeps a host of a tenth of
 //! its speed busy for a second, and that second is what a takeover would take. So the live node
 //! measures the backup: what it has executed between two of its acks, if it had work for all of
-//! the time between them.
+//! the time between them; and if it had not, it is no slower than that.
 
 /// Measurements are this long at least: an ack is only as fresh as the backup's last slice.
 const MEASURE_NS: u64 = 5_000_000;
@@ -52,13 +52,16 @@ impl BackupSpeed {
             return;
         }
         self.mark = Some(new);
-        // What it had stored at the beginning isn't all done: it was never out of work.
-        if position >= mark.stored {
-            return;
-        }
         let steps = executed.saturating_sub(mark.executed);
         let measured = u128::from(steps) * 1_000_000_000 / u128::from(ns);
         let measured = u64::try_from(measured).unwrap_or(u64::MAX).max(SLOWEST);
+        // If what it had stored at the beginning isn't all done, it was never out of work; otherwise
+        // it is at least as fast as this. Without that a guest which is held back for one wrong
+        // measurement would never give it enough work for another.
+        let idle = position >= mark.stored;
+        if idle && self.per_s.is_none_or(|known| measured <= known) {
+            return;
+        }
         self.per_s = Some(match self.per_s {
             None => measured,
             Some(known) => {

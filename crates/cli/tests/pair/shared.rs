@@ -2,79 +2,105 @@
 //! written, and what a former live node still had under way comes too late.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
-use crate::cluster::{A, B, wait_for};
+use crate::cluster::{A, B, Cluster, PROGRAM, wait_for};
 use crate::disks::{cluster_with, works_on};
 
 /// `twinvm disk serve`; killed when it is dropped.
-struct Server(Child);
+struct Server {
+    child: Child,
+    address: String,
+}
+
+impl Server {
+    fn start(image: &Path, listen: &str) -> Self {
+        let mut child = Command::new(PROGRAM)
+            .args(["disk", "serve", "--listen", listen])
+            .arg(image)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on ").unwrap();
+        Self {
+            address: address.to_owned(),
+            child,
+        }
+    }
+}
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
+}
+
+fn image(folder: &Path) -> PathBuf {
+    let image = folder.join("shop.img");
+    File::create(&image).unwrap().set_len(64 << 20).unwrap();
+    image
+}
+
+fn disk_at(address: &str) -> String {
+    format!("[[disk]]\nnbd = \"nbd://{address}/shop.img\"\n")
+}
+
+/// Waits for a line of a node.
+#[track_caller]
+fn await_line(vm: &Cluster, node: usize, text: &str) {
+    wait_for(text, || vm.log(node).contains(text).then_some(()));
 }
 
 #[test]
 fn what_was_written_is_there_after_takeovers_and_old_writes_come_too_late() {
-    let folder = tempfile::TempDir::new().unwrap();
-    let image = folder.path().join("shop.img");
-    File::create(&image).unwrap().set_len(64 << 20).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_twinvm"))
-        .args(["disk", "serve", "--listen", "127.0.0.1:0"])
-        .arg(&image)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    let mut out = BufReader::new(child.stdout.take().unwrap());
-    let server = Server(child);
-    out.read_line(&mut line).unwrap();
-    let address = line.trim().strip_prefix("listening on ").unwrap();
-    let mut vm = cluster_with(&format!("[[disk]]\nnbd = \"nbd://{address}/shop.img\"\n"));
+    let folder = TempDir::new().unwrap();
+    let image = image(folder.path());
+    let server = Server::start(&image, "127.0.0.1:0");
+    let address = server.address.clone();
+    let mut vm = cluster_with(&disk_at(&address));
     let holder = || fs::read_to_string(folder.path().join("shop.img.holder")).unwrap();
     vm.start(A);
     vm.await_role(A, "live");
     vm.await_redis(A);
-    works_on(&vm, 40);
+    works_on(&vm, 25);
     let first = holder();
     vm.start(B);
     vm.await_protected(A);
-    works_on(&vm, 70);
+    works_on(&vm, 35);
     // The live node stands still with writes under way, and goes on when the other one is live: what
     // it still sends is rejected, or the guest would find it in place of what it has written since.
     vm.signal(A, Signal::STOP);
     vm.await_role(B, "live");
-    works_on(&vm, 40);
+    works_on(&vm, 25);
     vm.signal(A, Signal::CONT);
     vm.await_protected(B);
-    works_on(&vm, 70);
+    works_on(&vm, 35);
     let second = holder();
     assert_ne!(first, second, "the other node has it");
     vm.kill(B);
     vm.await_role(A, "live");
-    works_on(&vm, 70);
+    works_on(&vm, 35);
     assert_ne!(second, holder());
     // The server is killed: the guest waits, and goes on with the next one.
     drop(server);
-    vm.await_note(A, "the connection is lost");
-    let listen = address.to_owned();
-    let again = Command::new(env!("CARGO_BIN_EXE_twinvm"))
-        .args(["disk", "serve", "--listen", &listen])
-        .arg(&image)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let _again = Server(again);
-    vm.await_note(A, "the server is there again");
-    works_on(&vm, 40);
+    await_line(&vm, A, "the connection is lost");
+    let _again = Server::start(&image, &address);
+    await_line(&vm, A, "the server is there again");
+    works_on(&vm, 25);
     vm.start(B);
     vm.await_protected(A);
     assert_eq!(vm.status(A).unwrap()["divergence"], serde_json::Value::Null);
@@ -82,4 +108,183 @@ fn what_was_written_is_there_after_takeovers_and_old_writes_come_too_late() {
         vm.ctl(A, "stop").status.success().then_some(())
     });
     assert_eq!((vm.await_end(A), vm.await_end(B)), (Some(0), Some(0)));
+}
+
+/// What was sent to a server and held up on the way, if it is: each piece with its connection.
+type Held = Arc<Mutex<Option<Vec<(TcpStream, Vec<u8>)>>>>;
+
+/// A way to a server on which requests can be held up; its address.
+fn way_to(server: &str, held: &Held) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (server, held) = (server.to_owned(), Arc::clone(held));
+    thread::spawn(move || {
+        while let Ok((client, _)) = listener.accept() {
+            let Ok(up) = TcpStream::connect(&server) else {
+                return;
+            };
+            let down = (up.try_clone().unwrap(), client.try_clone().unwrap());
+            let held = Arc::clone(&held);
+            thread::spawn(move || pass(&client, &up, &held));
+            thread::spawn(move || pass(&down.0, &down.1, &Held::default()));
+        }
+    });
+    address
+}
+
+fn pass(mut from: &TcpStream, mut to: &TcpStream, held: &Held) {
+    let mut bytes = [0; 65536];
+    while let Ok(count) = from.read(&mut bytes)
+        && count > 0
+    {
+        match &mut *held.lock().unwrap() {
+            Some(held) => held.push((to.try_clone().unwrap(), bytes[..count].to_vec())),
+            None if to.write_all(&bytes[..count]).is_ok() => {}
+            None => break,
+        }
+    }
+    if held.lock().unwrap().is_none() {
+        let _ = to.shutdown(Shutdown::Write);
+    }
+}
+
+#[test]
+fn a_write_that_was_delayed_past_a_takeover_is_rejected() {
+    let folder = TempDir::new().unwrap();
+    let server = Server::start(&image(folder.path()), "127.0.0.1:0");
+    let held = Held::default();
+    let mut vm = cluster_with(&disk_at(&way_to(&server.address, &held)));
+    vm.start(A);
+    vm.await_role(A, "live");
+    vm.await_redis(A);
+    vm.file.more = disk_at(&server.address);
+    vm.write();
+    vm.start(B);
+    vm.await_protected(A);
+    works_on(&vm, 20);
+    *held.lock().unwrap() = Some(Vec::new());
+    // The head of a write (NBD protocol, "Request message").
+    let writes = |bytes: &[u8]| {
+        let head = |head: &[u8]| head[..4] == [0x25, 0x60, 0x95, 0x13] && head[6..] == [0, 1];
+        bytes.windows(8).any(head)
+    };
+    wait_for("a write on its way", || {
+        let held = held.lock().unwrap();
+        let held = held.as_ref()?.iter();
+        held.clone().any(|(_, bytes)| writes(bytes)).then_some(())
+    });
+    vm.kill(A);
+    vm.await_role(B, "live");
+    works_on(&vm, 25);
+    for (mut server, bytes) in held.lock().unwrap().take().unwrap() {
+        // It may take the bytes, but says nothing to them.
+        let _ = server.write_all(&bytes);
+        assert!(matches!(server.read(&mut [0; 16]), Ok(0) | Err(_)));
+    }
+    works_on(&vm, 25);
+    assert!(vm.ctl(B, "stop").status.success());
+    assert_eq!(vm.await_end(B), Some(0));
+}
+
+/// Cuts off whoever is there, and serves the node that goes live. What node a writes takes its time.
+const FENCE: &str = "
+[ -e broken ] && { echo the storage does not answer; exit 1; }
+echo $TWINVM_EVENT $TWINVM_NODE >>fenced
+for node in a b; do
+  [ -e $node.pid ] || continue
+  kill -9 $(cat $node.pid)
+  while kill -0 $(cat $node.pid) 2>/dev/null; do sleep 0.01; done
+  rm $node.pid
+done
+exec ./serve $TWINVM_NODE
+";
+const SERVE: &str = "
+rm -f $1.sock
+case $1 in a) delay=3 ;; b) delay=0 ;; esac
+exec nbdkit -U $PWD/$1.sock -P $PWD/$1.pid --filter=delay file shop.img wdelay=$delay
+";
+
+/// Ends the servers.
+struct Servers<'a>(&'a Path);
+
+impl Drop for Servers<'_> {
+    fn drop(&mut self) {
+        for name in ["a.pid", "b.pid"] {
+            let pid = fs::read_to_string(self.0.join(name)).unwrap_or_default();
+            if let Some(pid) = pid.trim().parse().ok().and_then(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_command_keeps_off_a_former_live_node_where_the_server_can_not() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let _servers = Servers(folder.path());
+    image(folder.path());
+    for (name, text) in [("fence", FENCE), ("serve", SERVE)] {
+        let text = format!("#!/bin/sh\ncd {:?}\n{text}", folder.path());
+        fs::write(path(name), text).unwrap();
+        fs::set_permissions(path(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let serve = |node: &str| {
+        let done = Command::new(path("serve")).arg(node).status();
+        assert!(
+            done.unwrap().success(),
+            "scripts/setup.sh test installs nbdkit"
+        );
+    };
+    // Each node has a way of its own to the same disk.
+    let at = |node: &str, more: &str| {
+        let socket = path(&format!("{node}.sock"));
+        format!(
+            "[[disk]]\nnbd = \"nbd+unix:///?socket={}\"\n{more}",
+            socket.display()
+        )
+    };
+    let fence = format!("fence = {:?}\n", path("fence"));
+
+    serve("a");
+    let mut vm = cluster_with(&at("a", ""));
+    vm.start(A);
+    assert_eq!(vm.await_end(A), Some(2));
+    await_line(
+        &vm,
+        A,
+        "or name a command that does it: fence = \"COMMAND\" in [[disk]]",
+    );
+
+    vm.file.more = at("a", &fence);
+    vm.write();
+    vm.start(A);
+    vm.await_role(A, "live");
+    vm.await_redis(A);
+    works_on(&vm, 3);
+    vm.file.more = at("b", &fence);
+    vm.write();
+    serve("b");
+    vm.start(B);
+    vm.await_protected(A);
+    works_on(&vm, 3);
+    // A write of A's waits at its server while B takes over.
+    fs::write(path("broken"), "").unwrap();
+    vm.kill(A);
+    vm.await_role(B, "live");
+    await_line(
+        &vm,
+        B,
+        "fence has failed (exit status: 1: the storage does not answer)",
+    );
+    let waits = wait_for("the status", || vm.status(B));
+    let waits = waits["disks"]["waits"][0].as_str().unwrap_or_default();
+    assert!(waits.ends_with("the guest's requests wait until it succeeds"));
+    fs::remove_file(path("broken")).unwrap();
+    await_line(&vm, B, "fence has kept the other node off");
+    works_on(&vm, 35);
+    let fenced = fs::read_to_string(path("fenced")).unwrap();
+    assert_eq!(fenced, "went-live a\ntook-over b\n");
+    assert!(vm.ctl(B, "stop").status.success());
+    assert_eq!(vm.await_end(B), Some(0));
 }

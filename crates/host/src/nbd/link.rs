@@ -18,6 +18,7 @@ use twinvm_nbd::wire::{Command, Export, Reply, Request};
 use super::stream::{Halves, Socket};
 use super::{Failure, NbdError, NbdSpec, NbdTarget, Open, Tell, fits};
 use crate::disk::DiskDone;
+use crate::fence::Fencing;
 
 /// Bytes that are put together before they are written: two of the guest's largest requests.
 const SEND_BYTES: usize = 256 << 10;
@@ -63,6 +64,8 @@ struct State {
     said: BTreeSet<(&'static str, u32)>,
     /// The server keeps off whoever has an older claim.
     fenced: bool,
+    /// Why requests wait, while they do.
+    waits: Option<String>,
 }
 
 struct Up {
@@ -102,6 +105,7 @@ impl Link {
                 is_slow: false,
                 said: BTreeSet::new(),
                 fenced: false,
+                waits: None,
             }),
             wake: Condvar::new(),
             done,
@@ -150,6 +154,12 @@ impl Link {
 
     pub(super) fn is_fenced(&self) -> bool {
         self.shared.lock().fenced
+    }
+
+    pub(super) fn waits(&self) -> Option<String> {
+        let state = self.shared.lock();
+        let why = state.waits.as_ref()?;
+        Some(format!("disk {}: {why}", self.shared.spec.address))
     }
 
     pub(super) fn rest(&mut self, limit: Duration) -> Result<(), NbdError> {
@@ -249,6 +259,9 @@ impl Shared {
     /// Connects, asks, and connects again, until everybody is to end.
     fn run(self: &Arc<Self>, mut open: Option<Open>) {
         let mut lost = false;
+        if !self.keep_others_off() {
+            return;
+        }
         loop {
             let next = open.take().map_or_else(|| self.connect(lost), Some);
             let Some(next) = next else { return };
@@ -269,7 +282,7 @@ impl Shared {
                 }
             }
             lost = true;
-            self.say(&format!(
+            self.wait_since(format!(
                 "the connection is lost ({why}): the guest's requests wait until the server is \
                  there again"
             ));
@@ -298,21 +311,62 @@ impl Shared {
                 Failure::Refused(why) => (why != said).then_some(why),
             };
             if let Some(why) = news {
-                self.say(&format!("{why}; the guest's requests wait"));
+                self.wait_since(format!("{why}; the guest's requests wait"));
                 said = why;
                 told = true;
             }
-            let until = Instant::now() + pause;
-            let mut state = self.lock();
-            while !state.ending {
-                let left = until.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    break;
-                }
-                state = self.sleep(state, left);
-            }
-            pause = (pause * 2).min(LAST_PAUSE);
+            self.pause(&mut pause);
         }
+    }
+
+    /// Before the first connection: what keeps others off, where the server can't, has done so.
+    /// False if everybody is to end.
+    fn keep_others_off(&self) -> bool {
+        let Some(Fencing { fence, takeover }) = &self.spec.fencing else {
+            return true;
+        };
+        self.lock().waits = Some("fence is at work; the guest's requests wait".to_owned());
+        let mut pause = FIRST_PAUSE;
+        let mut said = String::new();
+        loop {
+            let wanted = || !self.lock().ending;
+            match fence.keep_off(self.spec.claim.generation, *takeover, &wanted) {
+                None => return false,
+                Some(Ok(())) => {
+                    self.say("fence has kept the other node off");
+                    self.lock().waits = None;
+                    return true;
+                }
+                Some(Err(why)) if why != said => {
+                    self.wait_since(format!(
+                        "fence has failed ({why}): the guest's requests wait until it succeeds"
+                    ));
+                    said = why;
+                }
+                Some(Err(_)) => {}
+            }
+            self.pause(&mut pause);
+        }
+    }
+
+    /// Says why requests wait from now on.
+    fn wait_since(&self, why: String) {
+        self.say(&why);
+        self.lock().waits = Some(why);
+    }
+
+    /// A pause before the next attempt, the next one longer.
+    fn pause(&self, pause: &mut Duration) {
+        let until = Instant::now() + *pause;
+        let mut state = self.lock();
+        while !state.ending {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = self.sleep(state, left);
+        }
+        *pause = (*pause * 2).min(LAST_PAUSE);
     }
 
     fn is_same(&self, export: &Export) -> Result<(), String> {
@@ -339,6 +393,7 @@ impl Shared {
             state.heard = Instant::now();
             state.is_slow = false;
             state.fenced = open.fenced;
+            state.waits = None;
             state.up = Some(Up { export, socket });
         }
         let hearing = {
@@ -421,10 +476,12 @@ impl Shared {
     fn look_at_clock(&self, state: &mut State) {
         if state.transfers.waits() && !state.is_slow && state.heard.elapsed() >= SLOW {
             state.is_slow = true;
-            self.say(&format!(
+            let why = format!(
                 "the server has not answered for {} s; the guest's requests wait",
                 SLOW.as_secs()
-            ));
+            );
+            self.say(&why);
+            state.waits = Some(why);
         }
     }
 
@@ -469,6 +526,7 @@ impl Shared {
             state.heard = Instant::now();
             if std::mem::take(&mut state.is_slow) {
                 self.say("the server answers again");
+                state.waits = None;
             }
             let Ok(ended) = state.transfers.answered(&reply, &data, &export) else {
                 return Ok(UNASKED);

@@ -32,6 +32,7 @@ fn spec(address: &str) -> NbdSpec {
             holder: 1,
             generation: 0,
         },
+        fencing: None,
     }
 }
 

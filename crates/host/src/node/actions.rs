@@ -70,8 +70,11 @@ impl NodeLoop {
                         port.send(&bytes);
                     }
                 }
-                Action::ClaimDisks { generation } => {
-                    if let Err(source) = self.shared.claim(generation) {
+                Action::ClaimDisks {
+                    generation,
+                    takeover,
+                } => {
+                    if let Err(source) = self.shared.claim(generation, takeover) {
                         let what = "starting a disk's thread";
                         self.ended = Some(Err(NodeError::Host { what, source }));
                     }

@@ -18,6 +18,7 @@ impl NodeLoop {
                     &self.meter,
                     &self.watch,
                     &self.happenings,
+                    &self.shared.waits(),
                 );
                 return reply.send(Ok(status));
             }

@@ -1,8 +1,9 @@
 //! A node's way to the disks that both nodes reach.
 //!
 //! A node that goes live claims them by the generation that it has won; each connection begins with
-//! that, so nothing is read or written before the server has cut off whoever had them before. A
-//! node that isn't live has no connection at all.
+//! that, so nothing is read or written before the server has cut off whoever had them before. Where
+//! the server can't, a command does it before the first connection. A node that isn't live has no
+//! connection at all.
 
 use std::io;
 use std::sync::Arc;
@@ -49,15 +50,16 @@ impl SharedDisks {
         self.disks.iter().map(|disk| disk.device).collect()
     }
 
-    /// Claims them by this generation. Does not wait: requests do.
-    pub(super) fn claim(&mut self, generation: Generation) -> io::Result<()> {
+    /// Claims them by this generation, from another node if it is a takeover. Does not wait:
+    /// requests do.
+    pub(super) fn claim(&mut self, generation: Generation, takeover: bool) -> io::Result<()> {
         self.forget();
         let (done_in, done) = bounded(MAX_DISK_REQUESTS * self.disks.len());
         for disk in &self.disks {
             let lines = self.lines.0.clone();
             // One that nobody reads is lost, and nothing waits for it.
             let tell = Arc::new(move |line| drop(lines.try_send(line)));
-            let target = disk.target.claimed_by(generation.0);
+            let target = disk.target.claimed_by(generation.0, takeover);
             let started = NbdDisk::start(target, &done_in, tell)?;
             self.running.push((disk.device, started));
         }
@@ -92,8 +94,21 @@ impl SharedDisks {
         self.done.try_recv().ok()
     }
 
+    /// Why the guest's requests wait, of each disk where they do.
+    pub(super) fn waits(&self) -> Vec<String> {
+        let disks = self.running.iter();
+        disks.filter_map(|(_, disk)| disk.waits()).collect()
+    }
+
     /// The next line for the journal.
     pub(super) fn line(&self) -> Option<String> {
         self.lines.1.try_recv().ok()
+    }
+}
+
+impl Drop for SharedDisks {
+    fn drop(&mut self) {
+        // Whatever is under way, the next live node asks for it again.
+        self.forget();
     }
 }

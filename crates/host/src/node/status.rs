@@ -83,6 +83,7 @@ pub(super) fn json(
     meter: &Meter,
     watch: &Watch,
     happenings: &Happenings,
+    waits: &[String],
 ) -> Value {
     let status = replica.status();
     let protocol = &status.protocol;
@@ -117,7 +118,7 @@ pub(super) fn json(
         "position": status.position,
         "digests_equal": status.digests_equal,
         "divergence": status.divergence,
-        "disks": disks(&status),
+        "disks": disks(&status, waits),
         "takeovers": happenings.counts().takeovers,
         "last_takeover": watch.json(),
         "nodes": [
@@ -140,8 +141,9 @@ pub(super) fn json(
     })
 }
 
-/// A copy of disks under way, and why this node joins nobody; null if there is neither.
-fn disks(status: &ReplicaStatus) -> Value {
+/// A copy of disks under way, why this node joins nobody, and why requests of shared disks wait; null
+/// if there is nothing of it.
+fn disks(status: &ReplicaStatus, waits: &[String]) -> Value {
     let sync = status.sync.map(|(out, progress)| {
         json!({
             "to": if out { "the other node" } else { "this node" },
@@ -150,10 +152,10 @@ fn disks(status: &ReplicaStatus) -> Value {
             "total_bytes": progress.total_bytes,
         })
     });
-    if sync.is_none() && status.stays_out.is_none() {
+    if sync.is_none() && status.stays_out.is_none() && waits.is_empty() {
         return Value::Null;
     }
-    json!({ "copying": sync, "stays_out": status.stays_out })
+    json!({ "copying": sync, "stays_out": status.stays_out, "waits": waits })
 }
 
 #[cfg(test)]

@@ -52,3 +52,17 @@ fn a_moment_of_slowness_counts_little_and_a_faster_one_soon() {
     }
     assert!(speed.per_s().unwrap() > 180_000_000);
 }
+
+#[test]
+fn one_wrong_measurement_does_not_hold_the_guest_back_for_ever() {
+    let mut speed = BackupSpeed::default();
+    // Its host had something else to do.
+    speed.told(0, 0, 0, 10);
+    speed.told(10 * MS, 0, 5, 20);
+    assert_eq!(speed.per_s(), Some(SLOWEST));
+    // Held back as far as it goes, the guest gives it little to do, and that it does at once.
+    for n in 1..40 {
+        speed.told((10 + n * 20) * MS, n * 500, 20 + n, 20 + n);
+    }
+    assert!(speed.per_s().unwrap() > 20_000);
+}

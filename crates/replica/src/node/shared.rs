@@ -64,11 +64,14 @@ impl Replica {
 
     /// This node executes from now on, by this generation: nothing of a shared disk is touched
     /// before it is claimed by it.
-    pub(super) fn claim_shared(&mut self, generation: Generation) {
+    pub(super) fn claim_shared(&mut self, generation: Generation, takeover: bool) {
         self.shared.made.clear();
         self.shared.under_way.clear();
         if self.shared.any() {
-            self.actions.push_back(Action::ClaimDisks { generation });
+            self.actions.push_back(Action::ClaimDisks {
+                generation,
+                takeover,
+            });
         }
     }
 

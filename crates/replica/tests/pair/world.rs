@@ -382,7 +382,7 @@ impl World {
                 let questions = &mut self.side(at).questions;
                 questions.push_back((req, Some((expect, record))));
             }
-            Action::ClaimDisks { generation } => {
+            Action::ClaimDisks { generation, .. } => {
                 let mut dice = self.env.dice;
                 let server = self.server.as_mut().expect("there is a shared disk");
                 server.claim(at, generation, || {
