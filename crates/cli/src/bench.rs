@@ -15,6 +15,7 @@ mod disk;
 mod guests;
 mod idle;
 mod iperf;
+mod join;
 mod load;
 mod log;
 mod machine;

@@ -4,8 +4,8 @@
 use serde_json::Value;
 
 use super::report::{Row, Section};
-use super::trio::{QEMU, ROWS, Shell, Trio};
-use super::{Bench, trio};
+use super::trio::{QEMU, Shell, Trio};
+use super::{Bench, join, trio};
 use crate::demo::error::DemoError;
 
 pub(super) const NAME: &str = "disk";
@@ -57,10 +57,10 @@ const NOTHING: &str = "--rw=randwrite --bs=4k --iodepth=1 --io_size=4k";
 
 /// Measures all three in turns.
 pub(super) fn measure(bench: &Bench) -> Result<Vec<Section>, DemoError> {
-    trio::measure(bench, (NAME, TITLE), |bench| Ok(vec![inside(bench)?]))
+    trio::measure(bench, (NAME, TITLE), inside)
 }
 
-fn inside(bench: &Bench) -> Result<Section, DemoError> {
+fn inside(bench: &Bench) -> Result<Vec<Section>, DemoError> {
     let mut trio = Trio::start(bench, NAME)?;
     let (mut qemu, mut ours) = (trio.shell(QEMU)?, trio.shell(QEMU + 1)?);
     for shell in [&mut qemu, &mut ours] {
@@ -70,7 +70,8 @@ fn inside(bench: &Bench) -> Result<Section, DemoError> {
             &format!("--rw=write --bs=1m --io_size={FILE_MIB}m --end_fsync=1"),
         )?;
     }
-    let join = trio.become_(ROWS.len() - 1)?;
+    let file = (FILE, u64::from(FILE_MIB) << 20);
+    let joins = join::measure(bench, &mut trio, &mut ours, file)?;
     let rows = trio.in_turns(|trio, which, row| {
         let shell = if which == QEMU { &mut qemu } else { &mut ours };
         turn(bench, trio, which, shell, row)
@@ -80,30 +81,23 @@ fn inside(bench: &Bench) -> Result<Section, DemoError> {
         alone.compare(work.cpu, &format!("{} ÷ QEMU's", work.cpu), &qemu);
         protected.compare(work.cpu, &format!("{} ÷ alone", work.cpu), &alone);
     }
-    let mut notes = vec![format!(
+    let notes = vec![format!(
         "fio --direct=1 --ioengine=libaio on a file of {FILE_MIB} MiB in the guest's ext4; 4k \
-             random writes 16 deep, 1 MiB in sequence 4 deep. CPU of the process that runs the \
-             guest (protected: of the live node), less what a fio with one request takes. flush: \
-             fsync after each 4k write, one at a time. Host files in the host's page cache on all \
-             sides; a flush is fdatasync on the live node's host (`flush = \"live\"`)."
+         random writes 16 deep, 1 MiB in sequence 4 deep. CPU of the process that runs the guest \
+         (protected: of the live node), less what a fio with one request takes. flush: fsync after \
+         each 4k write, one at a time. Host files in the host's page cache on all sides; a flush \
+         is fdatasync on the live node's host (`flush = \"live\"`). re-join: the backup was killed \
+         and away for the turns between."
     )];
-    notes.extend(join.map(|join| {
-        format!(
-            "First join, a disk of 3 GiB that the joining host didn't have: {:.1} s from the \
-             node's start to protection, the guest stood still for {:.1} ms. re-join: the backup \
-             was killed and away for the turns between.",
-            join.seconds,
-            join.pause_ms.unwrap_or(f64::NAN)
-        )
-    }));
-    Ok(Section {
+    let fio = Section {
         name: NAME.to_owned(),
         title: TITLE.to_owned(),
         rows: vec![qemu, alone, protected],
         bars: Vec::new(),
         notes,
         compared: Vec::new(),
-    })
+    };
+    Ok(vec![joins, fio])
 }
 
 fn turn(

@@ -15,7 +15,7 @@ use super::debian::{DiskCopy, await_login, spec};
 use super::guests::{Guest, Kind, Tap, Wire};
 use super::machine::cpu_s;
 use super::report::{Row, Section};
-use super::{Bench, netns, say};
+use super::{Bench, join, netns, say};
 use crate::demo::error::DemoError;
 use crate::demo::processes::{Process, read_end};
 use crate::demo::sessions::{keep_to_ourselves, make_key};
@@ -170,17 +170,7 @@ impl<'a> Trio<'a> {
         let (live, other) = (self.live, 1 - self.live);
         let mut join = None;
         if row == PROTECTED && self.pair.protected().is_none() {
-            let began = Instant::now();
-            self.pair.start_node(other)?;
-            let found = self.pair.await_protected(LIMIT)?;
-            if found != live {
-                return Err(DemoError::failed("the backup took over"));
-            }
-            let status = self.pair.status(live).map_err(DemoError::failed)?;
-            join = Some(Join {
-                seconds: began.elapsed().as_secs_f64(),
-                pause_ms: status["join_pause_us"].as_f64().map(|us| us / 1e3),
-            });
+            join = Some(self.join()?);
         } else if row != PROTECTED && self.pair.pid(other).is_some() {
             self.pair.kill(other);
             self.pair
@@ -192,6 +182,40 @@ impl<'a> Trio<'a> {
         thread::sleep(SETTLE);
         self.bench.check()?;
         Ok(join)
+    }
+
+    /// Starts the other node and waits until it protects ours.
+    pub(super) fn join(&mut self) -> Result<Join, DemoError> {
+        let (live, other) = (self.live, 1 - self.live);
+        let began = Instant::now();
+        self.pair.start_node(other)?;
+        let found = self.pair.await_protected(LIMIT)?;
+        if found != live {
+            return Err(DemoError::failed("the backup took over"));
+        }
+        let status = self.pair.status(live).map_err(DemoError::failed)?;
+        Ok(Join {
+            seconds: began.elapsed().as_secs_f64(),
+            pause_ms: status["join_pause_us"].as_f64().map(|us| us / 1e3),
+        })
+    }
+
+    /// Whether ours is protected now.
+    pub(super) fn is_protected(&self) -> bool {
+        self.pair.protected().is_some()
+    }
+
+    /// Bytes that the live node has sent so far for joining nodes' disks.
+    pub(super) fn disk_bytes_sent(&self) -> Result<f64, DemoError> {
+        let status = self.pair.status(self.live).map_err(DemoError::failed)?;
+        let sent = status["disk_copies_bytes"]["sent"].as_f64();
+        sent.ok_or_else(|| DemoError::failed("the status has no disk_copies_bytes"))
+    }
+
+    /// Bytes that the live node's disk takes of its host's.
+    pub(super) fn disk_bytes_used(&self) -> Result<f64, DemoError> {
+        let name = format!("disk-{}.img", crate::lab::pair::NAMES[self.live]);
+        join::bytes_used(&self.pair.path(&name))
     }
 
     /// Calls `turn` for every row in every round, rows in turns that begin with another one each

@@ -31,6 +31,7 @@ const LOOK: Duration = Duration::from_millis(20);
 const LOG_TAIL: usize = 3000;
 /// The address of the guest's card.
 pub(crate) const GUEST_MAC: &str = "52:54:00:00:00:01";
+const REDIS_PORT: u16 = 6379;
 const REDIS_READY: &str = "twinvm: redis ready";
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -42,8 +43,18 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 
 /// Waits until `look` gives something.
 #[track_caller]
-pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + LIMIT;
+pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_within(LIMIT, what, look)
+}
+
+/// The same for what takes another time.
+#[track_caller]
+pub(crate) fn wait_within<T>(
+    limit: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Option<T>,
+) -> T {
+    let until = Instant::now() + limit;
     loop {
         if let Some(found) = look() {
             return found;
@@ -55,10 +66,10 @@ pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T 
 
 /// A guest and how much memory it gets.
 pub(crate) struct Guest {
-    kernel: PathBuf,
-    initrd: Option<PathBuf>,
-    cmdline: String,
-    memory: &'static str,
+    pub(crate) kernel: PathBuf,
+    pub(crate) initrd: Option<PathBuf>,
+    pub(crate) cmdline: String,
+    pub(crate) memory: &'static str,
 }
 
 impl Guest {
@@ -176,7 +187,7 @@ pub(crate) struct Cluster {
     lan: Option<Child>,
     /// More arguments for nodes that are started.
     pub(crate) more_args: Vec<String>,
-    /// Where the guest's Redis is to be reached.
+    /// Where the guest's Redis is to be reached, or what else it serves.
     pub(crate) redis: Option<SocketAddr>,
     pub(crate) file: VmFile,
     folder: TempDir,
@@ -213,9 +224,16 @@ impl Cluster {
         Self::with(TempDir::new().unwrap(), Guest::redis(), Some(taps))
     }
 
+    /// Any guest; clients reach this port of it.
+    pub(crate) fn of(guest: Guest, port: u16) -> Self {
+        let mut cluster = Self::with(TempDir::new().unwrap(), guest, None);
+        cluster.start_lan(port);
+        cluster
+    }
+
     fn new(folder: TempDir, guest: Guest) -> Self {
         let mut cluster = Self::with(folder, guest, None);
-        cluster.start_lan();
+        cluster.start_lan(REDIS_PORT);
         cluster
     }
 
@@ -266,10 +284,10 @@ impl Cluster {
     }
 
     fn spawn(&self, args: &[&str], log: &str) -> Child {
-        self.spawn_with(args, log, &[])
+        self.spawn_with(&[&[PROGRAM], args].concat(), log, &[])
     }
 
-    fn spawn_with(&self, args: &[&str], log: &str, variables: &[(&str, &str)]) -> Child {
+    fn spawn_with(&self, words: &[&str], log: &str, variables: &[(&str, &str)]) -> Child {
         let log = File::options()
             .create(true)
             .append(true)
@@ -277,8 +295,8 @@ impl Cluster {
             .unwrap();
         // What is longer than a file may become is an error and no signal: as on a full disk.
         Command::new("sh")
-            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", PROGRAM])
-            .args(args)
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+            .args(words)
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -287,11 +305,11 @@ impl Cluster {
             .unwrap()
     }
 
-    fn start_lan(&mut self) {
+    fn start_lan(&mut self, port: u16) {
         let socket = self.file.lan.to_str().unwrap().to_owned();
-        let forward = "127.0.0.1:0=10.0.2.15:6379";
+        let forward = format!("127.0.0.1:0=10.0.2.15:{port}");
         self.lan = Some(self.spawn(
-            &["lan", "--listen", &socket, "--forward", forward],
+            &["lan", "--listen", &socket, "--forward", &forward],
             "lan.log",
         ));
         self.redis = Some(wait_for("the switch", || {
@@ -333,13 +351,25 @@ impl Cluster {
 
     /// The same with more arguments and environment variables.
     pub(crate) fn start_with(&mut self, node: usize, more: &[&str], variables: &[(&str, &str)]) {
+        self.start_by(&[], node, more, variables);
+    }
+
+    /// The same by a program that becomes the one that the words after its own name.
+    pub(crate) fn start_by(
+        &mut self,
+        way: &[&str],
+        node: usize,
+        more: &[&str],
+        variables: &[(&str, &str)],
+    ) {
         assert!(self.nodes[node].is_none(), "it runs already");
         let args = self.node_args(node);
         let args = args.iter().chain(&self.more_args);
-        let mut args: Vec<&str> = args.map(String::as_str).collect();
-        args.extend(more);
+        let mut words = [way, &[PROGRAM]].concat();
+        words.extend(args.map(String::as_str));
+        words.extend(more);
         let log = format!("{}.log", NAMES[node]);
-        self.nodes[node] = Some(self.spawn_with(&args, &log, variables));
+        self.nodes[node] = Some(self.spawn_with(&words, &log, variables));
     }
 
     /// Starts both and waits until the VM is protected with A live.
@@ -475,12 +505,16 @@ impl Cluster {
 
     #[track_caller]
     pub(crate) fn await_redis(&self, node: usize) {
+        self.await_console(node, REDIS_READY, LIMIT);
+    }
+
+    /// Waits until the guest says this on its console.
+    #[track_caller]
+    pub(crate) fn await_console(&self, node: usize, text: &str, limit: Duration) {
         let console = self.file.state_dir.join(NAMES[node]).join("console.log");
-        wait_for("Redis in the guest", || {
-            fs::read_to_string(&console)
-                .ok()?
-                .contains(REDIS_READY)
-                .then_some(())
+        wait_within(limit, &format!("the guest to say {text:?}"), || {
+            let said = fs::read(&console).ok()?;
+            String::from_utf8_lossy(&said).contains(text).then_some(())
         });
     }
 

@@ -41,8 +41,8 @@ work >/dev/null 2>&1 </dev/null &
 ";
 const DISK_BYTES: u64 = 64 << 20;
 
-/// An archive with one file (cpio, new portable format), for behind another one.
-fn archive(name: &str, content: &[u8]) -> Vec<u8> {
+/// An archive with these files (cpio, new portable format), for behind another one.
+fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = Vec::new();
     let mut entry = |name: &str, mode: u32, content: &[u8]| {
         let fields = [
@@ -70,9 +70,21 @@ fn archive(name: &str, content: &[u8]) -> Vec<u8> {
         archive.extend_from_slice(content);
         archive.resize(archive.len().next_multiple_of(4), 0);
     };
-    entry(name, 0o100_755, content);
+    for (name, content) in files {
+        entry(name, 0o100_755, content);
+    }
     entry("TRAILER!!!", 0, b"");
     archive
+}
+
+/// Gives the guest these files beside its own.
+pub(crate) fn add_files(vm: &mut Cluster, files: &[(&str, &[u8])]) {
+    let mut initrd = fs::read(vm.file.initrd.as_ref().unwrap()).unwrap();
+    initrd.resize(initrd.len().next_multiple_of(4), 0);
+    initrd.extend(archive(files));
+    let path = vm.path("initrd");
+    fs::write(&path, initrd).unwrap();
+    vm.file.initrd = Some(path);
 }
 
 /// The guest with its work, and A's disk; B has none.
@@ -86,12 +98,7 @@ fn cluster() -> Cluster {
 /// The guest with its work on the disk that this is in VM.toml.
 pub(crate) fn cluster_with(disk: &str) -> Cluster {
     let mut vm = Cluster::redis();
-    let mut initrd = fs::read(vm.file.initrd.as_ref().unwrap()).unwrap();
-    initrd.resize(initrd.len().next_multiple_of(4), 0);
-    initrd.extend(archive("root/.profile", WORK.as_bytes()));
-    let path = vm.path("initrd");
-    fs::write(&path, initrd).unwrap();
-    vm.file.initrd = Some(path);
+    add_files(&mut vm, &[("root/.profile", WORK.as_bytes())]);
     vm.file.more = disk.to_owned();
     vm.write();
     vm

@@ -13,6 +13,7 @@ mod failing;
 mod force;
 mod input;
 mod operation;
+mod power;
 mod redis;
 mod rights;
 mod sandbox;
@@ -22,5 +23,8 @@ mod snapshot;
 mod stop;
 mod tls;
 
+#[allow(dead_code, reason = "only the client of PostgreSQL is wanted")]
+#[path = "../../src/lab/mod.rs"]
+mod lab;
 #[path = "../support/namespace.rs"]
 mod namespace;

@@ -134,6 +134,17 @@ pub(super) fn text(sources: &Sources<'_>) -> String {
     );
     page.value("", "", status.divergences);
 
+    page.counter(
+        "twinvm_disk_copies_sent_bytes_total",
+        "Bytes sent to joining nodes for the sake of their disks.",
+    );
+    page.value("", "", status.disk_copies_bytes.0);
+    page.counter(
+        "twinvm_disk_copies_heard_bytes_total",
+        "Bytes that joining nodes answered to these.",
+    );
+    page.value("", "", status.disk_copies_bytes.1);
+
     page.counter("twinvm_takeovers_total", "Times that this node took over.");
     page.value("", "", counts.takeovers);
     if let Some(last) = watch.last() {

@@ -113,6 +113,10 @@ pub(super) fn json(
         "log_bytes_s": rounded(meter.log_bytes_s),
         "output_hold_us": hold,
         "join_pause_us": status.join_pause_ns.map(|ns| rounded(ns as f64 / 1000.0)),
+        "disk_copies_bytes": {
+            "sent": status.disk_copies_bytes.0,
+            "heard": status.disk_copies_bytes.1,
+        },
         "mips": rounded(meter.mips),
         "icount": status.icount,
         "position": status.position,

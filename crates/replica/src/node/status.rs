@@ -33,6 +33,9 @@ pub struct ReplicaStatus {
     pub holds_us: u64,
     /// Disks on their way: whether to a joining node (or from a live one), and how far.
     pub sync: Option<(bool, SyncProgress)>,
+    /// Bytes that this node has sent to joining nodes for their disks since the process began, and
+    /// bytes of their answers.
+    pub disk_copies_bytes: (u64, u64),
     /// Why this node joins nobody until it is started again.
     pub stays_out: Option<String>,
 }
@@ -73,6 +76,7 @@ impl Replica {
             holds: self.holds,
             holds_us: self.holds_sum_us,
             sync: self.sync.progress(),
+            disk_copies_bytes: self.sync.copied_out(),
             stays_out: self.stays_out().map(str::to_owned),
         }
     }

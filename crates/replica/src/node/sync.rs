@@ -29,6 +29,8 @@ pub(super) struct Sync {
     inward: Option<In>,
     /// While the guest runs, no word before this host time.
     not_before_ns: u64,
+    /// Bytes of all words to joining nodes and from them, since this node's start.
+    copied_out: (u64, u64),
 }
 
 struct Out {
@@ -70,6 +72,12 @@ impl Sync {
         }
     }
 
+    /// Bytes that this node has sent to joining nodes for the sake of their disks since its start,
+    /// and bytes that these have answered.
+    pub(super) fn copied_out(&self) -> (u64, u64) {
+        self.copied_out
+    }
+
     /// Whether a machine may be installed for this session: its disks are whole and durable.
     pub(super) fn is_whole(&self, session: SessionId) -> bool {
         let inward = self.inward.as_ref();
@@ -106,6 +114,7 @@ impl Replica {
         bytes: &[u8],
     ) -> Result<(), String> {
         if kind == WORD_IN {
+            self.sync.copied_out.1 += bytes.len() as u64;
             return match &mut self.sync.out {
                 Some(out) if out.session == session => out.disks.heard(bytes),
                 // What was on its way when the last word left.
@@ -178,6 +187,9 @@ impl Replica {
             match words {
                 SyncWords::Ready(bytes) if bytes.len() <= MAX_WORDS_BYTES => {
                     self.queued_bytes += bytes.len();
+                    if kind == WORD_OUT {
+                        self.sync.copied_out.0 += bytes.len() as u64;
+                    }
                     let bytes = [&[SUBJECT, kind], &bytes[..]].concat();
                     self.tell(env, ProtocolEvent::Side { session, bytes });
                 }
