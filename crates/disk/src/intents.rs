@@ -15,7 +15,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::medium::{Medium, sync_dir};
+use crate::durable::sync_dir;
+use crate::medium::Medium;
 use crate::worker::locked;
 
 /// Bytes of a disk that one bit stands for.
@@ -40,6 +41,8 @@ pub(crate) struct Intents {
     medium: Medium,
     regions: u64,
     inner: Mutex<Inner>,
+    /// Held by whoever changes the file. The bits that are durable can be looked at meanwhile.
+    changing: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -73,6 +76,7 @@ impl Intents {
                 bits: vec![0xff; sectors * BITS_BYTES],
                 failed: None,
             }),
+            changing: Mutex::default(),
         };
         match known {
             Some(bits) => locked(&intents.inner).bits = bits,
@@ -112,53 +116,57 @@ impl Intents {
 
     /// Sets the bits of these regions, durably. Waits for the medium only if one isn't set.
     pub(crate) fn set(&self, regions: Range<u64>) -> io::Result<()> {
-        let mut inner = locked(&self.inner);
-        if let Some(why) = &inner.failed {
-            return Err(io::Error::other(why.clone()));
-        }
-        if regions.clone().all(|region| inner.contains(region)) {
+        if self.holds(&regions)? {
             return Ok(());
         }
-        let upwards = regions.start > 0 && inner.contains(regions.start - 1);
+        let _changing = locked(&self.changing);
+        // Somebody may have set them meanwhile.
+        if self.holds(&regions)? {
+            return Ok(());
+        }
+        let mut bits = locked(&self.inner).bits.clone();
+        let upwards = regions.start > 0 && contains(&bits, regions.start - 1);
         let ahead = if upwards { AHEAD } else { 0 };
         let end = (regions.end + ahead).min(self.regions);
-        let mut changed = Vec::new();
-        for region in regions.start..end {
-            if !inner.contains(region) {
-                inner.change(region, true);
-                let sector = (region / SECTOR_REGIONS) as usize;
-                if changed.last() != Some(&sector) {
-                    changed.push(sector);
-                }
-            }
-        }
+        let unset: Vec<u64> = (regions.start..end)
+            .filter(|region| !contains(&bits, *region))
+            .collect();
+        let changed = change_all(&mut bits, unset, true);
         let written = changed
             .iter()
-            .try_for_each(|sector| self.write_sector(&inner.bits, *sector))
+            .try_for_each(|sector| self.write_sector(&bits, *sector))
             .and_then(|()| self.medium.sync(&self.path, &self.file));
-        if let Err(error) = &written {
-            inner.failed = Some(format!(
-                "{}: the map of what was written can't be kept ({error}), so nothing can be written",
-                self.path.display()
-            ));
+        let mut inner = locked(&self.inner);
+        match &written {
+            Ok(()) => inner.bits = bits,
+            Err(error) => {
+                inner.failed = Some(format!(
+                    "{}: the map of what was written can't be kept ({error}), so nothing can be \
+                     written",
+                    self.path.display()
+                ));
+            }
         }
         written
+    }
+
+    /// Whether all of these bits are durable.
+    fn holds(&self, regions: &Range<u64>) -> io::Result<bool> {
+        let inner = locked(&self.inner);
+        match &inner.failed {
+            Some(why) => Err(io::Error::other(why.clone())),
+            None => Ok(regions.clone().all(|region| contains(&inner.bits, region))),
+        }
     }
 
     /// Clears the bits of all regions that `keep` doesn't name. Needn't be durable: a bit that
     /// comes back is one too many.
     pub(crate) fn retain(&self, keep: impl Fn(u64) -> bool) -> io::Result<()> {
+        let _changing = locked(&self.changing);
         let mut inner = locked(&self.inner);
-        let mut changed = Vec::new();
-        for region in 0..self.regions {
-            if inner.contains(region) && !keep(region) {
-                inner.change(region, false);
-                let sector = (region / SECTOR_REGIONS) as usize;
-                if changed.last() != Some(&sector) {
-                    changed.push(sector);
-                }
-            }
-        }
+        let set = |region: &u64| contains(&inner.bits, *region) && !keep(*region);
+        let gone: Vec<u64> = (0..self.regions).filter(set).collect();
+        let changed = change_all(&mut inner.bits, gone, false);
         changed
             .iter()
             .try_for_each(|sector| self.write_sector(&inner.bits, *sector))
@@ -168,7 +176,7 @@ impl Intents {
     pub(crate) fn runs(&self) -> Vec<Range<u64>> {
         let inner = locked(&self.inner);
         let mut runs: Vec<Range<u64>> = Vec::new();
-        for region in (0..self.regions).filter(|region| inner.contains(*region)) {
+        for region in (0..self.regions).filter(|region| contains(&inner.bits, *region)) {
             match runs.last_mut() {
                 Some(run) if run.end == region => run.end += 1,
                 _ => runs.push(region..region + 1),
@@ -178,18 +186,26 @@ impl Intents {
     }
 }
 
-impl Inner {
-    fn contains(&self, region: u64) -> bool {
-        let byte = self.bits.get((region / 8) as usize);
-        byte.is_some_and(|byte| byte & (1 << (region % 8)) != 0)
-    }
+fn contains(bits: &[u8], region: u64) -> bool {
+    let byte = bits.get((region / 8) as usize);
+    byte.is_some_and(|byte| byte & (1 << (region % 8)) != 0)
+}
 
-    fn change(&mut self, region: u64, set: bool) {
-        if let Some(byte) = self.bits.get_mut((region / 8) as usize) {
-            let bit = 1 << (region % 8);
-            *byte = if set { *byte | bit } else { *byte & !bit };
+/// Sets or clears the bits of these regions, which go upwards; the sectors that have changed.
+fn change_all(bits: &mut [u8], regions: Vec<u64>, set: bool) -> Vec<usize> {
+    let mut changed = Vec::new();
+    for region in regions {
+        let Some(byte) = bits.get_mut((region / 8) as usize) else {
+            continue;
+        };
+        let bit = 1 << (region % 8);
+        *byte = if set { *byte | bit } else { *byte & !bit };
+        let sector = (region / SECTOR_REGIONS) as usize;
+        if changed.last() != Some(&sector) {
+            changed.push(sector);
         }
     }
+    changed
 }
 
 fn header(disk_bytes: u64) -> [u8; SECTOR] {

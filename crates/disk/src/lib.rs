@@ -19,6 +19,7 @@
 //! pieces until there is none.
 
 mod blocks;
+pub mod durable;
 mod file;
 mod intents;
 mod look;

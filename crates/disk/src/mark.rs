@@ -15,8 +15,9 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
+use crate::durable::read_small;
 use crate::file::Identity;
-use crate::medium::{Medium, read_small};
+use crate::medium::Medium;
 
 /// Its name in the node's folder.
 pub(crate) const MARK: &str = "disks.mark";

@@ -1,13 +1,15 @@
 //! Every change of a file that must outlive a power failure passes here, so that a test can cut
 //! between any two of them.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, fallocate, fdatasync};
 use rustix::io::Errno;
+
+use crate::durable::{is_full, overwrite, replace_file, sync_dir};
 
 /// One change that is about to be made.
 #[allow(dead_code, reason = "only tests look into it")]
@@ -120,69 +122,15 @@ impl Medium {
         sync_dir(parent.unwrap_or(Path::new(".")))
     }
 
-    /// Puts `bytes` into `dir/name`: a temporary file beside it, synced, renamed, the folder
-    /// synced. When this returns an error the file holds either the old or the new bytes. Where
-    /// no room is left the file is overwritten in place: a VM must not end for the want of a few
-    /// bytes.
+    /// [`replace_file`], as one step. Where no room is left the file is overwritten in place: a VM
+    /// must not end for the want of a few bytes. A power failure in the midst of that, or an error,
+    /// may leave parts of both, which the file's checksum tells.
     pub(crate) fn replace_file(&self, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
         let path = dir.join(name);
         self.about_to(Step::Rename(&path))?;
-        match replace(dir, name, bytes) {
-            Err(error) if is_full(&error) && path.exists() => {
-                let mut file = OpenOptions::new().write(true).open(&path)?;
-                file.write_all(bytes)?;
-                file.sync_all()
-            }
+        match replace_file(dir, name, bytes) {
+            Err(error) if is_full(&error) && path.exists() => overwrite(&path, bytes),
             done => done,
         }
     }
-}
-
-fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let temporary = dir.join(format!("{name}.tmp"));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    drop(file);
-    if written.is_err() {
-        // What room it has taken others may need.
-        let _ = fs::remove_file(&temporary);
-    }
-    written?;
-    fs::rename(&temporary, dir.join(name))?;
-    sync_dir(dir)
-}
-
-/// Makes the names in `dir` durable.
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
-/// Whether an error says that there is no room left.
-fn is_full(error: &io::Error) -> bool {
-    use io::ErrorKind::{QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded)
-}
-
-/// The content of a file of at most `max` bytes; `None` if there is no such file. A longer file
-/// is an error of kind `InvalidData`.
-pub(crate) fn read_small(path: &Path, max: usize) -> io::Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut bytes = Vec::new();
-    file.take(max as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > max {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("longer than the {max} bytes it can have"),
-        ));
-    }
-    Ok(Some(bytes))
 }

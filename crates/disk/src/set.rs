@@ -4,23 +4,26 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
-use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, unbounded};
 use rustix::rand::{GetRandomFlags, getrandom};
 use twinvm_machine::{DiskOp, DiskRequest};
 
-use crate::file::{DiskError, DiskFile};
-use crate::intents::Intents;
-use crate::mark::{MARK, Mark, Stored, StoredDisk};
+use crate::file::DiskError;
+use crate::mark::{MARK, Mark, Stored};
 use crate::medium::Medium;
 use crate::sync::{SyncError, SyncIn, SyncOut};
 use crate::track::Track;
 use crate::worker::{Backing, DiskDone, Pool, Sink, locked};
 
 mod error;
+mod shared;
+mod slot;
 
 pub use error::SetError;
+pub(crate) use shared::Shared;
+pub(crate) use slot::{Copy, Slot};
+use slot::{all, map_error, open_files, open_intents};
 
 /// One disk of a VM, as its description says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,43 +82,6 @@ pub struct DiskSet {
     shared: Arc<Shared>,
     events: Receiver<DiskEvent>,
     points: AtomicU64,
-}
-
-/// What the threads of all disks and of a synchronization share.
-pub(crate) struct Shared {
-    pub(crate) folder: PathBuf,
-    pub(crate) disks: Vec<Arc<Slot>>,
-    pub(crate) options: DiskOptions,
-    pub(crate) medium: Medium,
-    stored: Mutex<Option<Stored>>,
-    pub(crate) events: Sender<DiskEvent>,
-    /// Held by the thread of a synchronization while it works: the next one waits.
-    pub(crate) busy: Mutex<()>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    closing: AtomicBool,
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared")
-            .field("disks", &self.disks)
-            .finish()
-    }
-}
-
-/// One disk.
-#[derive(Debug)]
-pub(crate) struct Slot {
-    pub(crate) spec: DiskSpec,
-    flush: bool,
-    copy: RwLock<Option<Arc<Copy>>>,
-}
-
-/// A disk's file and what is known of it.
-#[derive(Debug)]
-pub(crate) struct Copy {
-    pub(crate) file: DiskFile,
-    pub(crate) track: Track,
 }
 
 impl DiskSet {
@@ -285,6 +251,15 @@ impl DiskSet {
         self.shared.change_mark(|mark| mark.consistent = false)
     }
 
+    /// Stores durably that these copies may differ from the other node's anywhere, whatever the
+    /// maps say: the next synchronization compares all of them.
+    ///
+    /// # Errors
+    /// [`SetError::Mark`].
+    pub fn doubt(&self) -> Result<(), SetError> {
+        self.shared.change_mark(|mark| mark.epoch = 0)
+    }
+
     /// Carries a request out. Never waits; one for a slot without a disk is dropped. Next hop: a
     /// [`DiskEvent::Done`].
     pub fn submit(&self, request: DiskRequest) {
@@ -340,11 +315,20 @@ impl DiskSet {
     /// nodes hold durably what was written before it. The one before it is forgotten. To be
     /// called on both nodes at the same position of the log, with no difference in what has been
     /// submitted.
-    pub fn begin_point(&self) -> Point {
+    ///
+    /// What the guest has `in_flight` at that position counts as written later: here it may have
+    /// ended, there it may not have begun.
+    pub fn begin_point(&self, in_flight: &[DiskRequest]) -> Point {
         let id = self.points.fetch_add(1, Ordering::Relaxed);
         for slot in &self.shared.disks {
             if let Some(copy) = slot.copy() {
-                copy.track.begin_point(id);
+                let own = |request: &&DiskRequest| {
+                    request.device == slot.spec.device
+                        && !matches!(request.op, DiskOp::Read | DiskOp::Flush)
+                };
+                let bytes = |of: &DiskRequest| of.offset..of.offset.saturating_add(of.bytes);
+                let in_flight: Vec<_> = in_flight.iter().filter(own).map(bytes).collect();
+                copy.track.begin_point(id, &in_flight);
             }
         }
         Point(id)
@@ -429,206 +413,6 @@ impl Drop for DiskSet {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-impl Shared {
-    pub(crate) fn mark(&self) -> Option<Mark> {
-        locked(&self.stored).as_ref().map(|stored| stored.mark)
-    }
-
-    fn change_mark(&self, change: impl FnOnce(&mut Mark)) -> Result<(), SetError> {
-        let Some(mut mark) = self.mark() else {
-            return Ok(());
-        };
-        change(&mut mark);
-        self.store(mark)
-    }
-
-    /// Stores this mark for the files as they are.
-    pub(crate) fn store(&self, mark: Mark) -> Result<(), SetError> {
-        let failed = |source| SetError::Mark {
-            path: self.folder.join(MARK),
-            source,
-        };
-        let mut stored = locked(&self.stored);
-        let mut disks = Vec::new();
-        for (n, slot) in self.disks.iter().enumerate() {
-            let known = stored.as_ref().and_then(|stored| stored.disks.get(n));
-            disks.push(match slot.copy() {
-                Some(copy) => StoredDisk {
-                    bytes: copy.file.bytes(),
-                    identity: copy.file.identity().map_err(failed)?,
-                },
-                // One that has gone is still the one; a copy to come is whatever it will be.
-                None if mark.consistent => known.copied().unwrap_or_default(),
-                None => StoredDisk::default(),
-            });
-        }
-        let new = Stored { mark, disks };
-        if stored.as_ref() != Some(&new) {
-            new.write(&self.folder, &self.medium).map_err(failed)?;
-            *stored = Some(new);
-        }
-        Ok(())
-    }
-
-    /// Starts the thread of a synchronization.
-    pub(crate) fn spawn(&self, work: impl FnOnce() + Send + 'static) -> Result<(), SyncError> {
-        let thread = thread::Builder::new().name("disk sync".to_owned());
-        let thread = thread
-            .spawn(work)
-            .map_err(|error| SyncError::Thread(error.to_string()))?;
-        let mut threads = locked(&self.threads);
-        threads.retain(|thread| !thread.is_finished());
-        threads.push(thread);
-        Ok(())
-    }
-
-    /// Whether the disks are being closed: the threads of synchronizations end.
-    pub(crate) fn closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
-    }
-
-    /// Tells the loop to ask for the next piece.
-    pub(crate) fn wake(&self) {
-        let _ = self.events.send(DiskEvent::Sync);
-    }
-}
-
-impl Slot {
-    pub(crate) fn copy(&self) -> Option<Arc<Copy>> {
-        let copy = self.copy.read();
-        copy.unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone()
-    }
-
-    /// Makes the file, with room for `bytes` and nothing in it.
-    pub(crate) fn create(
-        &self,
-        n: usize,
-        folder: &Path,
-        bytes: u64,
-        medium: &Medium,
-    ) -> Result<Arc<Copy>, SetError> {
-        let path = &self.spec.path;
-        let io = |source| DiskError::Io {
-            path: path.clone(),
-            source,
-        };
-        medium.make_file(path, bytes).map_err(io)?;
-        let file = DiskFile::open_on(path, self.spec.read_only, medium.clone())?;
-        let intents = open_intents(folder, n, bytes, medium)?;
-        all(&intents).map_err(|source| map_error(folder, n, source))?;
-        let copy = Arc::new(Copy {
-            track: Track::new(bytes, intents),
-            file,
-        });
-        let mut slot = self
-            .copy
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        *slot = Some(Arc::clone(&copy));
-        Ok(copy)
-    }
-
-    pub(crate) fn make_durable(&self) -> io::Result<()> {
-        self.copy().map_or(Ok(()), |copy| copy.file.flush())
-    }
-}
-
-impl Backing for Slot {
-    fn carry_out(&self, request: &DiskRequest) -> io::Result<Vec<u8>> {
-        let Some(copy) = self.copy() else {
-            return Err(io::Error::other("this node has no copy of it yet"));
-        };
-        let mut request = request.clone();
-        match request.op {
-            DiskOp::Read => return copy.file.carry_out(&request),
-            DiskOp::Flush if !self.flush => return Ok(Vec::new()),
-            DiskOp::Flush => return copy.file.carry_out(&request),
-            DiskOp::Write { durable: true } if !self.flush => {
-                request.op = DiskOp::Write { durable: false };
-            }
-            DiskOp::Write { .. } | DiskOp::Discard | DiskOp::WriteZeroes { .. } => {}
-        }
-        let bytes = request.offset..request.offset + request.bytes;
-        let blocks = copy.track.begin(&copy.file, bytes)?;
-        let done = copy.file.carry_out(&request);
-        copy.track.end(&blocks);
-        done
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        self.make_durable()
-    }
-
-    fn path(&self) -> &Path {
-        &self.spec.path
-    }
-}
-
-/// Opens and locks the files that are there, and holds them against the mark.
-fn open_files(
-    folder: &Path,
-    specs: &[DiskSpec],
-    stored: Option<&Stored>,
-    medium: &Medium,
-) -> Result<Vec<Option<DiskFile>>, SetError> {
-    let mut files = Vec::new();
-    for (n, spec) in specs.iter().enumerate() {
-        let file = match DiskFile::open_on(&spec.path, spec.read_only, medium.clone()) {
-            Ok(file) => file,
-            Err(DiskError::Missing(_)) => {
-                files.push(None);
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if let Some(known) = stored.and_then(|stored| stored.disks.get(n))
-            && *known != StoredDisk::default()
-        {
-            let mark = folder.join(MARK);
-            let path = spec.path.clone();
-            let identity = file.identity().map_err(|source| DiskError::Io {
-                path: path.clone(),
-                source,
-            })?;
-            if identity != known.identity {
-                return Err(SetError::Foreign { path, mark });
-            }
-            if file.bytes() < known.bytes {
-                return Err(SetError::Shrunk {
-                    path,
-                    found: file.bytes(),
-                    expected: known.bytes,
-                    mark,
-                });
-            }
-        }
-        files.push(Some(file));
-    }
-    Ok(files)
-}
-
-fn map_path(folder: &Path, n: usize) -> PathBuf {
-    folder.join(format!("disk-{n}.intents"))
-}
-
-fn map_error(folder: &Path, n: usize, source: io::Error) -> SetError {
-    SetError::Map {
-        path: map_path(folder, n),
-        source,
-    }
-}
-
-fn open_intents(folder: &Path, n: usize, bytes: u64, medium: &Medium) -> Result<Intents, SetError> {
-    let path = map_path(folder, n);
-    Intents::open(&path, bytes, medium.clone()).map_err(|source| map_error(folder, n, source))
-}
-
-/// Every region may have been written.
-fn all(intents: &Intents) -> io::Result<()> {
-    intents.set(0..intents.regions())
 }
 
 /// 128 random bits.

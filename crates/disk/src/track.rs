@@ -124,7 +124,7 @@ impl Track {
     /// A write is about to change these bytes. Waits for the write-intent map, and for room to
     /// copy aside what a frozen synchronization has still to send.
     pub(crate) fn begin(&self, file: &DiskFile, bytes: Range<u64>) -> io::Result<Range<u64>> {
-        let blocks = bytes.start / BLOCK_BYTES..bytes.end.div_ceil(BLOCK_BYTES);
+        let blocks = blocks_of(&bytes);
         {
             let mut state = locked(&self.state);
             state.executing.push(blocks.clone());
@@ -189,9 +189,12 @@ impl Track {
     }
 
     /// Begins the layer of a point; one that was begun before is forgotten. Writes that are
-    /// executing belong to both sides of it.
-    pub(crate) fn begin_point(&self, id: u64) {
+    /// executing, and those of the requests `in_flight`, belong to both sides of it.
+    pub(crate) fn begin_point(&self, id: u64, in_flight: &[Range<u64>]) {
         let mut next = self.layer();
+        for bytes in in_flight {
+            next.fine.insert(blocks_of(bytes));
+        }
         let mut state = locked(&self.state);
         for blocks in &state.executing {
             next.fine.insert(blocks.clone());
@@ -391,6 +394,11 @@ impl Batch {
             _ => self.runs.push(run),
         }
     }
+}
+
+/// The blocks of some bytes.
+fn blocks_of(bytes: &Range<u64>) -> Range<u64> {
+    bytes.start / BLOCK_BYTES..bytes.end.div_ceil(BLOCK_BYTES)
 }
 
 /// The regions of some blocks.

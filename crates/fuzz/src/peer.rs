@@ -205,6 +205,7 @@ impl World {
             | Action::FlushDisks { .. }
             | Action::DiskPoint { .. }
             | Action::ClearDisks { .. }
+            | Action::DoubtDisks
             | Action::ForgetDisks => {
                 panic!("node {at}: work for disks that are not there")
             }

@@ -11,15 +11,14 @@
 mod connection;
 mod exported;
 
-use std::fmt;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::disk::DiskFile;
+use crate::reception::{Ear, Reception, Room};
 use crate::tls::Credentials;
 
 pub use exported::{Exported, HolderError};
@@ -31,10 +30,6 @@ pub const MAX_EXPORTS: usize = 16;
 const MAX_CONNECTIONS: usize = 192;
 /// A client must have said what it wants within this time.
 const HAGGLE_LIMIT: Duration = Duration::from_secs(10);
-/// Pause after an error of the host, such as no free descriptors.
-const PAUSE: Duration = Duration::from_millis(50);
-/// Refusals are told at most this often.
-const TELL_EACH: Duration = Duration::from_secs(1);
 /// How long the end waits for the threads.
 const WAKE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -78,9 +73,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Door {
     exports: Vec<Arc<Exported>>,
     keys: Option<Credentials>,
-    tell: Box<dyn Fn(String) + Send + Sync>,
-    /// When a refusal was told last.
-    told: Mutex<Option<Instant>>,
+    ear: Ear,
     guests: Mutex<Vec<Guest>>,
 }
 
@@ -92,7 +85,9 @@ struct Guest {
     seated: bool,
 }
 
-impl Door {
+impl Room for Door {
+    const THREADS: [&'static str; 2] = ["disk listen", "disk client"];
+
     /// Lets one in; of those that have not said what they want, the first makes room.
     fn enter(&self, number: u64, socket: TcpStream) -> bool {
         let mut guests = lock(&self.guests);
@@ -110,33 +105,29 @@ impl Door {
         true
     }
 
+    fn serve(&self, number: u64, socket: TcpStream) {
+        // However it ends, the client makes another one.
+        let _ = connection::serve(self, number, socket);
+    }
+
+    fn leave(&self, number: u64) {
+        lock(&self.guests).retain(|guest| guest.number != number);
+    }
+}
+
+impl Door {
     fn seated(&self, number: u64) {
         let mut guests = lock(&self.guests);
         if let Some(guest) = guests.iter_mut().find(|guest| guest.number == number) {
             guest.seated = true;
         }
     }
-
-    fn leave(&self, number: u64) {
-        lock(&self.guests).retain(|guest| guest.number != number);
-    }
-
-    /// Says that somebody was refused, unless somebody was just now.
-    fn refused(&self, text: impl fmt::Display) {
-        let mut told = lock(&self.told);
-        if told.is_none_or(|at| at.elapsed() >= TELL_EACH) {
-            *told = Some(Instant::now());
-            (self.tell)(text.to_string());
-        }
-    }
 }
 
 /// The server. Dropping it closes all connections and ends the listening.
 pub struct DiskServer {
-    address: SocketAddr,
-    ended: Arc<AtomicBool>,
+    reception: Reception,
     door: Arc<Door>,
-    listening: Option<JoinHandle<()>>,
 }
 
 impl DiskServer {
@@ -177,42 +168,23 @@ impl DiskServer {
         let door = Arc::new(Door {
             exports,
             keys,
-            tell: Box::new(tell),
-            told: Mutex::default(),
+            ear: Ear::new(tell),
             guests: Mutex::default(),
         });
-        let ended = Arc::new(AtomicBool::new(false));
-        let listening = {
-            let (ended, door) = (Arc::clone(&ended), Arc::clone(&door));
-            thread::Builder::new()
-                .name("disk listen".to_owned())
-                .spawn(move || accept_all(&listener, &door, &ended))
-                .map_err(DiskServerError::Thread)?
-        };
-        Ok(Self {
-            address,
-            ended,
-            door,
-            listening: Some(listening),
-        })
+        let reception = Reception::open(listener, address, Arc::clone(&door))
+            .map_err(DiskServerError::Thread)?;
+        Ok(Self { reception, door })
     }
 
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        self.reception.address()
     }
 }
 
 impl Drop for DiskServer {
     fn drop(&mut self) {
-        self.ended.store(true, Ordering::SeqCst);
-        // Wakes the thread that waits for the next one.
-        let woken = TcpStream::connect_timeout(&self.address, WAKE_LIMIT).is_ok();
-        if let Some(listening) = self.listening.take()
-            && woken
-        {
-            let _ = listening.join();
-        }
+        self.reception.close();
         for guest in lock(&self.door.guests).iter() {
             let _ = guest.socket.shutdown(Shutdown::Both);
         }
@@ -220,39 +192,6 @@ impl Drop for DiskServer {
         let until = Instant::now() + WAKE_LIMIT;
         while Arc::strong_count(&self.door) > 1 && Instant::now() < until {
             thread::sleep(Duration::from_millis(1));
-        }
-    }
-}
-
-fn accept_all(listener: &TcpListener, door: &Arc<Door>, ended: &AtomicBool) {
-    let mut number = 0;
-    loop {
-        let accepted = listener.accept();
-        if ended.load(Ordering::SeqCst) {
-            return;
-        }
-        let entered = accepted.and_then(|(socket, _)| Ok((socket.try_clone()?, socket)));
-        let Ok((socket, twin)) = entered else {
-            thread::sleep(PAUSE);
-            continue;
-        };
-        number += 1;
-        if !door.enter(number, twin) {
-            continue;
-        }
-        let spawned = {
-            let door = Arc::clone(door);
-            thread::Builder::new()
-                .name("disk client".to_owned())
-                .spawn(move || {
-                    // However it ends, the client makes another one.
-                    let _ = connection::serve(&door, number, socket);
-                    door.leave(number);
-                })
-        };
-        if spawned.is_err() {
-            door.leave(number);
-            thread::sleep(PAUSE);
         }
     }
 }

@@ -54,6 +54,7 @@ pub mod notify;
 pub mod offload;
 pub mod port;
 pub mod random;
+mod reception;
 pub mod sandbox;
 pub mod signals;
 pub mod snapshot_file;
@@ -63,8 +64,8 @@ pub mod time;
 pub mod tls;
 
 pub use twinvm_disk as disk;
+use twinvm_disk::durable;
 
-mod durable;
 #[cfg_attr(test, allow(clippy::duplicate_mod))]
 mod intake;
 /// The locks of [`intake`]: a test takes others.

@@ -212,13 +212,16 @@ pub enum Action {
         /// For the answer.
         flush: u64,
     },
-    /// Name this moment: what is handed out later is written after it. Then make durable what was
-    /// written, and answer with [`Event::DisksFlushed`].
+    /// Name this moment: what is handed out later is written after it, and so is what is in flight
+    /// now. Then make durable what was written, and answer with [`Event::DisksFlushed`].
     DiskPoint {
         /// For [`Action::ClearDisks`]; it replaces the one before.
         point: u64,
         /// For the answer.
         flush: u64,
+        /// Handed out, and not ended for the guest: on one node's copy it may be done, and on the
+        /// other one's not even begun.
+        in_flight: Vec<DiskRequest>,
     },
     /// What was written before this point is durable on both nodes' copies: they can only differ
     /// in what was written since.
@@ -226,6 +229,9 @@ pub enum Action {
         /// Which.
         point: u64,
     },
+    /// The copies here were not what the live node's are, and nobody knows where else: note it
+    /// durably, so that the next copy from the live node compares all of them.
+    DoubtDisks,
     /// The machine here is gone. Of the requests under way no answer may come any more, and what
     /// they do must be over before another machine's requests, or a copy from the other node, get
     /// at the disks.

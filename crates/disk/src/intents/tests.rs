@@ -101,3 +101,44 @@ fn writes_that_go_upwards_rarely_wait_for_the_map() {
     map.set(100..1700).unwrap();
     assert_eq!(syncs.0.load(Ordering::Relaxed), all);
 }
+
+/// Holds the first thing that is made durable, until the test has done what it wants to.
+#[derive(Debug)]
+struct Slow {
+    begun: crossbeam_channel::Sender<()>,
+    go_on: crossbeam_channel::Receiver<()>,
+}
+
+impl Hook for Slow {
+    fn about_to(&self, step: Step<'_>) -> io::Result<()> {
+        if matches!(step, Step::Sync(_)) {
+            let _ = self.begun.send(());
+            let _ = self.go_on.recv();
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_write_whose_bit_is_set_waits_for_nobody_elses() {
+    let dir = tempfile::tempdir().unwrap();
+    let (map, path) = empty(&dir, &Medium::default());
+    map.set(7..8).unwrap();
+    drop(map);
+    let (begun, is_begun) = crossbeam_channel::bounded(1);
+    let (let_go, go_on) = crossbeam_channel::bounded(0);
+    let medium = Medium {
+        hook: Some(Arc::new(Slow { begun, go_on })),
+    };
+    let map = Intents::open(&path, DISK, medium).unwrap();
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| map.set(5000..5001));
+        is_begun.recv().unwrap();
+        map.set(7..8).unwrap();
+        // Not durable yet.
+        assert_eq!(map.runs(), [7..8]);
+        drop(let_go);
+        slow.join().unwrap().unwrap();
+    });
+    assert_eq!(map.runs(), [7..8, 5000..5001]);
+}

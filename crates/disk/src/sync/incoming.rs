@@ -142,7 +142,6 @@ struct Worker {
 
 /// What the live node began.
 struct Session {
-    mark: Mark,
     epoch: u128,
     copies: Vec<Arc<Copy>>,
     /// For disks that the guest can only read.
@@ -294,17 +293,18 @@ impl Worker {
             }
         }
         let failed = |error: crate::SetError| SyncError::Disk(error.to_string());
-        let mark = Mark {
-            vm,
-            generation: old.map_or(0, |old| old.generation),
-            pending: old.and_then(|old| old.pending),
-            consistent: false,
-            // If all is compared, what the map says since that epoch isn't kept.
-            epoch: old.filter(|_| !all).map_or(0, |old| old.epoch),
+        let worth_nothing = |old: Option<Mark>| {
+            Some(Mark {
+                vm,
+                generation: old.map_or(0, |old| old.generation),
+                pending: old.and_then(|old| old.pending),
+                consistent: false,
+                // If all is compared, what the map says since that epoch isn't kept.
+                epoch: old.filter(|_| !all).map_or(0, |old| old.epoch),
+            })
         };
-        self.shared.store(mark).map_err(failed)?;
+        self.shared.update_mark(worth_nothing).map_err(failed)?;
         let mut session = Session {
-            mark,
             epoch,
             copies: Vec::new(),
             writers: Vec::new(),
@@ -327,7 +327,7 @@ impl Worker {
             session.writers.push(None);
         }
         // With the files that were made.
-        self.shared.store(mark).map_err(failed)?;
+        self.shared.update_mark(worth_nothing).map_err(failed)?;
         Ok(session)
     }
 
@@ -449,13 +449,11 @@ impl Worker {
             let failed = |error| SyncError::disk(file.path(), "flush", &error);
             file.flush().map_err(failed)?;
         }
-        let mark = Mark {
-            consistent: true,
-            epoch: session.epoch,
-            ..session.mark
-        };
         self.shared
-            .store(mark)
+            .change_mark(|mark| {
+                mark.consistent = true;
+                mark.epoch = session.epoch;
+            })
             .map_err(|error| SyncError::Disk(error.to_string()))?;
         for copy in &session.copies {
             // A map that can't be cleared has bits too many.

@@ -8,7 +8,8 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 
 use super::sender::Worker;
 use super::wire::{
-    HelloMark, MAX_DISK_BYTES, ToJoiner, ToLive, VERSION, decode, encode, shown, wrong,
+    HelloMark, MAX_DISK_BYTES, MAX_INTENT_RUNS, MAX_RUNS, ToJoiner, ToLive, VERSION, decode,
+    encode, shown, wrong,
 };
 use super::{SyncError, SyncPiece, SyncProgress, SyncStage};
 use crate::set::{Shared, random};
@@ -110,7 +111,7 @@ impl SyncOut {
     pub fn snapshot_now(&mut self) {
         for slot in &self.shared.disks {
             if let Some(copy) = slot.copy() {
-                copy.track.begin_point(self.id);
+                copy.track.begin_point(self.id, &[]);
                 copy.track.freeze(self.id);
             }
         }
@@ -141,6 +142,13 @@ impl SyncOut {
             ToLive::Ack { messages, bytes } => self.acked(messages, bytes),
             // At once: the thread may be waiting for an ack that never comes.
             ToLive::Sorry { line } => Err(SyncError::GaveUp(shown(&line))),
+            // Decoded they take more room than they had as bytes.
+            ToLive::Intents { runs, .. } if runs.len() > MAX_INTENT_RUNS => {
+                Err(wrong("not its maps"))
+            }
+            ToLive::Hashes { runs } if runs.len() > MAX_RUNS => {
+                Err(wrong("more hashes than it was asked for"))
+            }
             message => match self.answers.try_send(message) {
                 Ok(()) => Ok(()),
                 Err(error) if error.is_disconnected() => Ok(()),

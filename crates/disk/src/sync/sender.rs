@@ -117,13 +117,10 @@ impl Worker {
             let failed = |error| SyncError::disk(copy.file.path(), "flush", &error);
             copy.file.flush().map_err(failed)?;
         }
-        let failed = |error: crate::SetError| SyncError::Disk(error.to_string());
-        let Some(mut mark) = self.shared.mark() else {
-            return Err(SyncError::Stopped);
-        };
         // The mark first: with the new epoch the map may name too much, never too little.
-        mark.epoch = epoch;
-        self.shared.store(mark).map_err(failed)?;
+        self.shared
+            .change_mark(|mark| mark.epoch = epoch)
+            .map_err(|error| SyncError::Disk(error.to_string()))?;
         for copy in copies {
             let _ = copy.track.clear_to(self.id);
         }

@@ -11,7 +11,9 @@ use super::*;
 use crate::medium::Medium;
 use crate::{DiskEvent, DiskOptions, DiskSet, DiskSpec};
 
+mod bounds;
 mod crash;
+mod marks;
 mod ways;
 
 const DEVICE: u8 = 3;
@@ -164,6 +166,26 @@ fn wait_for(node: &Node, mut next: impl FnMut() -> SyncPiece) -> SyncPiece {
             piece => return piece,
         }
     }
+}
+
+fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
+/// The joining node's greeting, and both ends.
+fn begin(live: &Node, joiner: &Node) -> (SyncOut, SyncIn) {
+    let mut into = joiner.set.begin_join().unwrap();
+    let SyncPiece::Ready(hello) = wait_for(joiner, || into.next_piece()) else {
+        panic!("no greeting");
+    };
+    (live.set.begin_sync(&hello).unwrap(), into)
 }
 
 /// Has `joiner` take the disk of `live`.

@@ -17,9 +17,7 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use twinvm_protocol::arbiter::wire::{
@@ -31,6 +29,7 @@ use super::stream::{self, Stream};
 use crate::arbiter_file::{FileArbiter, FileArbiterError};
 use crate::arbiter_worker::ArbiterBackend;
 use crate::durable::sync_dir;
+use crate::reception::{Ear, Reception, Room};
 use crate::tls::Credentials;
 
 /// Registers that a server keeps. Each is a folder with some small files.
@@ -41,10 +40,6 @@ pub const MAX_CONNECTIONS: usize = 128;
 pub const IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// A frame that has begun must be whole within this time, and an answer taken.
 pub const FRAME_LIMIT: Duration = Duration::from_secs(2);
-/// Pause after an error of the host, such as no free descriptors.
-const PAUSE: Duration = Duration::from_millis(50);
-/// Refusals are told at most this often.
-const TELL_EACH: Duration = Duration::from_secs(1);
 /// What the folders of registers begin with.
 const PREFIX: &str = "vm.";
 
@@ -197,9 +192,8 @@ impl Guests {
 struct Door {
     registers: Registers,
     keys: Option<Credentials>,
-    tell: Box<dyn Fn(String) + Send + Sync>,
-    /// When something was told last.
-    told: Mutex<Option<Instant>>,
+    ear: Ear,
+    guests: Arc<Guests>,
 }
 
 impl Door {
@@ -209,12 +203,8 @@ impl Door {
         match stream::accept(socket, self.keys.as_ref(), Instant::now() + FRAME_LIMIT) {
             Ok(stream) => Some(stream),
             Err(error) => {
-                let mut told = lock(&self.told);
-                if let Ok(from) = from
-                    && told.is_none_or(|at| at.elapsed() >= TELL_EACH)
-                {
-                    *told = Some(Instant::now());
-                    (self.tell)(format!("{from} is refused: {error}"));
+                if let Ok(from) = from {
+                    self.ear.refused(format_args!("{from} is refused: {error}"));
                 }
                 None
             }
@@ -222,13 +212,30 @@ impl Door {
     }
 }
 
+impl Room for Door {
+    const THREADS: [&'static str; 2] = ["arbiter listen", "arbiter client"];
+
+    fn enter(&self, number: u64, socket: TcpStream) -> bool {
+        self.guests.enter(number, socket)
+    }
+
+    fn serve(&self, number: u64, socket: TcpStream) {
+        if let Some(mut stream) = self.let_in(socket) {
+            // However it ends, the client makes another one.
+            let _ = serve(&mut *stream, number, &self.registers, &self.guests);
+        }
+    }
+
+    fn leave(&self, number: u64) {
+        self.guests.leave(number);
+    }
+}
+
 /// The server. Dropping it closes all connections and ends the listening.
 #[derive(Debug)]
 pub struct ArbiterServer {
-    address: SocketAddr,
-    ended: Arc<AtomicBool>,
+    reception: Reception,
     guests: Arc<Guests>,
-    listening: Option<JoinHandle<()>>,
 }
 
 impl ArbiterServer {
@@ -251,81 +258,27 @@ impl ArbiterServer {
         };
         let listener = TcpListener::bind(listen).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
+        let guests = Arc::new(Guests::default());
         let door = Arc::new(Door {
             registers: Registers::open(folder)?,
             keys,
-            tell: Box::new(tell),
-            told: Mutex::default(),
+            ear: Ear::new(tell),
+            guests: Arc::clone(&guests),
         });
-        let ended = Arc::new(AtomicBool::new(false));
-        let guests = Arc::new(Guests::default());
-        let listening = {
-            let (ended, guests) = (Arc::clone(&ended), Arc::clone(&guests));
-            thread::Builder::new()
-                .name("arbiter listen".to_owned())
-                .spawn(move || accept_all(&listener, &door, &guests, &ended))
-                .map_err(ServerError::Thread)?
-        };
-        Ok(ArbiterServer {
-            address,
-            ended,
-            guests,
-            listening: Some(listening),
-        })
+        let reception = Reception::open(listener, address, door).map_err(ServerError::Thread)?;
+        Ok(ArbiterServer { reception, guests })
     }
 
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        self.reception.address()
     }
 }
 
 impl Drop for ArbiterServer {
     fn drop(&mut self) {
-        self.ended.store(true, Ordering::SeqCst);
-        // Wakes the thread that waits for the next one.
-        let woken = TcpStream::connect_timeout(&self.address, FRAME_LIMIT).is_ok();
-        if let Some(listening) = self.listening.take()
-            && woken
-        {
-            let _ = listening.join();
-        }
+        self.reception.close();
         self.guests.all_leave();
-    }
-}
-
-fn accept_all(listener: &TcpListener, door: &Arc<Door>, guests: &Arc<Guests>, ended: &AtomicBool) {
-    let mut number = 0;
-    loop {
-        let accepted = listener.accept();
-        if ended.load(Ordering::SeqCst) {
-            return;
-        }
-        let entered = accepted.and_then(|(socket, _)| Ok((socket.try_clone()?, socket)));
-        let Ok((socket, twin)) = entered else {
-            thread::sleep(PAUSE);
-            continue;
-        };
-        number += 1;
-        if !guests.enter(number, twin) {
-            continue;
-        }
-        let spawned = {
-            let (door, guests) = (Arc::clone(door), Arc::clone(guests));
-            thread::Builder::new()
-                .name("arbiter client".to_owned())
-                .spawn(move || {
-                    if let Some(mut stream) = door.let_in(socket) {
-                        // However it ends, the client makes another one.
-                        let _ = serve(&mut *stream, number, &door.registers, &guests);
-                    }
-                    guests.leave(number);
-                })
-        };
-        if spawned.is_err() {
-            guests.leave(number);
-            thread::sleep(PAUSE);
-        }
     }
 }
 

@@ -58,6 +58,7 @@ impl Visit<'_> {
         if let Err(No::Policy(why)) = &result {
             let from = &self.from;
             self.door
+                .ear
                 .refused(format_args!("export {name}: {from} is refused: {why}"));
         }
         result
@@ -85,7 +86,7 @@ impl House for Visit<'_> {
                 1 => ", and a connection from before is closed".to_owned(),
                 more => format!(", and {more} connections from before are closed"),
             };
-            (self.door.tell)(format!(
+            self.door.ear.tell(format!(
                 "export {}: generation {} of VM {} has it ({}){closed}",
                 export.name(),
                 claim.generation,
@@ -149,6 +150,7 @@ fn agree(visit: &mut Visit<'_>, socket: TcpStream) -> io::Result<Option<Stream>>
             let from = &visit.from;
             visit
                 .door
+                .ear
                 .refused(format_args!("{from} is refused: {error}"));
             io::Error::other(error)
         })?;

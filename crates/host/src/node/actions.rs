@@ -82,8 +82,17 @@ impl NodeLoop {
                 Action::Disk(request) if self.shared.submit(&request) => {}
                 Action::Disk(request) => self.disks.submit(request),
                 Action::FlushDisks { flush } => self.disks.flush(flush),
-                Action::DiskPoint { point, flush } => self.disks.begin_point(point, flush),
+                Action::DiskPoint {
+                    point,
+                    flush,
+                    in_flight,
+                } => self.disks.begin_point(point, flush, &in_flight),
                 Action::ClearDisks { point } => self.disks.clear_to(point),
+                Action::DoubtDisks => {
+                    if let Err(error) = self.disks.doubt() {
+                        self.ended = Some(Err(error.into()));
+                    }
+                }
                 Action::ForgetDisks => {
                     self.disks.forget();
                     self.shared.forget();

@@ -127,9 +127,9 @@ impl NodeDisks {
     }
 
     /// Names this moment, and makes durable what was written before it.
-    pub(super) fn begin_point(&mut self, point: u64, flush: u64) {
+    pub(super) fn begin_point(&mut self, point: u64, flush: u64, in_flight: &[DiskRequest]) {
         if let Some(set) = &self.set {
-            self.point = Some((point, set.begin_point()));
+            self.point = Some((point, set.begin_point(in_flight)));
             set.flush(flush);
         }
     }
@@ -141,6 +141,11 @@ impl NodeDisks {
         {
             set.clear_to(moment);
         }
+    }
+
+    /// The copies here may differ from the other node's anywhere.
+    pub(super) fn doubt(&self) -> Result<(), SetError> {
+        self.set.as_ref().map_or(Ok(()), |set| set.doubt())
     }
 
     /// Whose requests these are is gone: their results mean nothing, and what comes waits for

@@ -346,6 +346,13 @@ impl Replica {
         }
     }
 
+    /// What differs may be the copy here, where no map of what was written names it.
+    pub(super) fn doubt_disks(&mut self) {
+        if self.disks.any {
+            self.actions.push_back(Action::DoubtDisks);
+        }
+    }
+
     /// The machine here is gone.
     pub(super) fn forget_disks(&mut self) {
         if !self.disks.any && !self.shared.any() {
@@ -392,7 +399,7 @@ impl Replica {
         let is_flush = self
             .in_flight(key.0, key.1)
             .is_some_and(|request| request.op == DiskOp::Flush);
-        if !is_flush || !matches!(self.vm, Vm::Live(_)) {
+        if !is_flush || self.disks.flush != Flush::Both || !matches!(self.vm, Vm::Live(_)) {
             return;
         }
         let here = &mut self.disks.flushed_here;

@@ -306,6 +306,13 @@ impl Replica {
         let position = divergence.position;
         let text = format!("{divergence}; asking the live node what it is");
         following.examination = Some(Box::new(Examination::new(divergence, now)));
+        // Nothing is acked any more, beside this loop neither; what was is stored.
+        let kept = env.end_storing();
+        if let Some((conn, ..)) = self.node.stored() {
+            for stored in kept {
+                self.stored_ahead(env, conn, stored);
+            }
+        }
         self.note(NoteLevel::Warn, text);
         let bytes = Word::Ask { position }.encode();
         self.tell(env, ProtocolEvent::Side { session, bytes });
@@ -382,14 +389,20 @@ impl Replica {
             examination.notes.push(why.to_owned());
         }
         let detail = examination.text();
-        self.divergence = Some(detail.clone());
-        self.divergences += 1;
+        self.note_divergence(&detail);
         let text = detail.clone();
         let bytes = Word::Found { text }.encode();
         vec![
             ProtocolEvent::Side { session, bytes },
             ProtocolEvent::Diverged { detail },
         ]
+    }
+
+    /// The machine here is not what it should be, and may have written what it shouldn't.
+    pub(super) fn note_divergence(&mut self, detail: &str) {
+        self.divergence = Some(detail.to_owned());
+        self.divergences += 1;
+        self.doubt_disks();
     }
 
     /// The same where the protocol needs to hear nothing: it has parted with the machine already.

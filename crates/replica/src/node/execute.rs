@@ -261,8 +261,7 @@ impl Replica {
                 }
                 Err(divergence) => {
                     let detail = divergence.to_string();
-                    self.divergence = Some(detail.clone());
-                    self.divergences += 1;
+                    self.note_divergence(&detail);
                     events.push_back(ProtocolEvent::Diverged { detail });
                     return;
                 }

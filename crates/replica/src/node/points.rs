@@ -10,6 +10,7 @@
 
 use super::disks::SUBJECT;
 use super::*;
+use twinvm_machine::{DiskRequest, VIRTIO_SLOTS};
 
 /// Second byte of a word. Never reused.
 const WORD_POINT: u8 = 4;
@@ -75,7 +76,23 @@ impl Replica {
         self.points.wrote = false;
         self.points.now = Some((point, flush));
         (self.points.here, self.points.there) = (false, false);
-        self.actions.push_back(Action::DiskPoint { point, flush });
+        let in_flight = self.requests_in_flight();
+        self.actions.push_back(Action::DiskPoint {
+            point,
+            flush,
+            in_flight,
+        });
+    }
+
+    /// What the machine here waits for. Both nodes' machines are at the same step when they name a
+    /// point, so it is the same on both.
+    fn requests_in_flight(&self) -> Vec<DiskRequest> {
+        let machine = match &self.vm {
+            Vm::Live(live) => live.machine(),
+            Vm::Following(following) => following.replay.machine(),
+            Vm::Nothing | Vm::Installing(_) => return Vec::new(),
+        };
+        machine.disk_requests(&mut [0; VIRTIO_SLOTS])
     }
 
     /// The backup may have come to a point: all requests up to it are handed out.

@@ -10,6 +10,7 @@
 use super::disks::SUBJECT;
 use super::*;
 use crate::sync::{DisksIn, DisksOut, MAX_WORDS_BYTES, SyncProgress, SyncWords};
+use twinvm_protocol::RoleKind;
 
 /// Second byte of a word: from a [`DisksOut`], from a [`DisksIn`]. Never reused.
 pub(super) const WORD_OUT: u8 = 2;
@@ -127,8 +128,10 @@ impl Replica {
             .as_ref()
             .is_none_or(|i| i.session != session)
         {
-            // A machine that follows has its disks.
-            if !self.disks.any() || matches!(&self.vm, Vm::Following(_)) {
+            // A machine that follows has its disks, and one that executes takes nobody's.
+            let has_its_own =
+                matches!(&self.vm, Vm::Following(_)) || self.node.role() == RoleKind::Live;
+            if !self.disks.any() || has_its_own {
                 return Ok(());
             }
             self.sync.inward = None;

@@ -265,7 +265,8 @@ impl Replica {
             return None;
         };
         let (conn, end, emitted) = self.node.stored()?;
-        (!following.draining).then_some(Storing {
+        let stores = !following.draining && following.examination.is_none();
+        stores.then_some(Storing {
             conn,
             end,
             emitted,

@@ -2,8 +2,8 @@
 //! copies stay equal.
 
 use twinvm_log::Body;
-use twinvm_protocol::RoleKind;
-use twinvm_replica::Flush;
+use twinvm_protocol::{Message, RoleKind};
+use twinvm_replica::{Event, Flush};
 
 use crate::small;
 use crate::world::{A, B, World};
@@ -100,7 +100,26 @@ fn a_copy_that_differs_is_found_where_it_is_read() {
         found.contains("the disk in slot 0: a read (request") && found.contains("has hash"),
         "{found}"
     );
+    // No map names what differs: the new copy is compared whole.
+    assert_eq!(world.doubts, [0, 1]);
     world.run_until("a new copy", |w| w.protected(A) && w.protected(B));
+}
+
+#[test]
+fn a_backup_cant_make_a_live_node_take_its_disk() {
+    let mut world = world(100_000);
+    world.pair();
+    let conn = world.conn(A);
+    // What a live node says to one that joins: it begins to send its disk.
+    let bytes = vec![2, 2, 1];
+    let message = Message::Side { bytes };
+    world.apply(A, Event::Received { conn, message });
+    world.run_ms(10);
+    assert!(
+        world.toy(A).bytes.iter().any(|byte| *byte != 0x55),
+        "overwritten"
+    );
+    assert!(world.protected(A) && world.protected(B));
 }
 
 #[test]
@@ -219,6 +238,9 @@ fn what_both_have_durably_is_forgotten_at_points() {
     });
     assert_eq!(world.points, [vec![1, 2], vec![1, 2]]);
     assert_eq!(world.cleared, world.points);
+    // Requests that may be done here and not begun there count as later, on both sides.
+    assert_eq!(world.in_flight[A], world.in_flight[B]);
+    assert!(world.in_flight[A].iter().any(|some| !some.is_empty()));
     // Alone there are none.
     world.kill(B);
     world.run_ms(25_000);

@@ -109,6 +109,55 @@ fn a_flipped_bit_of_ram_is_named_with_its_page_and_byte() {
     );
 }
 
+fn has_batch(world: &World) -> bool {
+    world.sides[B]
+        .as_ref()
+        .is_some_and(|side| !side.inbox.is_empty())
+}
+
+/// Does something until it has come to something, soon.
+fn until(world: &mut World, done: impl Fn(&World) -> bool, mut step: impl FnMut(&mut World)) {
+    for _ in 0..1000 {
+        if done(world) {
+            return;
+        }
+        step(world);
+    }
+    panic!("it comes to nothing");
+}
+
+fn examines(world: &World) -> bool {
+    let side = world.sides[B].as_ref();
+    side.is_some_and(|side| {
+        side.notes
+            .iter()
+            .any(|note| note.contains("asking the live node"))
+    })
+}
+
+/// A receiving thread may have stored and acked more than the loop has heard of. That counts, and
+/// the finding ends it as it ends the loop's own acks.
+#[test]
+fn nothing_is_acked_beside_the_loop_after_a_finding() {
+    let mut world = pair();
+    world.settle();
+    flip(&mut world, Flip::Ram { pa: UNUSED, bit: 0 });
+    world.digest(A);
+    until(&mut world, has_batch, |w| w.slice(A));
+    until(&mut world, |w| !has_batch(w), |w| drop(w.deliver(B)));
+    ask(&mut world);
+    until(&mut world, has_batch, |w| w.slice(A));
+    let stored = world.store_beside(B);
+    world.keep(stored);
+    assert!(world.side(B).replica.storing().is_some());
+    until(&mut world, examines, |w| w.slice(B));
+    assert_eq!(world.side(B).replica.storing(), None);
+    world.run_until("B raises the alarm", |w| w.divergence(B).is_some());
+    let alarm = world.divergence(B).expect("an alarm");
+    assert!(alarm.contains("first difference: RAM page"), "{alarm}");
+    world.run_until("a new copy", |w| w.protected(A) && w.protected(B));
+}
+
 /// Of several pages the lowest is named. The live node has changed it since: no byte, but its hash
 /// as it was at the digest, or if that is forgotten that it was as before.
 #[test]

@@ -1,14 +1,15 @@
 //! Two nodes in one process: production replicas, joined by queues, with a clock and an
 //! arbiter in memory. A test moves everything by hand or lets it run.
 
+mod disks;
+mod turns;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use twinvm_log::{Batch, Body, Record as LogRecord};
-use twinvm_machine::{
-    DiskConfig, Images, MachineConfig, NET_HEADER_BYTES, OnReset, SECTOR_BYTES, SlotConfig,
-};
+use twinvm_machine::{DiskRequest, Images, MachineConfig, NET_HEADER_BYTES, OnReset, SlotConfig};
 use twinvm_protocol::node::Mutation;
 use twinvm_protocol::{
     ArbiterContract, Config, ConnId, DiskMark, ExitReason, Field, Generation, Identity,
@@ -22,8 +23,8 @@ use twinvm_replica::{
 
 use crate::guest;
 use crate::shared::Server;
-use crate::small;
-use crate::toy::{DISK_BYTES, Done, Toy, ToyIn, ToyOut, Work};
+use crate::toy::{Toy, ToyIn, ToyOut, Work};
+use disks::disk_machine;
 
 /// The node that tests start first.
 pub(crate) const A: usize = 0;
@@ -167,6 +168,10 @@ pub(crate) struct World {
     pub(crate) flush: Flush,
     /// Points that each node has made, and that both have.
     pub(crate) points: [Vec<u64>; 2],
+    /// What was in flight at them.
+    pub(crate) in_flight: [Vec<Vec<DiskRequest>>; 2],
+    /// How often a copy was doubted.
+    pub(crate) doubts: [u32; 2],
     pub(crate) cleared: [Vec<u64>; 2],
     /// The disk is one that both nodes reach.
     pub(crate) server: Option<Server>,
@@ -185,6 +190,8 @@ impl World {
             disk_rounds: None,
             flush: Flush::default(),
             points: [Vec::new(), Vec::new()],
+            in_flight: [Vec::new(), Vec::new()],
+            doubts: [0; 2],
             cleared: [Vec::new(), Vec::new()],
             server: None,
             arbiter: MemoryArbiter::new(),
@@ -321,6 +328,12 @@ impl World {
     }
 
     /// The state of a live node's link with its backup.
+    /// A node's connection.
+    pub(crate) fn conn(&self, at: usize) -> ConnId {
+        let conn = self.links.iter().find_map(|link| link.ends[at]);
+        conn.expect("it is connected")
+    }
+
     pub(crate) fn link(&self, side: usize) -> &'static str {
         let side = self.sides[side].as_ref();
         side.map_or("", |side| side.replica.status().protocol.link)
@@ -393,11 +406,17 @@ impl World {
             }
             Action::Disk(request) => self.disk(at, Work::Request(request)),
             Action::FlushDisks { flush } => self.disk(at, Work::Flush(flush)),
-            Action::DiskPoint { point, flush } => {
+            Action::DiskPoint {
+                point,
+                flush,
+                in_flight,
+            } => {
                 self.points[at].push(point);
+                self.in_flight[at].push(in_flight);
                 self.disk(at, Work::Flush(flush));
             }
             Action::ClearDisks { point } => self.cleared[at].push(point),
+            Action::DoubtDisks => self.doubts[at] += 1,
             Action::ForgetDisks => self.forget_disk(at),
             Action::MarkDisks { .. } => unreachable!("there are no disks"),
             Action::PersistGeneration { generation } => self.generations[at] = generation,
@@ -423,63 +442,6 @@ impl World {
                 }
             }
             Action::Fatal { what } => panic!("node {at} found a fault of its own: {what}"),
-        }
-    }
-
-    // ---- disks ------------------------------------------------------------
-
-    pub(crate) fn toy(&self, at: usize) -> std::cell::RefMut<'_, Toy> {
-        self.env.toys[at].borrow_mut()
-    }
-
-    fn disk(&mut self, at: usize, work: Work) {
-        let mut byte = [0];
-        self.env.random(&mut byte);
-        let now_ns = self.env.now_ns;
-        if let (Some(server), Work::Request(request)) = (&mut self.server, &work) {
-            return server.begin(now_ns + u64::from(byte[0]) * 8_000, at, request.clone());
-        }
-        self.toy(at).begin(now_ns, u64::from(byte[0]) * 8_000, work);
-    }
-
-    fn forget_disk(&mut self, at: usize) {
-        let mut dice = self.env.dice;
-        self.toy(at).forget(|| {
-            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            dice >> 63 == 1
-        });
-        self.env.dice = dice;
-    }
-
-    /// Hands a node what its disk has done by now.
-    fn disks_done(&mut self, at: usize) {
-        let now_ns = self.env.now_ns;
-        loop {
-            let done = match &mut self.server {
-                Some(server) => server.done(now_ns, at),
-                None => self.toy(at).done(now_ns),
-            };
-            let Some(done) = done else {
-                return;
-            };
-            let event = match done {
-                Done::Request {
-                    device,
-                    id,
-                    status,
-                    data,
-                } => Event::DiskDone {
-                    device,
-                    id,
-                    status,
-                    data,
-                },
-                Done::Flush(flush) => Event::DisksFlushed {
-                    flush,
-                    result: Ok(()),
-                },
-            };
-            self.apply(at, event);
         }
     }
 
@@ -644,86 +606,6 @@ impl World {
         }
     }
 
-    // ---- by itself --------------------------------------------------------
-
-    /// Everything that is due now, then the clock moves to the next moment.
-    fn step(&mut self) {
-        let mut busy = false;
-        for at in [A, B] {
-            let due = self.env.now_ns.saturating_sub(TICK_NS);
-            match &mut self.sides[at] {
-                Some(side) if side.exited.is_none() => {
-                    if side.last_tick_ns <= due {
-                        side.last_tick_ns = self.env.now_ns;
-                        if side.replica.wants_queue() {
-                            self.apply(at, Event::Queued { bytes: 0 });
-                        }
-                        self.apply(at, Event::Tick);
-                    }
-                }
-                _ => continue,
-            }
-            self.disks_done(at);
-            while !self.hold_questions[at] && !self.side(at).questions.is_empty() {
-                self.ask(at);
-            }
-            if !self.hold_inbox[at] && !self.late() {
-                while self.deliver(at).is_some() {}
-            }
-            if self.side(at).replica.wait() == Wait::Run {
-                busy = true;
-                self.apply(at, Event::Slice);
-            }
-        }
-        self.env.now_ns += if busy { SLICE_NS } else { TICK_NS / 4 };
-    }
-
-    /// Whether the channel keeps what it has for another step.
-    fn late(&mut self) -> bool {
-        let mut byte = [0];
-        self.lateness > 0 && {
-            self.env.random(&mut byte);
-            byte[0] < self.lateness
-        }
-    }
-
-    pub(crate) fn run_steps(&mut self, steps: u64) {
-        for _ in 0..steps {
-            self.step();
-        }
-    }
-
-    pub(crate) fn run_ms(&mut self, ms: u64) {
-        let until = self.env.now_ns + ms * 1_000_000;
-        while self.env.now_ns < until {
-            self.step();
-        }
-    }
-
-    /// Runs until `done`; how long it took, in nanoseconds of the world's clock.
-    pub(crate) fn run_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) -> u64 {
-        let since = self.env.now_ns;
-        while !done(self) {
-            self.step();
-            if self.env.now_ns - since > PATIENCE_NS {
-                let seen: Vec<String> = [A, B].into_iter().map(|at| self.describe(at)).collect();
-                panic!("waited in vain until {what}; {}", seen.join("; "));
-            }
-        }
-        self.env.now_ns - since
-    }
-
-    fn describe(&self, at: usize) -> String {
-        match &self.sides[at] {
-            Some(side) => format!(
-                "node {at}: {:?}, notes {:?}",
-                side.replica.status(),
-                side.notes
-            ),
-            None => format!("node {at} does not run"),
-        }
-    }
-
     /// The numbers of the guest's answers that have left, in the order they left.
     pub(crate) fn answers(&self) -> Vec<u64> {
         let frames = self.wire.iter();
@@ -742,21 +624,6 @@ pub(crate) fn machine() -> MachineConfig {
         cmdline: String::new(),
         images: Images::new(guest::image(), None),
         on_reset: OnReset::Exit,
-    }
-}
-
-/// A machine with a disk only.
-fn disk_machine(rounds: u32) -> MachineConfig {
-    let disk = DiskConfig {
-        sectors: DISK_BYTES as u64 / SECTOR_BYTES,
-        read_only: false,
-        number: 0,
-    };
-    MachineConfig {
-        ram_bytes: 16 << 20,
-        slots: vec![SlotConfig::Disk(disk)],
-        images: Images::new(small::disk_worker(rounds), None),
-        ..machine()
     }
 }
 

@@ -140,7 +140,8 @@ impl World {
             Action::Disk(request) => self.disk_begins(slot, epoch, Work::Request(request)),
             Action::FlushDisks { flush } => self.disk_begins(slot, epoch, Work::Flush(flush)),
             Action::DiskPoint { flush, .. } => self.disk_begins(slot, epoch, Work::Flush(flush)),
-            Action::ClearDisks { .. } => {}
+            // A copy is always made whole.
+            Action::ClearDisks { .. } | Action::DoubtDisks => {}
             Action::ForgetDisks => self.forget_disk(slot, epoch),
             Action::MarkDisks { mark } if self.measures.disk => self.hosts[slot].mark = mark,
             Action::ClaimDisks { .. } => {

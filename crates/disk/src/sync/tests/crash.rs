@@ -170,7 +170,7 @@ fn story(seed: u64, victim: Victim, cut_at: Option<u64>) -> u64 {
                     something(&mut dice, &mut [&mut live, &mut joiner]);
                 }
                 if round % 2 == 0 {
-                    let points = (live.set.begin_point(), joiner.set.begin_point());
+                    let points = (live.set.begin_point(&[]), joiner.set.begin_point(&[]));
                     something(&mut dice, &mut [&mut live, &mut joiner]);
                     // Only what is durable on both may be forgotten.
                     if live.try_flush() && joiner.try_flush() {

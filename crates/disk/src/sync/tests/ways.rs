@@ -10,17 +10,6 @@ use super::*;
 use crate::medium::{Hook, Step};
 use crate::worker::locked;
 
-fn noise(seed: u64, bytes: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    (0..bytes).map(|_| next()).collect()
-}
-
 #[test]
 fn a_new_node_gets_the_disk_as_it_was_at_the_snapshot() {
     let (a, b) = (Place::with_file(64 * MIB + 512), Place::new());
@@ -151,7 +140,7 @@ fn what_is_durable_on_both_is_compared_no_more() {
             node.write(n * MIB, &noise(n, 4096));
         }
     }
-    let points = (live.set.begin_point(), joiner.set.begin_point());
+    let points = (live.set.begin_point(&[]), joiner.set.begin_point(&[]));
     for node in [&mut live, &mut joiner] {
         node.write(9 * MIB, &noise(99, 4096));
         node.flush();
@@ -177,9 +166,9 @@ fn what_is_durable_on_both_is_compared_no_more() {
 fn a_point_that_was_forgotten_clears_nothing() {
     let (a, b) = (Place::with_file(8 * MIB), Place::new());
     let (mut live, mut joiner) = pair(&a, &b, 1);
-    let old = live.set.begin_point();
+    let old = live.set.begin_point(&[]);
     live.write(5 * MIB, &noise(3, 4096));
-    live.set.begin_point();
+    live.set.begin_point(&[]);
     live.flush();
     live.set.clear_to(old);
     live.flush();
@@ -477,124 +466,6 @@ fn flushes_that_nobody_wants_are_not_made() {
     assert_eq!(node.results(2), [0, 0]);
     // One that the node wants is.
     assert!(!node.try_flush());
-}
-
-#[test]
-fn what_is_kept_aside_is_bounded_and_a_write_waits() {
-    let (a, b) = (Place::with_file(96 * MIB), Place::new());
-    let mut live = a.open();
-    live.set.found().unwrap();
-    for n in 0..80 {
-        live.write(n * MIB, &noise(n, MIB as usize));
-    }
-    let mut joiner = b.open();
-    let mut into = joiner.set.begin_join().unwrap();
-    let SyncPiece::Ready(hello) = wait_for(&joiner, || into.next_piece()) else {
-        panic!("no greeting");
-    };
-    let mut out = live.set.begin_sync(&hello).unwrap();
-    // As far as the copying, whose window fills: nobody acks.
-    while out.progress().copied_bytes == 0 {
-        if let SyncPiece::Ready(bytes) = out.next_piece() {
-            into.heard(&bytes);
-        }
-        if let SyncPiece::Ready(bytes) = into.next_piece() {
-            out.heard(&bytes);
-        }
-    }
-    out.snapshot_now();
-    let expected = live.contents();
-    for n in 0..80 {
-        live.submit(
-            DiskOp::Write { durable: false },
-            n * MIB..(n + 1) * MIB,
-            &noise(1000 + n, MIB as usize),
-        );
-    }
-    let aside = |node: &Node| node.set.bytes_aside();
-    while aside(&live) < 32 * MIB {
-        std::thread::yield_now();
-    }
-    assert_eq!(aside(&live), 32 * MIB);
-    assert!(live.contents() != expected, "something was written");
-    let mut done = (false, false);
-    while done != (true, true) {
-        assert!(aside(&live) <= 32 * MIB);
-        match out.next_piece() {
-            SyncPiece::Ready(bytes) => into.heard(&bytes),
-            SyncPiece::Done => done.0 = true,
-            SyncPiece::Later => {}
-            SyncPiece::Failed(error) => panic!("{error}"),
-        }
-        match into.next_piece() {
-            SyncPiece::Ready(bytes) => out.heard(&bytes),
-            SyncPiece::Done => done.1 = true,
-            SyncPiece::Later => {}
-            SyncPiece::Failed(error) => panic!("{error}"),
-        }
-    }
-    assert_eq!(live.results(80), [0; 80]);
-    assert_same(&joiner.contents(), &expected);
-    // What was written since is all that differs.
-    let again = synchronize(&mut live, &mut joiner, Script::default());
-    again.assert_copied(&joiner);
-    assert_eq!(again.progress.copied_bytes, 80 * MIB);
-}
-
-#[test]
-fn one_that_is_dropped_lets_waiting_writes_go() {
-    let (a, b) = (Place::with_file(96 * MIB), Place::new());
-    let mut live = a.open();
-    live.set.found().unwrap();
-    for n in 0..80 {
-        live.write(n * MIB, &noise(n, MIB as usize));
-    }
-    let joiner = b.open();
-    let mut into = joiner.set.begin_join().unwrap();
-    let SyncPiece::Ready(hello) = wait_for(&joiner, || into.next_piece()) else {
-        panic!("no greeting");
-    };
-    let mut out = live.set.begin_sync(&hello).unwrap();
-    while out.progress().copied_bytes == 0 {
-        if let SyncPiece::Ready(bytes) = out.next_piece() {
-            into.heard(&bytes);
-        }
-        if let SyncPiece::Ready(bytes) = into.next_piece() {
-            out.heard(&bytes);
-        }
-    }
-    out.snapshot_now();
-    for n in 0..80 {
-        let range = n * MIB..(n + 1) * MIB;
-        live.submit(
-            DiskOp::Write { durable: false },
-            range,
-            &vec![9; MIB as usize],
-        );
-    }
-    while live.set.bytes_aside() < 32 * MIB {
-        std::thread::yield_now();
-    }
-    drop(out);
-    assert_eq!(live.results(80), [0; 80]);
-    assert_eq!(live.set.bytes_aside(), 0);
-}
-
-#[test]
-fn no_more_is_sent_than_the_rate_allows() {
-    let (a, b) = (Place::with_file(8 * MIB), Place::new());
-    let options = DiskOptions {
-        sync_bytes_s: Some(2 * MIB),
-        ..DiskOptions::default()
-    };
-    let mut live = a.open_on(Medium::default(), options).unwrap();
-    live.set.found().unwrap();
-    live.write(0, &noise(1, MIB as usize));
-    let mut joiner = b.open();
-    let begun = std::time::Instant::now();
-    synchronize(&mut live, &mut joiner, Script::default()).assert_copied(&joiner);
-    // The last message's time needn't have passed.
-    assert!(begun.elapsed() >= Duration::from_millis(350), "{begun:?}");
 }
 
 #[test]

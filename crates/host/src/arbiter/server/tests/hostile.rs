@@ -3,6 +3,7 @@
 
 use std::net::TcpListener;
 use std::sync::mpsc::{Receiver, channel};
+use std::thread::{self, JoinHandle};
 
 use twinvm_protocol::arbiter::wire::MAX_BODY_BYTES;
 
