@@ -51,8 +51,11 @@ mod tests {
     fn what_is_large_is_mapped_also_after_something_larger_was_freed() {
         settle();
         drop(std::hint::black_box(vec![1u8; 4 << 20]));
-        let large: Vec<Vec<u8>> = (0..8).map(|n| vec![1; (600 << 10) + n * 1000]).collect();
-        assert!(large.iter().all(|bytes| is_mapped(bytes)));
+        // What an earlier thread has left free is taken first: a few of them fit there.
+        let large: Vec<Vec<u8>> = (0..16).map(|n| vec![1; (600 << 10) + n * 1000]).collect();
+        let fit = KEPT_BYTES as usize / (600 << 10);
+        let mapped = large.iter().filter(|bytes| is_mapped(bytes)).count();
+        assert!(mapped >= large.len() - fit, "{mapped} are mapped");
         let small: Vec<Vec<u8>> = (0..8).map(|n| vec![1; (300 << 10) + n * 1000]).collect();
         assert!(!small.iter().all(|bytes| is_mapped(bytes)));
     }

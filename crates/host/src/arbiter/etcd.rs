@@ -81,8 +81,11 @@ impl EtcdArbiter {
     /// Asks one member after the other until one answers.
     fn ask(&mut self, path: &str, question: &Value, until: Instant) -> Result<Value, String> {
         let question = question.to_string();
+        let mut failed = match self.members.is_empty() {
+            true => "no member is named".to_owned(),
+            false => "no time was left to ask a member".to_owned(),
+        };
         loop {
-            let mut failed = "no member is named".to_owned();
             for _ in 0..self.members.len() {
                 let member = self.members[self.member].clone();
                 let at = member.at;

@@ -3,9 +3,10 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::net::sockopt;
+use rustix::net::{self, sockopt};
 use twinvm_nbd::address::Server;
 
 use crate::tls::{self, Credentials, HandshakeError, TlsStream};
@@ -109,7 +110,7 @@ impl Stream {
 /// Connects to a server.
 pub(crate) fn dial(server: &Server, until: Instant) -> io::Result<Stream> {
     match server {
-        Server::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
+        Server::Unix(path) => dial_unix(path, left(until)?).map(Stream::Unix),
         Server::Tcp { host, port, .. } => {
             let mut failed = io::Error::new(ErrorKind::NotFound, "it has no address");
             for address in (host.as_str(), *port).to_socket_addrs()? {
@@ -125,6 +126,22 @@ pub(crate) fn dial(server: &Server, until: Instant) -> io::Result<Stream> {
             Err(failed)
         }
     }
+}
+
+/// Connects to a socket in the file system. A server that hangs has a queue that is full at some
+/// time; the limit for sending is that for connecting, too (unix(7), socket(7): `SO_SNDTIMEO`).
+fn dial_unix(path: &Path, limit: Duration) -> io::Result<UnixStream> {
+    let flags = net::SocketFlags::CLOEXEC;
+    let socket = net::socket_with(
+        net::AddressFamily::UNIX,
+        net::SocketType::STREAM,
+        flags,
+        None,
+    )?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(limit))?;
+    net::connect(&socket, &net::SocketAddrUnix::new(path)?)?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, None)?;
+    Ok(UnixStream::from(socket))
 }
 
 /// Has the kernel notice a host that is gone.
@@ -207,5 +224,34 @@ impl Write for Timed {
             Stream::Unix(stream) => stream.flush(),
             Stream::Tls(stream) => stream.flush(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One that never accepts: the kernel takes a few connections for it, and then none.
+    #[test]
+    fn a_server_that_hangs_is_not_waited_for_without_an_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let hung = rustix::net::socket(net::AddressFamily::UNIX, net::SocketType::STREAM, None);
+        let hung = hung.unwrap();
+        net::bind(&hung, &net::SocketAddrUnix::new(&path).unwrap()).unwrap();
+        net::listen(&hung, 0).unwrap();
+        let server = Server::Unix(path);
+        let mut taken = Vec::new();
+        let error = loop {
+            match dial(&server, Instant::now() + Duration::from_millis(50)) {
+                Ok(stream) => taken.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert!(
+            matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+            "{error}"
+        );
+        assert!(!taken.is_empty());
     }
 }
