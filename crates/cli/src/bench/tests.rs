@@ -1,5 +1,6 @@
 use clap::Parser;
 
+use super::args::QUICK_SCALE;
 use super::*;
 
 #[derive(Parser)]

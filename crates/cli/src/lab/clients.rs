@@ -4,7 +4,7 @@
 //! They share few keys, so that answers depend on each other, and each counts on a key of its own.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::LabError;
 use super::history::{Answer, Ask, Call, Verdict, judge};
+use super::patience;
 use super::resp::{self, Reply};
 
 /// Keys that all clients use.
@@ -254,24 +255,12 @@ fn reply(
     buffer: &mut Vec<u8>,
     mut patient: impl FnMut() -> bool,
 ) -> io::Result<Reply> {
-    let mut piece = [0; 1024];
     loop {
         if let Some((reply, length)) = resp::parse(buffer).map_err(io::Error::other)? {
             buffer.drain(..length);
             return Ok(reply);
         }
-        match stream.read(&mut piece) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(length) => buffer.extend_from_slice(&piece[..length]),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock
-                        | io::ErrorKind::TimedOut
-                        | io::ErrorKind::Interrupted
-                ) && patient() => {}
-            Err(error) => return Err(error),
-        }
+        patience::fill(stream, buffer, &mut patient)?;
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod clients;
 pub(crate) mod history;
 pub(crate) mod hosts;
 pub(crate) mod pair;
+mod patience;
 pub(crate) mod pg;
 pub(crate) mod resp;
 

@@ -2,9 +2,11 @@
 //! documentation, chapter "Frontend/Backend Protocol", version 3.0): no passwords, no TLS, values
 //! as text.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
+
+use super::patience;
 
 /// Longest message that is read: a whole result is as long as its rows, a row never this long.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
@@ -235,29 +237,7 @@ impl Pg {
     }
 
     fn fill(&mut self, patient: &mut impl FnMut() -> bool) -> io::Result<()> {
-        let mut piece = [0; 16 << 10];
-        loop {
-            match self.stream.read(&mut piece) {
-                Ok(0) => {
-                    return Err(io::Error::new(
-                        io::ErrorKind::UnexpectedEof,
-                        "the connection was closed",
-                    ));
-                }
-                Ok(length) => {
-                    self.buffer.extend_from_slice(&piece[..length]);
-                    return Ok(());
-                }
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::WouldBlock
-                            | io::ErrorKind::TimedOut
-                            | io::ErrorKind::Interrupted
-                    ) && patient() => {}
-                Err(error) => return Err(error),
-            }
-        }
+        patience::fill(&mut self.stream, &mut self.buffer, patient)
     }
 }
 
