@@ -318,11 +318,6 @@ impl Replica {
         Wait::Until(until.unwrap_or(u64::MAX))
     }
 
-    /// Whether the live guest waits for its backup, or for its turn after a slow one.
-    pub fn is_held_back(&self) -> bool {
-        self.hold_until_ns.is_some() || self.stalled()
-    }
-
     /// Whether a frame for this device would be taken now. If not, the driver keeps it
     /// and stops reading that wire for a while.
     pub fn net_room(&self, device: u8) -> bool {

@@ -29,6 +29,8 @@ pub(crate) const MAX_ANSWERS: u64 = 4096;
 /// Wall time at power-on number n is n of these: what the guest calls its boot.
 pub(crate) const BOOT_NS: u64 = 1 << 48;
 
+/// The slot of its disk.
+pub(crate) const DISK_SLOT: u8 = 1;
 /// Sectors of its disk, if it has one; it uses the first.
 pub(crate) const DISK_SECTORS: u64 = 8;
 const RAM_BYTES: u64 = 4 << 20;

@@ -125,6 +125,8 @@ pub(crate) struct Process {
     /// What the disk has to do for it, and the next one's number.
     pub(crate) at_disk: BTreeMap<u64, Work>,
     pub(crate) next_ticket: u64,
+    /// When its claim comes to the server of the guest's disk.
+    pub(crate) disk_claimed_at: u64,
     /// Connections, by the world's number.
     pub(crate) wires: Vec<usize>,
 }

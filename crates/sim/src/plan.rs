@@ -36,6 +36,8 @@ pub enum DriverFault {
     UnloggedInput,
     /// A flush of a disk is said to be done, and isn't.
     FlushesNothing,
+    /// A node that goes live uses the disk that both reach without cutting off who had it before.
+    ClaimsNothing,
 }
 
 /// The measures of one run.
@@ -84,6 +86,8 @@ pub(crate) struct Measures {
     pub(crate) record_lost_ns: Option<u64>,
     /// The guest has a disk.
     pub(crate) disk: bool,
+    /// It is one that both hosts reach.
+    pub(crate) shared: bool,
     /// When faults begin and end.
     pub(crate) faults_from_ns: u64,
     pub(crate) faults_to_ns: u64,
@@ -116,6 +120,7 @@ impl Measures {
             output: OutputFrom::Live,
             record_lost_ns: None,
             disk: false,
+            shared: false,
             faults_from_ns: 0,
             faults_to_ns: 0,
         }
@@ -131,7 +136,7 @@ impl Measures {
         };
         let slow = fast * rng.pick(&[1, 1, 1, 3, 10]);
         let from = rng.range(150, 1200) * MS;
-        Self {
+        let mut measures = Self {
             ns_per_kstep: if rng.one_in(2) {
                 [fast, slow]
             } else {
@@ -166,10 +171,15 @@ impl Measures {
             busy,
             cold_delay_ms: rng.one_in(8).then(|| rng.range(200, 3000)),
             disk: rng.one_in(3),
+            shared: false,
             record_lost_ns: rng.one_in(30).then(|| from + rng.range(0, 3000) * MS),
             faults_from_ns: from,
             faults_to_ns: from + rng.range(500, 6000) * MS,
             output: rng.pick(&[OutputFrom::Live, OutputFrom::Live, OutputFrom::Backup]),
-        }
+        };
+        // Only a live node that emits writes there.
+        let may_share = measures.disk && measures.output == OutputFrom::Live;
+        measures.shared = may_share && rng.one_in(2);
+        measures
     }
 }

@@ -8,13 +8,15 @@ mod disks;
 mod end;
 mod faults;
 mod kill;
+mod shared;
+mod tally;
 mod turn;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use twinvm_machine::MachineConfig;
+use twinvm_machine::{DiskRequest, MachineConfig};
 use twinvm_protocol::{
     Config, DiskMark, Generation, Identity, Incarnation, MemoryArbiter, NodeId, Outcome, Record,
     ReqId, RoleKind, message::Field,
@@ -35,50 +37,8 @@ use crate::trace::Trace;
 use clients::Client;
 pub(crate) use disks::Work;
 pub(crate) use kill::{Kill, Killed, Moment};
-
-/// What happened in a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Takeovers.
-    pub takeovers: u64,
-    /// Outputs that left.
-    pub outputs: u64,
-    /// Outputs that a backup emitted.
-    pub spoken: u64,
-    /// Operations of clients in histories that were judged.
-    pub operations: u64,
-    /// Operations in histories that were too hard to judge.
-    pub unjudged: u64,
-    /// Faults of all kinds.
-    pub faults: u64,
-    /// Digests that a backup compared.
-    pub digests: u64,
-    /// Records that the arbiter has had.
-    pub records: u64,
-    /// Power-ons.
-    pub boots: u64,
-    /// Virtual milliseconds.
-    pub virtual_ms: u64,
-    /// The longest way from the last fault to a protected pair, milliseconds.
-    pub recovery_ms: u64,
-}
-
-impl Tally {
-    /// Adds another run.
-    pub fn add(&mut self, other: &Self) {
-        self.takeovers += other.takeovers;
-        self.outputs += other.outputs;
-        self.spoken += other.spoken;
-        self.operations += other.operations;
-        self.unjudged += other.unjudged;
-        self.faults += other.faults;
-        self.digests += other.digests;
-        self.records += other.records;
-        self.boots += other.boots;
-        self.virtual_ms += other.virtual_ms;
-        self.recovery_ms = self.recovery_ms.max(other.recovery_ms);
-    }
-}
+use shared::Server;
+pub use tally::Tally;
 
 #[derive(Clone, Copy, Debug)]
 enum Ask {
@@ -146,6 +106,16 @@ enum Hap {
         epoch: u64,
         ticket: u64,
     },
+    /// A claim has come to the server of the guest's disk.
+    Claimed {
+        epoch: u64,
+        generation: Generation,
+    },
+    /// So has a request whose process has ended.
+    Late {
+        epoch: u64,
+        request: DiskRequest,
+    },
     RecordLost,
     Heal,
     Watch,
@@ -164,6 +134,7 @@ pub(crate) struct World {
     wires: Vec<Wire>,
     machine: MachineConfig,
     pub(crate) protect: Config,
+    server: Server,
     pub(crate) arbiter: MemoryArbiter,
     check: Check,
     clients: Vec<Client>,
@@ -253,6 +224,7 @@ impl World {
                 ..Config::default()
             },
             measures,
+            server: Server::new(),
             arbiter: MemoryArbiter::new(),
             check: Check::default(),
             clients,
@@ -402,6 +374,7 @@ impl World {
             digests: self.digests,
             records: self.records().len() as u64,
             boots: self.check.boot,
+            rejected: self.rejected(),
             virtual_ms: self.now / MS,
             recovery_ms: self.recovery_ms,
         }
@@ -526,6 +499,14 @@ impl World {
                 self.disk_done(slot, epoch, ticket);
                 Ok(())
             }
+            Hap::Claimed { epoch, generation } => {
+                self.claimed(epoch, generation);
+                Ok(())
+            }
+            Hap::Late { epoch, request } => {
+                self.serve(epoch, &request);
+                Ok(())
+            }
             Hap::RecordLost => {
                 self.lose_record();
                 Ok(())
@@ -543,6 +524,7 @@ impl World {
             return Ok(());
         }
         let mark = self.mark_of(slot);
+        let shared = self.shared_slots();
         let host = &mut self.hosts[slot];
         let Some(generation) = host.disk.read() else {
             return Err(format!(
@@ -569,6 +551,7 @@ impl World {
         };
         let mut replica = Replica::new(identity, self.protect, self.machine.clone());
         replica.set_engine(host.engine);
+        replica.set_shared_disks(shared);
         #[cfg(feature = "mutations")]
         if let Some(Broken::Protocol(mutation)) = self.broken {
             replica.break_rule(mutation);
@@ -612,6 +595,7 @@ impl World {
             saw_loss: false,
             at_disk: BTreeMap::new(),
             next_ticket: 0,
+            disk_claimed_at: 0,
             wires: Vec::new(),
         });
         self.at(

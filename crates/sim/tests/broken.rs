@@ -56,5 +56,6 @@ rules! {
     finds_a_generation_not_stored: Driver(DriverFault::GenerationLater);
     finds_an_unlogged_input: Driver(DriverFault::UnloggedInput);
     finds_a_flush_that_does_nothing: Driver(DriverFault::FlushesNothing);
+    finds_a_disk_used_without_a_claim: Driver(DriverFault::ClaimsNothing);
     finds_first_outputs_dropped: Driver(DriverFault::FirstOutputsDropped);
 }

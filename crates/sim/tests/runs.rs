@@ -44,6 +44,7 @@ fn seeds_hold() {
         "backups say too little: {sum:?}"
     );
     assert!(sum.digests > RUNS, "too few digests: {sum:?}");
+    assert!(sum.rejected > RUNS / 200, "nobody comes too late: {sum:?}");
     assert!(sum.boots < 3 * RUNS, "too many power-ons: {sum:?}");
     // All boots of a guest with a disk are one history, in which calls that were never answered add
     // up: some are more than the judge may remember.

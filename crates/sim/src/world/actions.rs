@@ -143,7 +143,10 @@ impl World {
             // A copy is always made whole.
             Action::ClearDisks { .. } | Action::DoubtDisks => {}
             Action::ForgetDisks => self.forget_disk(slot, epoch),
-            Action::MarkDisks { mark } if self.measures.disk => self.hosts[slot].mark = mark,
+            Action::MarkDisks { mark } if self.has_copies() => self.hosts[slot].mark = mark,
+            Action::ClaimDisks { generation, .. } if self.measures.shared => {
+                self.claim_disk(slot, epoch, generation);
+            }
             Action::ClaimDisks { .. } => {
                 return Err("a claim of disks that are not there".into());
             }

@@ -66,8 +66,15 @@ impl World {
             Ask::Read => self.arbiter.read(),
             Ask::Cas(expect, record) => self.arbiter.cas(expect, record),
         };
+        let over = matches!(
+            (&ask, &outcome),
+            (Ask::Cas(_, wanted), Outcome::Lost(Some(is))) if is.generation >= wanted.generation
+        );
         if let Some(process) = self.process(slot, epoch) {
             process.saw_loss |= lost && matches!(ask, Ask::Read);
+            // Somebody else has won. Should the arbiter lose that, and a late request put this
+            // node's name there again, nothing was thrown away for it.
+            process.claim.take_if(|_| over);
         }
         self.trace.note(self.now, || {
             format!("arbiter, for {}: {ask:?} -> {outcome:?}", name(slot))

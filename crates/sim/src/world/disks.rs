@@ -20,7 +20,7 @@ pub(crate) enum Work {
 impl World {
     /// What a node that starts on this host is told of its disks.
     pub(super) fn mark_of(&self, slot: usize) -> DiskMark {
-        match self.measures.disk {
+        match self.has_copies() {
             true => self.hosts[slot].mark,
             false => DiskMark::NONE,
         }
@@ -36,6 +36,10 @@ impl World {
             true => self.measures.sync_ns.min(5 * MS),
             false => 300 * US,
         };
+        let at = match self.measures.shared {
+            true => self.served_at(slot, epoch),
+            false => self.now + self.rng.range(5 * US, longest),
+        };
         let Some(process) = self.process(slot, epoch) else {
             return;
         };
@@ -47,18 +51,37 @@ impl World {
             epoch,
             ticket,
         };
-        self.after(5 * US, longest, done);
+        self.at(at, done);
     }
 
     /// It has done something.
     pub(super) fn disk_done(&mut self, slot: usize, epoch: u64, ticket: u64) {
         let medium = Rc::clone(&self.hosts[slot].medium);
         let fails = self.now < self.hosts[slot].disk_fails_until;
+        if let Some(until) = self.server_is_away() {
+            let done = Hap::DiskDone {
+                slot,
+                epoch,
+                ticket,
+            };
+            return self.at(until, done);
+        }
         let Some(process) = self.process(slot, epoch) else {
             return;
         };
         let event = match process.at_disk.remove(&ticket) {
             None => return,
+            Some(Work::Request(request)) if self.measures.shared => {
+                let Some(data) = self.serve(epoch, &request) else {
+                    return;
+                };
+                Event::DiskDone {
+                    device: request.device,
+                    id: request.id,
+                    status: 0,
+                    data,
+                }
+            }
             Some(Work::Flush(flush)) if fails => {
                 let result = Err("the medium fails".to_owned());
                 Event::DisksFlushed { flush, result }
@@ -116,11 +139,14 @@ impl World {
         };
         process.inbox.retain(late);
         let at_disk = std::mem::take(&mut process.at_disk);
-        self.happens_or_not(slot, at_disk);
+        self.happens_or_not(slot, epoch, at_disk);
     }
 
     /// Nobody waits for this any more, but some of it still happens.
-    pub(super) fn happens_or_not(&mut self, slot: usize, at_disk: BTreeMap<u64, Work>) {
+    pub(super) fn happens_or_not(&mut self, slot: usize, epoch: u64, at_disk: BTreeMap<u64, Work>) {
+        if self.measures.shared {
+            return self.comes_late(epoch, at_disk);
+        }
         for work in at_disk.into_values() {
             if let Work::Request(request) = work
                 && self.rng.one_in(2)

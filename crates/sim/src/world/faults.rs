@@ -78,7 +78,7 @@ impl World {
         } else {
             host.disk.process_ended();
         }
-        self.happens_or_not(slot, std::mem::take(&mut process.at_disk));
+        self.happens_or_not(slot, process.epoch, std::mem::take(&mut process.at_disk));
         if power {
             self.disk_off(slot);
         }
@@ -106,7 +106,10 @@ impl World {
         let slot = self.rng.below(2) as usize;
         let now = self.now;
         if self.measures.disk && self.rng.one_in(12) {
-            return self.disk_fails(slot);
+            return match self.measures.shared {
+                true => self.server_away(),
+                false => self.disk_fails(slot),
+            };
         }
         let kind = self.rng.below(24);
         self.trace
