@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::trace::{self, Dice, Trace};
@@ -155,7 +154,7 @@ fn postgresql_keeps_what_it_acknowledged() {
     let generation = wait_within(LIMIT, "a protected VM", || protected(&vm));
     let from = now_us();
     let clients = Clients::start(CLIENTS, |client| writer(address, client));
-    thread::sleep(LOAD);
+    clients.work(LOAD);
     assert_eq!(protected(&vm), Some(generation), "protection was lost");
     let pids = [vm.pid(A), vm.pid(B)];
     for node in [A, B] {
@@ -173,7 +172,6 @@ fn postgresql_keeps_what_it_acknowledged() {
         traces[A].counts(),
         traces[B].counts()
     );
-    assert!(told.len() > 100, "{} answers", told.len());
 
     let mut dice = Dice(to | 1);
     for (node, trace) in traces.iter().enumerate() {

@@ -18,8 +18,6 @@ const CALLS: &str = "trace=write,pwrite64,writev,pwritev,pwritev2,fallocate,ftru
                      copy_file_range,sendfile,splice,mmap,fdatasync,fsync,sync_file_range";
 /// Bytes of a write that are taken down: more than a request of the guest can have.
 const STRING_BYTES: &str = "67108864";
-/// What soon after a write is.
-const AFTER_US: u64 = 2000;
 /// How long the last lines may take once the process has ended.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -155,21 +153,18 @@ impl Trace {
         (self.writes.len(), self.flushes.len())
     }
 
-    /// A moment from `from` to `to`: any, or one soon after a write has begun.
+    /// A moment from `from` to `to`: any, or more often one at which some write has begun and isn't
+    /// durable yet.
     pub(crate) fn moment(&self, from: u64, to: u64, dice: &mut Dice) -> u64 {
-        let within = |at: &u64| (from..to).contains(at);
-        let begun: Vec<u64> = self
-            .writes
-            .iter()
-            .map(|write| write.span.begin)
-            .filter(within)
-            .collect();
-        match dice.roll(4) {
-            1.. if !begun.is_empty() => {
-                begun[dice.roll(begun.len() as u64) as usize] + dice.roll(AFTER_US)
-            }
-            _ => from + dice.roll(to - from),
+        let within = |write: &&Write| (from..to).contains(&write.span.begin);
+        let begun: Vec<&Write> = self.writes.iter().filter(within).collect();
+        if dice.roll(4) == 0 || begun.is_empty() {
+            return from + dice.roll(to - from);
         }
+        let Span { begin, end } = begun[dice.roll(begun.len() as u64) as usize].span;
+        let flushes = self.flushes.iter().filter(|flush| Some(flush.begin) >= end);
+        let durable = flushes.filter_map(|flush| flush.end).min().unwrap_or(to);
+        begin + dice.roll(durable.min(to).saturating_sub(begin).max(1))
     }
 
     /// Makes of the file, as it was when the trace began, what it may be after a power failure at
