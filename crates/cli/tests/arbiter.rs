@@ -6,9 +6,7 @@ mod support;
 mod history;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +14,7 @@ use std::time::{Duration, Instant};
 use history::History;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use support::{Folder, LIMIT, PROGRAM, twinvm, twinvm_with};
+use support::{Folder, LIMIT, Server, twinvm, twinvm_with};
 use twinvm_config::Arbiter;
 use twinvm_host::arbiter::ArbiterKeys;
 use twinvm_host::arbiter_worker::ArbiterBackend;
@@ -24,47 +22,13 @@ use twinvm_protocol::{
     BackupName, Generation, Incarnation, LiveName, NodeId, Outcome, Record, SessionId,
 };
 
-/// A server; killed when it is dropped.
-struct Server {
-    child: Child,
-    address: String,
+fn serve(listen: &str, folder: &Path) -> Server {
+    let folder = folder.to_str().unwrap();
+    Server::start(&["arbiter", "serve", "--listen", listen, "--dir", folder])
 }
 
-impl Server {
-    fn start(listen: &str, folder: &Path) -> Self {
-        let mut child = Command::new(PROGRAM)
-            .args(["arbiter", "serve", "--listen", listen, "--dir"])
-            .arg(folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        out.read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ");
-        let address = address
-            .unwrap_or_else(|| panic!("it says {line:?}"))
-            .to_owned();
-        Self { child, address }
-    }
-
-    fn spec(&self) -> String {
-        format!("tcp:{}", self.address)
-    }
-
-    /// kill -9.
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn spec(server: &Server) -> String {
+    format!("tcp:{}", server.address)
 }
 
 fn open(address: &str, vm: &str) -> Box<dyn ArbiterBackend> {
@@ -76,8 +40,8 @@ fn open(address: &str, vm: &str) -> Box<dyn ArbiterBackend> {
 fn what_was_answered_outlives_kills_in_the_middle_of_a_storm() {
     const KILLS: usize = 4;
     let folder = Folder::new();
-    let mut server = Server::start("127.0.0.1:0", &folder.path("records"));
-    let (address, spec) = (server.address.clone(), server.spec());
+    let mut server = serve("127.0.0.1:0", &folder.path("records"));
+    let (address, spec) = (server.address.clone(), spec(&server));
     let history = History::default();
     let (stop, calls) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
@@ -101,7 +65,7 @@ fn what_was_answered_outlives_kills_in_the_middle_of_a_storm() {
         for kill in 0..KILLS {
             more(150 + 31 * kill);
             server.kill();
-            server = Server::start(&address, &folder.path("records"));
+            server = serve(&address, &folder.path("records"));
         }
         more(200);
         stop.store(true, Ordering::SeqCst);
@@ -109,7 +73,7 @@ fn what_was_answered_outlives_kills_in_the_middle_of_a_storm() {
     // The last answer is there after one more life, and the folder alone says the same.
     let last = history.read(&mut *open(&spec, "storm"));
     server.kill();
-    server = Server::start(&address, &folder.path("records"));
+    server = serve(&address, &folder.path("records"));
     assert_eq!(history.read(&mut *open(&spec, "storm")), last);
     let on_disk = format!("file:{}", folder.text("records/vm.storm"));
     assert_eq!(history.read(&mut *open(&on_disk, "storm")), last);
@@ -121,7 +85,7 @@ fn what_was_answered_outlives_kills_in_the_middle_of_a_storm() {
 #[test]
 fn the_server_ends_in_good_order_and_refuses_what_it_can_not_serve() {
     let folder = Folder::new();
-    let mut server = Server::start("localhost:0", &folder.path("records"));
+    let mut server = serve("localhost:0", &folder.path("records"));
     let dir = folder.text("records");
     let taken = twinvm(&[
         "arbiter",
@@ -133,8 +97,8 @@ fn the_server_ends_in_good_order_and_refuses_what_it_can_not_serve() {
     ]);
     assert_eq!(taken.code, Some(2));
     assert!(taken.err.contains("can't listen there"), "{}", taken.err);
-    kill_process(Pid::from_child(&server.child), Signal::TERM).unwrap();
-    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    kill_process(Pid::from_child(&server.running.child), Signal::TERM).unwrap();
+    assert_eq!(server.running.child.wait().unwrap().code(), Some(0));
 
     for (listen, dir, why) in [
         ("0.0.0.0:0", &dir, "loopback address"),
@@ -209,8 +173,8 @@ fn show_says_who_may_run_the_vm() {
     assert_eq!(record["backup"]["name"], "b");
     assert_eq!(record["halted"], false);
 
-    let server = Server::start("127.0.0.1:0", &folder.path("records"));
-    let spec = server.spec();
+    let server = serve("127.0.0.1:0", &folder.path("records"));
+    let spec = spec(&server);
     let none = twinvm(&["arbiter", "show", "--arbiter", &spec, "--vm", "shop"]);
     assert_eq!(none.out, "VM shop: no record: it has never been started\n");
     drop(server);
@@ -303,8 +267,8 @@ fn reset_lets_the_chosen_node_start_and_nobody_go_on() {
     );
 
     // An arbiter that has lost everything is brought above what the nodes know.
-    let server = Server::start("127.0.0.1:0", &folder.path("records"));
-    let spec = server.spec();
+    let server = serve("127.0.0.1:0", &folder.path("records"));
+    let spec = spec(&server);
     let id = format!("{LOST:032X}");
     let which = ["arbiter", "reset", "--arbiter", &spec, "--vm", "shop"];
     let args = [&which[..], &["--live", &id, "--above", "7", "--yes"]].concat();

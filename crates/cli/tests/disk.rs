@@ -11,8 +11,7 @@ use std::process::Command;
 use std::thread;
 
 use serde_json::Value;
-use support::redis::image;
-use support::{Folder, PROGRAM, Running, guest, json, refuses, twinvm};
+use support::{Folder, PROGRAM, Running, guest, json, refuses, shell_with_disk, twinvm};
 
 fn disk(folder: &Folder, name: &str, bytes: u64) -> String {
     let path = folder.path(name);
@@ -164,28 +163,8 @@ poweroff -f
 
 /// Runs the load, recorded; the run's report.
 fn record(folder: &Folder) -> Value {
-    let image = image();
     let path = disk(folder, "disk", DISK_BYTES);
-    let file = |name: &str| image.join(name).to_str().unwrap().to_owned();
-    let args = [
-        "run",
-        "--kernel",
-        &file("kernel"),
-        "--initrd",
-        &file("initrd.cpio"),
-        "--cmdline",
-        "console=ttyS0 console=hvc0 panic=-1 twinvm.shell",
-        "--console",
-        "virtio",
-        "--memory",
-        "128M",
-        "--disk",
-        &path,
-        "--record",
-        &folder.text("rec"),
-        "--report",
-        &folder.text("report.json"),
-    ];
+    let args = shell_with_disk(folder, &path);
     // What would be a signal is an error: as on a file system that is full. A guest that hangs is
     // a failure and not a test without end.
     let script = format!(

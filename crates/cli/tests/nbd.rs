@@ -4,55 +4,19 @@
 mod support;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::redis::image;
-use support::{Folder, LIMIT, PROGRAM, Running, guest, json, refuses, twinvm};
+use support::{
+    Folder, LIMIT, PROGRAM, Running, Server, guest, json, refuses, shell_with_disk, twinvm,
+};
 
-/// `twinvm disk serve`; killed when it is dropped.
-struct Server {
-    child: Child,
-    address: String,
-    out: BufReader<std::process::ChildStdout>,
-}
-
-impl Server {
-    fn start(args: &[&str]) -> Self {
-        let mut child = Command::new(PROGRAM)
-            .args(["disk", "serve"])
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        out.read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ");
-        let address = address.unwrap_or_else(|| panic!("it says {line:?}"));
-        Self {
-            address: address.to_owned(),
-            child,
-            out,
-        }
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// `twinvm disk serve`.
+fn serve(args: &[&str]) -> Server {
+    Server::start(&[&["disk", "serve"], args].concat())
 }
 
 fn disk(folder: &Folder, name: &str, bytes: u64) -> String {
@@ -83,7 +47,7 @@ fn servers_that_are_refused_and_refuse() {
     );
 
     let path = disk(&folder, "disk.img", 4096);
-    let server = Server::start(&[&path, "--listen", "127.0.0.1:0"]);
+    let server = serve(&[&path, "--listen", "127.0.0.1:0"]);
     let at = |export: &str| format!("nbd://{}/{export}", server.address);
     run(
         &at("other"),
@@ -108,7 +72,7 @@ fn servers_that_are_refused_and_refuse() {
     assert_eq!(again.wait(), Some(130));
     assert_eq!(folder.names(), ["disk.img", "kernel"]);
 
-    let pid = server.child.id();
+    let pid = server.running.child.id();
     refuses(
         &["disk", "serve", &path, "--listen", "127.0.0.1:0"],
         &format!(
@@ -127,7 +91,7 @@ fn servers_that_are_refused_and_refuse() {
     );
 
     let records = folder.text("records");
-    let mut read_only = Server::start(&[
+    let mut read_only = serve(&[
         &second,
         "--read-only",
         "--listen",
@@ -145,9 +109,8 @@ fn servers_that_are_refused_and_refuse() {
         ),
     );
     // It is an arbiter as well.
-    let mut line = String::new();
-    read_only.out.read_line(&mut line).unwrap();
-    let arbiter = line.trim().strip_prefix("arbiter listening on ").unwrap();
+    let line = read_only.running.line_with("arbiter");
+    let arbiter = line.strip_prefix("arbiter listening on ").unwrap();
     let file = folder.file(
         "VM.toml",
         format!(
@@ -176,7 +139,7 @@ fn a_disk_over_tls() {
         assert_eq!(done.code, Some(0), "{}", done.err);
     }
     let path = disk(&folder, "disk.img", 4096);
-    let server = Server::start(&[&path, "--listen", "127.0.0.1:0", "--keys", &keys]);
+    let server = serve(&[&path, "--listen", "127.0.0.1:0", "--keys", &keys]);
     let plain = format!("nbd://{}/disk.img", server.address);
     let tls = format!("nbds://{}/disk.img", server.address);
     let run = ["run", "--kernel", &kernel, "--disk"];
@@ -219,30 +182,10 @@ poweroff -f
 #[test]
 fn a_guest_whose_server_is_killed_goes_on_and_replays() {
     let folder = Folder::new();
-    let image = image();
     let path = disk(&folder, "disk.img", 64 * MIB);
-    let mut server = Server::start(&[&path, "--listen", "127.0.0.1:0"]);
+    let mut server = serve(&[&path, "--listen", "127.0.0.1:0"]);
     let address = server.address.clone();
-    let file = |name: &str| image.join(name).to_str().unwrap().to_owned();
-    let args = [
-        "run",
-        "--kernel",
-        &file("kernel"),
-        "--initrd",
-        &file("initrd.cpio"),
-        "--cmdline",
-        "console=ttyS0 console=hvc0 panic=-1 twinvm.shell",
-        "--console",
-        "virtio",
-        "--memory",
-        "128M",
-        "--disk",
-        &format!("nbd://{address}/disk.img"),
-        "--record",
-        &folder.text("rec"),
-        "--report",
-        &folder.text("report.json"),
-    ];
+    let args = shell_with_disk(&folder, &format!("nbd://{address}/disk.img"));
     let script = format!(
         "exec timeout --foreground 200 \"$0\" \"$@\" 2>'{}'",
         folder.text("err")
@@ -263,7 +206,7 @@ fn a_guest_whose_server_is_killed_goes_on_and_replays() {
         assert!(Instant::now() < until, "nobody says {lost:?}");
         thread::sleep(Duration::from_millis(10));
     }
-    let _server = Server::start(&[&path, "--listen", &address]);
+    let _server = serve(&[&path, "--listen", &address]);
     let sum = |line: &str| line.split_whitespace().next().unwrap().to_owned();
     let sums: Vec<String> = (0..4).map(|_| sum(&run.line_with("  -"))).collect();
     assert!(sums.iter().all(|other| *other == sums[0]), "{sums:?}");

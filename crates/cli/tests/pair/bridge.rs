@@ -56,6 +56,22 @@ fn await_station_at(mac: &str, node: usize) {
     });
 }
 
+/// kill -9 of the live node, which joins again.
+#[track_caller]
+fn kill_live(vm: &mut Cluster, client: &mut Counter, (live, backup): (usize, usize)) {
+    client.longest_wait();
+    vm.kill(live);
+    client.goes_on();
+    eprintln!(
+        "a live node was killed: a reply took {:?}",
+        client.longest_wait()
+    );
+    vm.await_role(backup, "live");
+    await_guest_at(backup);
+    vm.start(live);
+    vm.await_protected(backup);
+}
+
 fn with_a_backup_that_emits() {
     lay_bridge();
     let mut vm = Cluster::redis_on(TAPS);
@@ -77,17 +93,7 @@ fn with_a_backup_that_emits() {
         ip("link set br0 type bridge fdb_flush");
         client.goes_on();
         await_station_at(&voice, backup);
-        client.longest_wait();
-        vm.kill(live);
-        client.goes_on();
-        eprintln!(
-            "a live node was killed: a reply took {:?}",
-            client.longest_wait()
-        );
-        vm.await_role(backup, "live");
-        await_guest_at(backup);
-        vm.start(live);
-        vm.await_protected(backup);
+        kill_live(&mut vm, &mut client, (live, backup));
     }
     client.goes_on();
     vm.kill(B);
@@ -123,19 +129,9 @@ fn through_a_bridge() {
     client.goes_on();
     await_guest_at(A);
 
-    // kill -9 of the live node, one after the other; each joins again.
+    // One after the other.
     for (live, backup) in [(A, B), (B, A)] {
-        client.longest_wait();
-        vm.kill(live);
-        client.goes_on();
-        eprintln!(
-            "a live node was killed: a reply took {:?}",
-            client.longest_wait()
-        );
-        vm.await_role(backup, "live");
-        await_guest_at(backup);
-        vm.start(live);
-        vm.await_protected(backup);
+        kill_live(&mut vm, &mut client, (live, backup));
         client.goes_on();
     }
 

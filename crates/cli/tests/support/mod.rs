@@ -12,12 +12,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_twinvm");
 /// Everything here takes seconds at most, on a busy host too.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+/// A line may come after much that the program has to do before.
+const LINE_LIMIT: Duration = Duration::from_secs(180);
 
 /// A folder of its own for each test.
 pub(crate) struct Folder(TempDir);
@@ -119,14 +123,35 @@ impl Running {
     /// Reads standard output up to a line that contains `text`; that line.
     #[track_caller]
     pub(crate) fn line_with(&mut self, text: &str) -> String {
+        let until = Instant::now() + LINE_LIMIT;
+        let mut said = String::new();
         let mut line = Vec::new();
         loop {
-            line.clear();
-            let read = self.out.read_until(b'\n', &mut line).unwrap();
-            assert!(read > 0, "it ended without saying {text:?}");
-            let line = String::from_utf8_lossy(&line);
-            if line.contains(text) {
-                return line.trim_end().to_owned();
+            if self.out.buffer().is_empty() {
+                let left = until.saturating_duration_since(Instant::now());
+                let left = Timespec::try_from(left).unwrap();
+                let mut out = [PollFd::new(self.out.get_ref(), PollFlags::IN)];
+                let ready = match poll(&mut out, Some(&left)) {
+                    Err(Errno::INTR) => continue,
+                    ready => ready.unwrap(),
+                };
+                assert!(ready > 0, "it doesn't say {text:?}; it said: {said}");
+            }
+            let bytes = self.out.fill_buf().unwrap();
+            assert!(
+                !bytes.is_empty(),
+                "it ended without saying {text:?}; it said: {said}"
+            );
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            let taken = end.map_or(bytes.len(), |end| end + 1);
+            line.extend_from_slice(&bytes[..taken]);
+            self.out.consume(taken);
+            if end.is_some() {
+                let line = String::from_utf8_lossy(&std::mem::take(&mut line)).into_owned();
+                if line.contains(text) {
+                    return line.trim_end().to_owned();
+                }
+                said.push_str(&line);
             }
         }
     }
@@ -151,6 +176,59 @@ impl Running {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
+}
+
+/// A server that says where it listens; killed when it is dropped.
+pub(crate) struct Server {
+    pub(crate) running: Running,
+    pub(crate) address: String,
+}
+
+impl Server {
+    pub(crate) fn start(args: &[&str]) -> Self {
+        let mut running = Running::start(args);
+        let line = running.line_with("");
+        let address = line.strip_prefix("listening on ");
+        let address = address.unwrap_or_else(|| panic!("it says {line:?}"));
+        Self {
+            address: address.to_owned(),
+            running,
+        }
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self) {
+        self.running.child.kill().unwrap();
+        self.running.child.wait().unwrap();
+    }
+}
+
+/// The arguments of a run of the test image whose shell the test types into, through the virtio
+/// console, with a disk and recorded.
+pub(crate) fn shell_with_disk(folder: &Folder, disk: &str) -> Vec<String> {
+    let image = redis::image();
+    let file = |name: &str| image.join(name).to_str().unwrap().to_owned();
+    [
+        "run",
+        "--kernel",
+        &file("kernel"),
+        "--initrd",
+        &file("initrd.cpio"),
+        "--cmdline",
+        "console=ttyS0 console=hvc0 panic=-1 twinvm.shell",
+        "--console",
+        "virtio",
+        "--memory",
+        "128M",
+        "--disk",
+        disk,
+        "--record",
+        &folder.text("rec"),
+        "--report",
+        &folder.text("report.json"),
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 impl Drop for Running {
