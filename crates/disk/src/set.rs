@@ -260,6 +260,18 @@ impl DiskSet {
         self.shared.change_mark(|mark| mark.epoch = 0)
     }
 
+    /// Stores durably that the copies are what the VM's disks are, whatever they were: a person has
+    /// had it started from them. Not while they are copied.
+    ///
+    /// # Errors
+    /// [`SetError::Mark`].
+    pub fn set_consistent(&self) -> Result<(), SetError> {
+        match self.shared.busy.try_lock() {
+            Ok(_idle) => self.shared.change_mark(|mark| mark.consistent = true),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Carries a request out. Never waits; one for a slot without a disk is dropped. Next hop: a
     /// [`DiskEvent::Done`].
     pub fn submit(&self, request: DiskRequest) {

@@ -1,6 +1,8 @@
 //! A peer that says what it likes: two nodes, and somebody between them who changes, repeats and
 //! makes up frames. A peer is authenticated, so this is what one can do whose host was taken over.
 
+mod disks;
+
 use std::collections::VecDeque;
 
 use twinvm_log::{Body, Record as LogRecord};
@@ -13,6 +15,8 @@ use twinvm_protocol::{
 use twinvm_replica::{
     Action, Env, Event, HostTime, Replica, SnapshotPieces, SnapshotSource, Stored,
 };
+
+use twinvm_sim::guest;
 
 use crate::input::Input;
 
@@ -27,6 +31,16 @@ const INBOX: usize = 4096;
 struct Surroundings {
     now_ns: u64,
     dice: u64,
+    /// Whose turn it is, and both nodes' disks, if the guest has one.
+    at: usize,
+    copies: Option<[disks::Copy; 2]>,
+}
+
+impl Surroundings {
+    fn copy(&self) -> Result<&disks::Copy, String> {
+        let copies = self.copies.as_ref().ok_or("there are no disks")?;
+        Ok(&copies[self.at])
+    }
 }
 
 impl Env for Surroundings {
@@ -58,11 +72,11 @@ impl Env for Surroundings {
     }
 
     fn send_disks(&mut self) -> Result<Box<dyn twinvm_replica::DisksOut>, String> {
-        Err("there are no disks".to_owned())
+        Ok(Box::new(disks::Out::new(self.copy()?)))
     }
 
     fn take_disks(&mut self) -> Result<Box<dyn twinvm_replica::DisksIn>, String> {
-        Err("there are no disks".to_owned())
+        Ok(Box::new(disks::In::new(self.copy()?)))
     }
 
     fn end_storing(&mut self) -> Vec<Stored> {
@@ -86,6 +100,9 @@ struct Side {
     inbox: VecDeque<Incoming>,
     questions: VecDeque<(ReqId, Option<(Generation, Record)>)>,
     generation: Generation,
+    mark: DiskMark,
+    /// What its disk has done.
+    done: VecDeque<Event>,
     /// It has ended, in good order.
     ended: bool,
 }
@@ -99,8 +116,18 @@ struct World {
     next_conn: u64,
 }
 
-/// A guest that counts in memory, for ever.
-fn machine() -> MachineConfig {
+/// A guest that counts in memory, for ever; or one that answers packets, and flushes its disk before.
+fn machine(with_disk: bool) -> MachineConfig {
+    if with_disk {
+        return MachineConfig {
+            ram_bytes: 4 << 20,
+            harts: 1,
+            slots: vec![SlotConfig::Net { mac: [2; 6] }, disks::slot()],
+            cmdline: String::new(),
+            images: Images::new(guest::image(Some(0)), None),
+            on_reset: OnReset::Exit,
+        };
+    }
     // auipc t0, 1; addi a0, a0, 1; sd a0, 0(t0); j -8
     let code = [0x0000_1297_u32, 0x0015_0513, 0x00a2_b023, 0xff9f_f06f];
     let code: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -115,9 +142,13 @@ fn machine() -> MachineConfig {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(with_disk: bool) -> Self {
+        let mark = match with_disk {
+            true => DiskMark::FRESH,
+            false => DiskMark::NONE,
+        };
         let sides = (0..2).map(|side: usize| {
-            let config = machine();
+            let config = machine(with_disk);
             let fields = config.fields().into_iter();
             let identity = Identity {
                 id: NodeId(0xa0 + side as u128),
@@ -131,6 +162,8 @@ impl World {
                 inbox: VecDeque::new(),
                 questions: VecDeque::new(),
                 generation: Generation(0),
+                mark,
+                done: VecDeque::new(),
                 ended: false,
             }
         });
@@ -138,6 +171,8 @@ impl World {
             env: Surroundings {
                 now_ns: 1_000_000_000,
                 dice: 1,
+                at: 0,
+                copies: with_disk.then(|| [disks::copy(), disks::copy()]),
             },
             arbiter: MemoryArbiter::new(),
             sides: sides.collect(),
@@ -150,8 +185,24 @@ impl World {
         if self.sides[at].ended {
             return;
         }
+        self.env.at = at;
         self.sides[at].replica.apply(&mut self.env, event);
         self.carry_out_all(at);
+    }
+
+    fn start(&mut self, at: usize) {
+        let (generation, disks) = (self.sides[at].generation, self.sides[at].mark);
+        self.apply(at, Event::Start { generation, disks });
+    }
+
+    /// A question for the guest of a live node, if it has room.
+    fn question(&mut self, at: usize, seq: u64) {
+        let side = &self.sides[at];
+        let live = side.replica.status().protocol.role == RoleKind::Live;
+        if live && self.env.copies.is_some() && side.replica.net_room(0) {
+            let bytes = guest::question(0, seq, 0, guest::Op::Add(1));
+            self.apply(at, Event::Frame { device: 0, bytes });
+        }
     }
 
     fn carry_out_all(&mut self, at: usize) {
@@ -191,7 +242,10 @@ impl World {
                 let questions = &mut self.sides[at].questions;
                 questions.push_back((req, Some((expect, record))));
             }
-            Action::MarkDisks { .. } => unreachable!("there are no disks"),
+            Action::MarkDisks { mark } => {
+                assert!(self.env.copies.is_some() && mark != self.sides[at].mark);
+                self.sides[at].mark = mark;
+            }
             Action::PersistGeneration { generation } => {
                 assert!(generation > self.sides[at].generation);
                 self.sides[at].generation = generation;
@@ -200,15 +254,25 @@ impl World {
             Action::Console(_) | Action::RoleChanged { .. } | Action::CtlAnswer { .. } => {}
             Action::Note { text, .. } => assert!(!text.is_empty()),
             Action::Exit { .. } => self.sides[at].ended = true,
-            Action::ClaimDisks { .. }
-            | Action::Disk(_)
-            | Action::FlushDisks { .. }
-            | Action::DiskPoint { .. }
-            | Action::ClearDisks { .. }
-            | Action::DoubtDisks
-            | Action::ForgetDisks => {
-                panic!("node {at}: work for disks that are not there")
+            Action::ClaimDisks { .. } => panic!("node {at}: its disks are its own"),
+            Action::Disk(request) => {
+                self.env.at = at;
+                let copy = self.env.copy().expect("work for disks that are there");
+                let data = disks::carry_out(copy, &request);
+                self.sides[at].done.push_back(Event::DiskDone {
+                    device: request.device,
+                    id: request.id,
+                    status: 0,
+                    data,
+                });
             }
+            Action::FlushDisks { flush } | Action::DiskPoint { flush, .. } => {
+                let result = Ok(());
+                let flushed = Event::DisksFlushed { flush, result };
+                self.sides[at].done.push_back(flushed);
+            }
+            Action::ClearDisks { .. } | Action::DoubtDisks => {}
+            Action::ForgetDisks => self.sides[at].done.clear(),
             Action::Fatal { what } => panic!("node {at}: {what}"),
         }
     }
@@ -306,6 +370,9 @@ impl World {
                     self.deliver(at, incoming);
                 }
                 self.ask(at);
+                while let Some(done) = self.sides[at].done.pop_front() {
+                    self.apply(at, done);
+                }
                 self.apply(at, Event::Slice);
             }
             self.pass(SLICE_NS + MS_NS / 2);
@@ -403,7 +470,12 @@ fn made_up(input: &mut Input<'_>, session: SessionId, like: Option<&Message>) ->
         (7, _) => {
             // A word about a difference, or junk.
             let kind = input.byte() % 8;
-            let head: &[u8] = if kind == 0 { &[] } else { &[1, kind] };
+            let head: &[u8] = match kind {
+                0 => &[],
+                // Or one about disks.
+                1..4 => &[2, kind],
+                _ => &[1, kind - 3],
+            };
             let bytes = [head, input.bytes(40)].concat();
             Message::Side { bytes }
         }
@@ -431,26 +503,14 @@ fn changed(message: &Message, input: &mut Input<'_>) -> Option<Message> {
 /// Neither node fails by anything that the other says.
 pub fn peer(data: &[u8]) {
     let mut input = Input::new(data);
-    let mut world = World::new();
-    world.apply(
-        0,
-        Event::Start {
-            generation: Generation(0),
-            disks: DiskMark::NONE,
-        },
-    );
     let begin = input.byte();
+    let mut world = World::new(input.byte() & 1 == 1);
+    world.start(0);
     // From the first word on, or with a VM that runs, or that is about to be protected, or is.
     if !begin.is_multiple_of(4) {
         world.run(20);
     }
-    world.apply(
-        1,
-        Event::Start {
-            generation: Generation(0),
-            disks: DiskMark::NONE,
-        },
-    );
+    world.start(1);
     match begin % 4 {
         2 => world.run(usize::from(begin >> 2)),
         3 => {
@@ -464,7 +524,7 @@ pub fn peer(data: &[u8]) {
         }
         _ => {}
     }
-    for _ in 0..STEPS {
+    for seq in 1..=STEPS as u64 {
         if input.is_empty() {
             break;
         }
@@ -518,7 +578,10 @@ pub fn peer(data: &[u8]) {
             13 => world.pass(u64::from(input.byte()) * 4 * MS_NS),
             14 if choice & 0x40 != 0 => world.damage(at),
             14 => world.ask(at),
-            _ => world.run(1 + usize::from(choice >> 4 & 3)),
+            _ => {
+                world.question(at, seq);
+                world.run(1 + usize::from(choice >> 4 & 3));
+            }
         }
     }
     // Left alone they go on.

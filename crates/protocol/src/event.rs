@@ -148,6 +148,12 @@ pub enum Event<T> {
         /// At most [`crate::message::MAX_SIDE_BYTES`].
         bytes: Vec<u8>,
     },
+    /// Welcomed: from now on the disks here are no longer what they were, since another node's are
+    /// copied over them.
+    Overwriting {
+        /// Whose.
+        session: SessionId,
+    },
     /// Backup: the snapshot is restored, its disks are durable, replay begins.
     Installed {
         /// Whose.

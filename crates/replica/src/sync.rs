@@ -67,6 +67,9 @@ pub trait DisksIn {
     fn heard(&mut self, bytes: &[u8]) -> Result<(), String>;
     /// What is to be sent next, without waiting.
     fn next(&mut self) -> SyncWords;
+    /// Whether the copy here is no longer what it was, or may not be once the other end has the word
+    /// that comes next. Until then nothing is lost if it breaks off.
+    fn overwrites(&self) -> bool;
     /// How far it is.
     fn progress(&self) -> SyncProgress;
 }

@@ -154,6 +154,7 @@ impl DisksOut for Out {
 pub(crate) struct In {
     medium: Rc<RefCell<Medium>>,
     asked: bool,
+    begun: bool,
     left: Option<u32>,
 }
 
@@ -162,6 +163,7 @@ impl In {
         Self {
             medium: Rc::clone(medium),
             asked: false,
+            begun: false,
             left: None,
         }
     }
@@ -170,7 +172,7 @@ impl In {
 impl DisksIn for In {
     fn heard(&mut self, bytes: &[u8]) -> Result<(), String> {
         match bytes {
-            [ASK] => self.asked = true,
+            [ASK] => (self.asked, self.begun) = (true, true),
             [LAST] => self.left = Some(SETTLE),
             [DATA, n, sector @ ..] if sector.len() == SECTOR => {
                 self.medium.borrow_mut().write(usize::from(*n), sector);
@@ -193,6 +195,10 @@ impl DisksIn for In {
         }
         self.medium.borrow_mut().flush();
         SyncWords::Done
+    }
+
+    fn overwrites(&self) -> bool {
+        self.begun
     }
 
     fn progress(&self) -> SyncProgress {

@@ -2,6 +2,8 @@
 //! has answered is there, or the node says for whom it waits. (`crates/sim/tests/cold.rs` tries far
 //! more moments, and losses of power.)
 
+use std::fs::{self, File};
+
 use rustix::process::Signal;
 
 use crate::cluster::{A, B, Cluster, NAMES, wait_for};
@@ -126,24 +128,33 @@ fn a_node_that_has_the_vm_in_its_memory_goes_on_with_that() {
     assert_eq!(counting.add(), 2, "the guest was never powered off");
 }
 
-#[test]
-fn a_copy_that_was_cut_off_is_never_started() {
+/// A pair whose first copy of the disk takes seconds.
+fn slow_copy() -> Cluster {
     let mut vm = server::cluster();
     vm.file.protect = "sync_mib_s = 8\n".to_owned();
     vm.write();
     server::fill(&vm);
+    vm
+}
+
+/// Waits until some of the disk has left a live node.
+#[track_caller]
+fn copying_from(vm: &Cluster, live: usize) {
+    wait_for("blocks on their way", || {
+        let done = vm.status(live)?["disks"]["copying"]["done_bytes"].as_u64()?;
+        (done > 1 << 20).then_some(())
+    });
+}
+
+#[test]
+fn a_copy_that_was_cut_off_is_never_started() {
+    let mut vm = slow_copy();
     vm.start(A);
     vm.await_role(A, "live");
     let mut counting = Counting::connect(&vm);
-    let copying = |vm: &Cluster| {
-        wait_for("blocks on their way", || {
-            let done = vm.status(A)?["disks"]["copying"]["done_bytes"].as_u64()?;
-            (done > 1 << 20).then_some(())
-        });
-    };
     for kills in [[B, A], [A, B]] {
         vm.start(B);
-        copying(&vm);
+        copying_from(&vm, A);
         counting.add();
         for node in kills {
             vm.kill(node);
@@ -157,8 +168,6 @@ fn a_copy_that_was_cut_off_is_never_started() {
         assert_eq!(counting.add(), 1, "anew");
     }
     vm.kill(A);
-    let half = ["half overwritten", "--from-half-a-copy"];
-    crate::force::refuses(&vm, B, &["--peer-is-off"], &half);
     vm.start(B);
     vm.await_note(B, "waiting to join node a");
     vm.start(A);
@@ -168,4 +177,56 @@ fn a_copy_that_was_cut_off_is_never_started() {
     vm.kill(A);
     vm.await_role(B, "live");
     assert_eq!(counting.add(), 2);
+}
+
+#[test]
+fn half_a_copy_that_a_person_has_started_is_the_vms_from_then_on() {
+    let mut vm = slow_copy();
+    vm.start(A);
+    vm.await_role(A, "live");
+    vm.start(B);
+    copying_from(&vm, A);
+    vm.kill(A);
+    vm.kill(B);
+    let half = ["half overwritten", "--from-half-a-copy"];
+    crate::force::refuses(&vm, B, &["--peer-is-off"], &half);
+    let force = ["--force", "--peer-is-off", "--from-half-a-copy"];
+    vm.start_with(B, &force, &[]);
+    vm.await_role(B, "live");
+    vm.kill(B);
+    vm.start(B);
+    vm.await_role(B, "live");
+}
+
+#[test]
+fn disks_of_another_vm_are_refused_and_stay_what_they_are() {
+    let mut vm = server::cluster();
+    // B has had a VM of its own.
+    let another = vm.path("another");
+    let arbiter = std::mem::replace(&mut vm.file.arbiter, another);
+    let disk = File::create(vm.path("b.img")).unwrap();
+    disk.set_len(server::DISK_BYTES).unwrap();
+    vm.write();
+    vm.start(B);
+    vm.await_role(B, "live");
+    Counting::connect(&vm).add();
+    vm.kill(B);
+    let before = server::copy(&vm, B);
+    let mark = vm.file.state_dir.join("b").join("disks.mark");
+    let worth = fs::read(&mark).unwrap();
+
+    vm.file.arbiter = arbiter;
+    vm.write();
+    vm.start(A);
+    vm.await_role(A, "live");
+    vm.start(B);
+    wait_for("both to say why", || {
+        let says = |node, text: &str| vm.log(node).contains(text).then_some(());
+        says(A, "the joining node's belong to another VM")?;
+        says(B, "the joining node's belong to another VM")
+    });
+    vm.kill(B);
+    assert_eq!(fs::read(&mark).unwrap(), worth);
+    assert!(server::copy(&vm, B) == before);
+    assert_eq!(vm.role(A).as_deref(), Some("live"));
 }

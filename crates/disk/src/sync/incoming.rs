@@ -1,7 +1,7 @@
 //! The joining node's side.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ const ACK_EVERY: u64 = 8;
 /// After so many bytes the file is made durable, so that the end doesn't take long.
 const FLUSH_BYTES: u64 = 256 << 20;
 
+/// Bytes of a live node's last word, if it gives up; a longer one is heard in its turn.
+const LONGEST_SORRY: usize = 4096;
 /// How often a thread that waits looks whether the disks are being closed.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -44,6 +46,7 @@ pub struct SyncIn {
 #[derive(Debug, Default)]
 struct Link {
     ended: Mutex<Option<Result<(), SyncError>>>,
+    overwrites: AtomicBool,
     stage: AtomicU64,
     compared: AtomicU64,
     copied: AtomicU64,
@@ -93,6 +96,13 @@ impl SyncIn {
     pub fn heard(&mut self, bytes: &[u8]) {
         let link = &self.link;
         link.heard.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        // At once: the connection ends behind it.
+        if bytes.len() <= LONGEST_SORRY
+            && let Ok(ToJoiner::Sorry { line }) = decode(bytes)
+        {
+            locked(&link.ended).get_or_insert(Err(SyncError::GaveUp(shown(&line))));
+            return;
+        }
         if let Err(error) = self.waiting.try_send(bytes.to_vec())
             && error.is_full()
         {
@@ -104,6 +114,12 @@ impl SyncIn {
     /// Whether the copies are complete and durable, and their mark says so.
     pub fn is_done(&self) -> bool {
         matches!(&*locked(&self.link.ended), Some(Ok(())))
+    }
+
+    /// Whether the copies here are worth nothing until all is done, as their mark says. Until then they
+    /// are what they were.
+    pub fn overwrites(&self) -> bool {
+        self.link.overwrites.load(Ordering::Acquire)
     }
 
     /// How far it is. What is still to come only the live node knows.
@@ -304,6 +320,7 @@ impl Worker {
             })
         };
         self.shared.update_mark(worth_nothing).map_err(failed)?;
+        self.link.overwrites.store(true, Ordering::Release);
         let mut session = Session {
             epoch,
             copies: Vec::new(),

@@ -101,6 +101,10 @@ impl NodeDisks {
             // The VM's first start, from the files that are here.
             set.found()?;
         }
+        // Else the protocol has been told, or is: from half a copy a person has had the VM started.
+        if set.mark().is_some_and(|own| !own.consistent) {
+            set.set_consistent()?;
+        }
         set.set_generation(mark.generation.0, mark.pending.map(|pending| pending.0))
     }
 

@@ -575,10 +575,7 @@ impl Shadow {
             What::Input => self.appended(slot, after, at, None),
             What::Overwrite => {
                 let session = self.session_of(1 - slot)?;
-                let bytes = vec![0];
-                self.feed(1 - slot, Event::Side { session, bytes })?;
-                self.deliver(down, slot)?;
-                Ok(())
+                self.feed(slot, Event::Overwriting { session })
             }
             What::Reset => self.reset(slot),
             What::StartForced => {

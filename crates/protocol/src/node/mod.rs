@@ -232,6 +232,7 @@ impl<T> Node<T> {
                 }
             }
             Event::Side { session, bytes } => self.on_side(session, bytes),
+            Event::Overwriting { session } => self.on_overwriting(session),
             Event::Installed { session } => self.on_installed(session),
             Event::SessionFailed { session, why } => self.on_session_failed(now, session, &why),
             Event::Unfit { why } => self.on_unfit(now, why),
@@ -464,6 +465,14 @@ impl<T> Node<T> {
                 .fault(format!("a side message of {} bytes", bytes.len()));
         } else if let Some(conn) = conn {
             self.core.send(conn, Message::Side { bytes });
+        }
+    }
+
+    fn on_overwriting(&mut self, session: SessionId) {
+        if let Role::Cold(seek) | Role::Frozen(seek) = &self.role
+            && seek.welcomed.as_ref().is_some_and(|w| w.session == session)
+        {
+            self.core.mark(self.core.disks.overwritten());
         }
     }
 

@@ -395,7 +395,6 @@ impl Seek {
                 // Disks on their way, ahead of the snapshot.
                 Message::Side { bytes } => {
                     let session = welcomed.session;
-                    core.mark(core.disks.overwritten());
                     core.act(Action::Side { session, bytes });
                 }
                 Message::Goodbye(goodbye) => {

@@ -44,6 +44,8 @@ struct Out {
 struct In {
     session: SessionId,
     disks: Box<dyn DisksIn>,
+    /// The protocol has been told that the copy here is overwritten.
+    told: bool,
     /// All of it is here and durable.
     is_whole: bool,
 }
@@ -141,6 +143,7 @@ impl Replica {
             self.sync.inward = Some(In {
                 session,
                 disks,
+                told: false,
                 is_whole: false,
             });
         }
@@ -166,6 +169,18 @@ impl Replica {
         self.sync.not_before_ns = began_ns.saturating_add(spent_ns.saturating_mul(SPACING));
     }
 
+    /// Before the word leaves that lets blocks come the mark of the copy says so.
+    fn overwriting(&mut self, env: &mut dyn Env) {
+        if let Some(inward) = self.sync.inward.as_mut()
+            && !inward.told
+            && inward.disks.overwrites()
+        {
+            inward.told = true;
+            let session = inward.session;
+            self.tell(env, ProtocolEvent::Overwriting { session });
+        }
+    }
+
     fn pass_words_on(&mut self, env: &mut dyn Env) {
         while self.queued_bytes < QUEUE_BYTES {
             if let Some(out) = &mut self.sync.out
@@ -189,6 +204,7 @@ impl Replica {
             };
             match words {
                 SyncWords::Ready(bytes) if bytes.len() <= MAX_WORDS_BYTES => {
+                    self.overwriting(env);
                     self.queued_bytes += bytes.len();
                     if kind == WORD_OUT {
                         self.sync.copied_out.0 += bytes.len() as u64;

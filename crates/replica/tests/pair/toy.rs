@@ -211,6 +211,10 @@ impl DisksIn for ToyIn {
         SyncWords::Done
     }
 
+    fn overwrites(&self) -> bool {
+        true
+    }
+
     fn progress(&self) -> SyncProgress {
         SyncProgress::default()
     }

@@ -29,6 +29,7 @@ impl DisksForSync {
             set: self.set()?,
             asked: false,
             sync: None,
+            refused: None,
         }))
     }
 
@@ -73,16 +74,22 @@ struct Out {
     set: Arc<DiskSet>,
     asked: bool,
     sync: Option<SyncOut>,
+    /// Why it can't be done, and that in the joiner's words until they are sent.
+    refused: Option<(String, Option<Vec<u8>>)>,
 }
 
 impl DisksOut for Out {
     fn heard(&mut self, bytes: &[u8]) -> Result<(), String> {
         match &mut self.sync {
             Some(sync) => sync.heard(bytes),
-            None => {
-                let sync = self.set.begin_sync(bytes);
-                self.sync = Some(sync.map_err(|error| error.to_string())?);
-            }
+            None if self.refused.is_some() => {}
+            None => match self.set.begin_sync(bytes) {
+                Ok(sync) => self.sync = Some(sync),
+                Err(error) => {
+                    let words = SyncOut::refusal(&error);
+                    self.refused = Some((error.to_string(), Some(words)));
+                }
+            },
         }
         Ok(())
     }
@@ -90,6 +97,13 @@ impl DisksOut for Out {
     fn next(&mut self) -> SyncWords {
         if !std::mem::replace(&mut self.asked, true) {
             return SyncWords::Ready(Vec::new());
+        }
+        // The joiner hears why before the session ends.
+        if let Some((why, words)) = &mut self.refused {
+            return match words.take() {
+                Some(words) => SyncWords::Ready(words),
+                None => SyncWords::Failed(why.clone()),
+            };
         }
         match &mut self.sync {
             Some(sync) => words(sync.next_piece()),
@@ -150,6 +164,10 @@ impl DisksIn for In {
             Some(sync) => words(sync.next_piece()),
             None => SyncWords::Later,
         }
+    }
+
+    fn overwrites(&self) -> bool {
+        self.sync.as_ref().is_some_and(SyncIn::overwrites)
     }
 
     fn progress(&self) -> SyncProgress {

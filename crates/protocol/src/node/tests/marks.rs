@@ -5,7 +5,7 @@ use super::harness::*;
 use crate::disks::DiskMark;
 use crate::event::{Action, Event};
 use crate::message::Message;
-use crate::record::{Generation, Incarnation, Position, Record};
+use crate::record::{Generation, Incarnation, Position, Record, SessionId};
 use crate::{Config, Outcome, RoleKind};
 
 fn mark(generation: u64, pending: Option<u64>, consistent: bool) -> DiskMark {
@@ -158,6 +158,30 @@ fn a_joiner_is_half_overwritten_until_all_is_durable() {
     let (req, ..) = cas(&acts).unwrap();
     let acts = one.answer(req, Outcome::Won(mine(6, false)));
     assert_eq!(order(&acts), ["learn 6", "6", "go live"]);
+}
+
+#[test]
+fn a_joiner_that_gets_nothing_keeps_its_copy() {
+    let (mut one, _) = read_with(3, mark(3, None, true), Some(theirs(4, false)));
+    one.up(true);
+    one.got(hello(RoleKind::Live, 4, None));
+    one.got(Message::Welcome {
+        session: SESSION,
+        generation: Generation(4),
+    });
+    // What the live node asks and says of its disks changes nothing here.
+    let acts = one.got(Message::Side { bytes: vec![1] });
+    assert_eq!(order(&acts), [""; 0]);
+    let acts = one.ev(Event::Overwriting {
+        session: SessionId(SESSION.0 + 1),
+    });
+    assert_eq!(order(&acts), [""; 0]);
+    assert_eq!(one.node.disks(), mark(3, None, true));
+    let session = SESSION;
+    assert_eq!(order(&one.ev(Event::Overwriting { session })), ["half"]);
+    assert_eq!(order(&one.ev(Event::Overwriting { session })), [""; 0]);
+    one.ev(Event::ChannelDown { conn: CONN });
+    assert_eq!(one.node.disks(), mark(3, None, false));
 }
 
 #[test]
