@@ -107,6 +107,8 @@ impl Command {
 
 fn main() -> ExitCode {
     twinvm_host::allocator::settle();
+    // Without it only such a write ends the program.
+    let _ = twinvm_host::signals::outlive_file_limits();
     let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
         Err(error) => {

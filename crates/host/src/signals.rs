@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use crossbeam_channel::Sender;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
 
 /// A signal that asks the process to end.
@@ -18,6 +18,16 @@ pub enum SignalEvent {
     Interrupt,
     /// SIGHUP: the terminal has gone.
     Hangup,
+}
+
+/// From now on a write beyond what a file may have (`ulimit -f`, `LimitFSIZE=` of systemd) is an
+/// error of the write, as on a file system that is full, and doesn't end the process.
+///
+/// # Errors
+/// The system's.
+pub fn outlive_file_limits() -> io::Result<()> {
+    // A handler, which a program that is started doesn't inherit, and not "ignore", which it would.
+    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map(drop)
 }
 
 /// Turns signals into events until it is dropped; after that they are ignored.

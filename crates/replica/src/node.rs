@@ -101,6 +101,8 @@ pub struct Replica {
     hold_until_ns: Option<u64>,
     /// Since when the backup lags by more than the slow loop's threshold.
     lagging_since_ns: Option<u64>,
+    /// Of the slow loop's pauses, what has not been waited yet.
+    owed_ns: u64,
     snapshot: Option<SnapshotOut>,
     /// How long the guest stood still for the last one that went to a joining node.
     join_pause_ns: Option<u64>,
@@ -181,6 +183,7 @@ impl Replica {
             held_back: false,
             hold_until_ns: None,
             lagging_since_ns: None,
+            owed_ns: 0,
             snapshot: None,
             join_pause_ns: None,
             queued_bytes: 0,

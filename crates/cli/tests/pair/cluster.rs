@@ -293,10 +293,8 @@ impl Cluster {
             .append(true)
             .open(self.path(log))
             .unwrap();
-        // What is longer than a file may become is an error and no signal: as on a full disk.
-        Command::new("sh")
-            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
-            .args(words)
+        Command::new(words[0])
+            .args(&words[1..])
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

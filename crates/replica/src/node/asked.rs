@@ -253,6 +253,7 @@ impl Replica {
         self.held_back = false;
         self.hold_until_ns = None;
         self.lagging_since_ns = None;
+        self.owed_ns = 0;
         match live {
             Ok(live) => self.vm = Vm::Live(Box::new(live)),
             Err(what) => self.fatal(what),

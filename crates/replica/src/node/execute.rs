@@ -11,6 +11,9 @@ const DRAIN_STEPS: u64 = 50_000;
 /// Lag from which on the live guest is slowed: below what counts as caught up
 /// (100 ms), so that a joining backup gets there.
 const SLOW_LAG_TICKS: u64 = 800_000;
+/// Pauses of the slow loop are put together up to this: one after each slice of 30 µs would cost
+/// more than the slice's own work.
+const MIN_PAUSE_NS: u64 = 1_000_000;
 /// Longest pause of the slow loop: input still gets in often.
 const MAX_PAUSE_NS: u64 = 20_000_000;
 
@@ -45,6 +48,7 @@ impl Replica {
         let lag = self.lag_ticks();
         if lag <= SLOW_LAG_TICKS {
             self.lagging_since_ns = None;
+            self.owed_ns = 0;
             return;
         }
         let since_ns = *self.lagging_since_ns.get_or_insert(ended.mono_ns);
@@ -59,8 +63,12 @@ impl Replica {
                 .saturating_sub(slice_ns)
         });
         let pause_ns = blind_ns.max(paced_ns).min(MAX_PAUSE_NS);
-        self.hold_until_ns = Some(ended.mono_ns.saturating_add(pause_ns));
-        self.held_back = true;
+        self.owed_ns = (self.owed_ns + pause_ns).min(MAX_PAUSE_NS);
+        if self.owed_ns >= MIN_PAUSE_NS {
+            let pause_ns = std::mem::take(&mut self.owed_ns);
+            self.hold_until_ns = Some(ended.mono_ns.saturating_add(pause_ns));
+            self.held_back = true;
+        }
     }
 
     pub(super) fn slice(&mut self, env: &mut dyn Env, now: HostTime) {
