@@ -6,7 +6,7 @@ use twinvm_protocol::node::Mutation;
 use twinvm_sim::{Broken, DiskFault, DriverFault, Finding, run};
 
 /// Seeds that may pass before a broken rule is found.
-const SEEDS: u64 = 1500;
+const SEEDS: u64 = 5000;
 
 fn finding(broken: Broken) -> Option<Box<Finding>> {
     (0..SEEDS).find_map(|seed| run(seed, Some(broken)).err())
