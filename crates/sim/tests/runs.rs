@@ -47,8 +47,9 @@ fn seeds_hold() {
     assert!(sum.rejected > RUNS / 200, "nobody comes too late: {sum:?}");
     assert!(sum.boots < 3 * RUNS, "too many power-ons: {sum:?}");
     // All boots of a guest with a disk are one history, in which calls that were never answered add
-    // up: some are more than the judge may remember.
-    assert!(sum.unjudged * 500 < sum.operations, "too hard: {sum:?}");
+    // up: some are more than the judge may remember. One such history is hundreds of operations, so
+    // this says that nearly all are judged, and no more.
+    assert!(sum.unjudged * 250 < sum.operations, "too hard: {sum:?}");
 }
 
 #[test]
