@@ -31,7 +31,7 @@ use trace::{Dice, Trace};
 const WORK: &str = "
 [ -e /tmp/once ] && return
 touch /tmp/once
-for module in crc16 crc32c_generic mbcache jbd2 ext4; do insmod /root/$module.ko; done
+for module in crc16 crc32c_generic mbcache jbd2 ext4; do insmod $HOME/$module.ko; done
 mkdir -p /data
 mount -t ext4 /dev/vda /data
 redis-cli SHUTDOWN NOSAVE
