@@ -177,13 +177,8 @@ pub fn run() -> io::Result<()> {
     outlive_signals()?;
     let stdin = io::stdin();
     let mut lines = Lines::default();
-    let setup: Setup = loop {
-        if let Some(line) = lines.take() {
-            break serde_json::from_slice(&line)?;
-        }
-        if !lines.read(&stdin)? {
-            return Ok(());
-        }
+    let Some(setup) = lines.first::<Setup>(&stdin)? else {
+        return Ok(());
     };
     serve(&stdin, lines, &setup, &mut |answer| {
         let line = line(&answer).ok_or(io::ErrorKind::InvalidData)?;

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use serde::de::DeserializeOwned;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use twinvm_protocol::NoteLevel;
 
@@ -30,13 +31,8 @@ pub fn run() -> io::Result<()> {
     outlive_signals()?;
     let stdin = io::stdin();
     let mut lines = Lines::default();
-    let setup: Setup = loop {
-        if let Some(line) = lines.take() {
-            break serde_json::from_slice(&line)?;
-        }
-        if !lines.read(&stdin)? {
-            return Ok(());
-        }
+    let Some(setup) = lines.first::<Setup>(&stdin)? else {
+        return Ok(());
     };
     let format = match setup.log_json {
         true => LogFormat::Json,
@@ -224,6 +220,21 @@ impl Lines {
         let mut line = std::mem::replace(&mut self.rest, behind);
         line.pop();
         Some(line)
+    }
+
+    /// What the first line says, waited for; none if there is none.
+    pub(crate) fn first<T: DeserializeOwned>(
+        &mut self,
+        input: &impl AsFd,
+    ) -> io::Result<Option<T>> {
+        loop {
+            if let Some(line) = self.take() {
+                return Ok(Some(serde_json::from_slice(&line)?));
+            }
+            if !self.read(input)? {
+                return Ok(None);
+            }
+        }
     }
 
     /// Reads once; false at the end.
