@@ -7,13 +7,14 @@
 //!
 //! - [`state`]: the world; [`record`], [`log`]: its parts.
 //! - [`disk`]: marks, and what copies of disks hold.
-//! - [`model`]: what may happen when; `step` does it.
+//! - [`action`]: what may happen; [`scope`]: how much of it; [`model`]: when; `step` does it.
 //! - [`check`]: what must never be seen. [`canon`]: states that cannot be told apart are one.
 //! - [`explore`]: the whole graph, for safety and for the way back to a protected pair.
 //! - [`rules`]: rules broken on purpose.
 //!
 //! No part of the product depends on this crate.
 
+pub mod action;
 pub mod canon;
 pub mod check;
 pub mod disk;
@@ -22,5 +23,6 @@ pub mod log;
 pub mod model;
 pub mod record;
 pub mod rules;
+pub mod scope;
 pub mod state;
 mod step;

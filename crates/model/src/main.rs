@@ -4,9 +4,11 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use stateright::Model;
+use twinvm_model::action::Action;
 use twinvm_model::explore::{Report, explore};
-use twinvm_model::model::{Action, From, Goal, Protocol, Scope};
+use twinvm_model::model::{Goal, Protocol};
 use twinvm_model::rules::Broken;
+use twinvm_model::scope::{From, Scope};
 
 const HELP: &str = "\
 Looks at every state of the protocol within bounds.

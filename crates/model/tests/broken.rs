@@ -3,8 +3,9 @@
 use std::io::{self, Write as _};
 
 use twinvm_model::explore::explore;
-use twinvm_model::model::{Goal, Protocol, Scope};
+use twinvm_model::model::{Goal, Protocol};
 use twinvm_model::rules::Broken;
+use twinvm_model::scope::Scope;
 
 /// No rule needs more to be found.
 const MAX_STATES: usize = 3_000_000;

@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 
 use shadow::Shadow;
 use stateright::Model;
-use twinvm_model::model::{Action, Protocol, Scope, What};
+use twinvm_model::action::{Action, What};
+use twinvm_model::model::Protocol;
+use twinvm_model::scope::Scope;
 
 /// What may happen in a scope without lost records and cold delays.
 const KINDS: usize = 30;

@@ -2,8 +2,9 @@
 
 use stateright::{Checker, Model, Representative};
 use twinvm_model::explore::{Question, explore};
-use twinvm_model::model::{Protocol, Scope};
+use twinvm_model::model::Protocol;
 use twinvm_model::rules::Broken;
+use twinvm_model::scope::Scope;
 
 #[test]
 fn stateright_counts_the_same_states() {

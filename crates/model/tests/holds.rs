@@ -3,8 +3,10 @@
 
 use std::io::{self, Write as _};
 
+use twinvm_model::action::What;
 use twinvm_model::explore::explore;
-use twinvm_model::model::{Goal, Protocol, Scope, What};
+use twinvm_model::model::{Goal, Protocol};
+use twinvm_model::scope::Scope;
 
 /// States that a test may keep: 90 bytes each.
 const MAX_STATES: usize = 8_000_000;

@@ -1,7 +1,10 @@
 //! Two nodes in one process: production replicas, joined by queues, with a clock and an
 //! arbiter in memory. A test moves everything by hand or lets it run.
 
+mod actions;
 mod disks;
+mod hand;
+mod surroundings;
 mod turns;
 
 use std::cell::RefCell;
@@ -25,6 +28,7 @@ use crate::guest;
 use crate::shared::Server;
 use crate::toy::{Toy, ToyIn, ToyOut, Work};
 use disks::disk_machine;
+use surroundings::Surroundings;
 
 /// The node that tests start first.
 pub(crate) const A: usize = 0;
@@ -39,63 +43,6 @@ const TICK_NS: u64 = 1_000_000;
 const LOOK_NS: u64 = 100;
 /// How long anything that a test waits for may take on the world's clock: 20 s.
 const PATIENCE_NS: u64 = 20_000_000_000;
-
-/// The world's clock and dice.
-struct Surroundings {
-    now_ns: u64,
-    dice: u64,
-    /// Whose turn it is.
-    at: usize,
-    toys: [Rc<RefCell<Toy>>; 2],
-    /// Stored and acked beside a replica that has not been told yet.
-    kept: Vec<Stored>,
-}
-
-impl Env for Surroundings {
-    fn now(&mut self) -> HostTime {
-        self.now_ns += LOOK_NS;
-        HostTime {
-            mono_ns: self.now_ns,
-        }
-    }
-
-    fn ran(&mut self, _steps: u64) {}
-
-    fn random(&mut self, bytes: &mut [u8]) {
-        for byte in bytes {
-            self.dice = self
-                .dice
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            *byte = (self.dice >> 56) as u8;
-        }
-    }
-
-    fn wall_ns(&mut self) -> u64 {
-        1_700_000_000_000_000_000
-    }
-
-    fn read_snapshot(&mut self, source: SnapshotSource) -> Box<dyn SnapshotPieces> {
-        Box::new(source)
-    }
-
-    fn send_disks(&mut self) -> Result<Box<dyn DisksOut>, String> {
-        Ok(Box::new(ToyOut::new(&self.toys[self.at])))
-    }
-
-    fn take_disks(&mut self) -> Result<Box<dyn DisksIn>, String> {
-        let Self { dice, toys, .. } = self;
-        toys[self.at].borrow_mut().forget(|| {
-            *dice = dice.wrapping_mul(5).wrapping_add(1);
-            *dice >> 60 > 7
-        });
-        Ok(Box::new(ToyIn::new(&self.toys[self.at])))
-    }
-
-    fn end_storing(&mut self) -> Vec<Stored> {
-        std::mem::take(&mut self.kept)
-    }
-}
 
 /// What waits to be handed to a node, in the order of the one channel.
 #[derive(Debug)]
@@ -327,283 +274,16 @@ impl World {
         side.replica.status().protocol.session
     }
 
-    /// The state of a live node's link with its backup.
     /// A node's connection.
     pub(crate) fn conn(&self, at: usize) -> ConnId {
         let conn = self.links.iter().find_map(|link| link.ends[at]);
         conn.expect("it is connected")
     }
 
+    /// The state of a live node's link with its backup.
     pub(crate) fn link(&self, side: usize) -> &'static str {
         let side = self.sides[side].as_ref();
         side.map_or("", |side| side.replica.status().protocol.link)
-    }
-
-    // ---- one event --------------------------------------------------------
-
-    /// Hands one event to a node and carries out what it asks, into queues.
-    pub(crate) fn apply(&mut self, at: usize, event: Event) {
-        let Some(side) = &mut self.sides[at] else {
-            return;
-        };
-        if side.exited.is_some() {
-            return;
-        }
-        self.env.at = at;
-        side.replica.apply(&mut self.env, event);
-        while let Some(action) = self.sides[at]
-            .as_mut()
-            .and_then(|s| s.replica.next_action())
-        {
-            self.carry_out(at, action);
-        }
-    }
-
-    fn carry_out(&mut self, at: usize, action: Action) {
-        match action {
-            Action::Dial => self.dial(at),
-            Action::Send { conn, message } => {
-                let Some(conn) = self.far_end(at, conn) else {
-                    return;
-                };
-                let mut message = message;
-                if let Message::Side { bytes } = &mut message {
-                    self.side(1 - at).asked += 1;
-                    if self.mute {
-                        return;
-                    }
-                    if let (A, Some(instead)) = (at, &self.instead) {
-                        bytes.clone_from(instead);
-                    }
-                }
-                let inbox = &mut self.side(1 - at).inbox;
-                inbox.push_back(Incoming::Message { conn, message });
-            }
-            Action::Close { conn, .. } => {
-                if let Some(far) = self.far_end(at, conn) {
-                    let inbox = &mut self.side(1 - at).inbox;
-                    inbox.push_back(Incoming::Down { conn: far });
-                }
-                self.links.retain(|link| link.ends[at] != Some(conn));
-            }
-            Action::ArbiterRead { req } => self.side(at).questions.push_back((req, None)),
-            Action::ArbiterCas {
-                req,
-                expect,
-                record,
-            } => {
-                let questions = &mut self.side(at).questions;
-                questions.push_back((req, Some((expect, record))));
-            }
-            Action::ClaimDisks { generation, .. } => {
-                let mut dice = self.env.dice;
-                let server = self.server.as_mut().expect("there is a shared disk");
-                server.claim(at, generation, || {
-                    dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                    dice >> 63 == 1
-                });
-                self.env.dice = dice;
-            }
-            Action::Disk(request) => self.disk(at, Work::Request(request)),
-            Action::FlushDisks { flush } => self.disk(at, Work::Flush(flush)),
-            Action::DiskPoint {
-                point,
-                flush,
-                in_flight,
-            } => {
-                self.points[at].push(point);
-                self.in_flight[at].push(in_flight);
-                self.disk(at, Work::Flush(flush));
-            }
-            Action::ClearDisks { point } => self.cleared[at].push(point),
-            Action::DoubtDisks => self.doubts[at] += 1,
-            Action::ForgetDisks => self.forget_disk(at),
-            Action::MarkDisks { .. } => unreachable!("there are no disks"),
-            Action::PersistGeneration { generation } => self.generations[at] = generation,
-            Action::Transmit { bytes, .. } => {
-                // The port's work: nothing is asked of it by this guest and by announcements.
-                let (header, frame) = bytes.split_at(NET_HEADER_BYTES);
-                assert_eq!(header, [0; NET_HEADER_BYTES]);
-                self.wire.push((at, frame.to_vec()));
-                self.side(at).wire.push(frame.to_vec());
-            }
-            Action::Console(text) => {
-                let text = String::from_utf8_lossy(&text).into_owned();
-                self.side(at).printed.push_str(&text);
-            }
-            Action::RoleChanged { .. } | Action::CtlAnswer { .. } => {}
-            Action::Note { text, .. } => self.side(at).notes.push(text),
-            Action::Exit { reason } => {
-                self.side(at).exited = Some(reason);
-                for link in std::mem::take(&mut self.links) {
-                    if let (Some(conn), Some(peer)) = (link.ends[1 - at], &mut self.sides[1 - at]) {
-                        peer.inbox.push_back(Incoming::Down { conn });
-                    }
-                }
-            }
-            Action::Fatal { what } => panic!("node {at} found a fault of its own: {what}"),
-        }
-    }
-
-    fn far_end(&self, at: usize, conn: ConnId) -> Option<ConnId> {
-        self.sides[1 - at].as_ref()?;
-        let link = self.links.iter().find(|link| link.ends[at] == Some(conn))?;
-        link.ends[1 - at]
-    }
-
-    fn dial(&mut self, at: usize) {
-        let listens = self.sides[1 - at]
-            .as_ref()
-            .is_some_and(|peer| peer.exited.is_none());
-        if !listens {
-            return self.apply(at, Event::DialFailed);
-        }
-        let mut ends = [None; 2];
-        for (side, dialed) in [(at, true), (1 - at, false)] {
-            let conn = ConnId(self.next_conn);
-            self.next_conn += 1;
-            ends[side] = Some(conn);
-            let nonce = u128::from(conn.0) << 64 | 1;
-            self.side(side).inbox.push_back(Incoming::Up {
-                conn,
-                dialed,
-                nonce,
-            });
-        }
-        self.links.push(Link { ends });
-    }
-
-    // ---- by hand ----------------------------------------------------------
-
-    /// Hands the oldest thing in its inbox to a node; what it was.
-    pub(crate) fn deliver(&mut self, at: usize) -> Option<String> {
-        let incoming = self.sides[at].as_mut()?.inbox.pop_front()?;
-        let what = format!("{incoming:?}");
-        match incoming {
-            Incoming::Up {
-                conn,
-                dialed,
-                nonce,
-            } => self.apply(
-                at,
-                Event::ChannelUp {
-                    conn,
-                    dialed,
-                    nonce,
-                },
-            ),
-            Incoming::Message { conn, message } => {
-                if let Message::Log { batch, .. } = &message {
-                    let records = records(batch);
-                    self.side(at).received.extend(records);
-                }
-                self.apply(at, Event::Received { conn, message });
-            }
-            Incoming::Down { conn } => self.apply(at, Event::ChannelDown { conn }),
-        }
-        Some(what)
-    }
-
-    /// What the receiving thread of a host does with the oldest thing in a backup's inbox, a batch of
-    /// the log: it is stored and acked, and the replica has not heard of it yet.
-    pub(crate) fn store_beside(&mut self, at: usize) -> Stored {
-        let storing = self.side(at).replica.storing().expect("it follows");
-        let Some(Incoming::Message { conn, message }) = self.side(at).inbox.pop_front() else {
-            panic!("no batch of the log");
-        };
-        let Message::Log {
-            first,
-            end,
-            released,
-            batch,
-        } = message
-        else {
-            panic!("no batch of the log, but {message:?}");
-        };
-        assert_eq!((conn, first), (storing.conn, storing.end));
-        let message = Message::Ack {
-            received: end,
-            emitted: storing.emitted,
-            progress: storing.progress,
-        };
-        if let Some(conn) = self.far_end(at, conn) {
-            let inbox = &mut self.side(1 - at).inbox;
-            inbox.push_back(Incoming::Message { conn, message });
-        }
-        Stored::decode(first, end, released, &batch).expect("a batch of ours")
-    }
-
-    /// The replica has not heard of it when its session ends.
-    pub(crate) fn keep(&mut self, stored: Stored) {
-        self.env.kept.push(stored);
-    }
-
-    /// Lets the arbiter carry out and answer a node's oldest question.
-    pub(crate) fn ask(&mut self, at: usize) {
-        let Some((req, cas)) = self.side(at).questions.pop_front() else {
-            return;
-        };
-        let outcome: Outcome = match cas {
-            None => self.arbiter.read(),
-            Some((expect, record)) => self.arbiter.cas(expect, record),
-        };
-        self.apply(at, Event::Arbiter { req, outcome });
-    }
-
-    /// One slice of the guest, if it may run.
-    pub(crate) fn slice(&mut self, at: usize) {
-        self.apply(at, Event::Slice);
-        self.env.now_ns += SLICE_NS;
-    }
-
-    /// A frame from the wire.
-    pub(crate) fn frame(&mut self, at: usize, frame: Vec<u8>) {
-        assert!(self.side(at).replica.net_room(0), "the guest has room");
-        let bytes = [vec![0; NET_HEADER_BYTES], frame].concat();
-        self.apply(at, Event::Frame { device: 0, bytes });
-    }
-
-    /// A person asks for a digest: the backup compares its own.
-    pub(crate) fn digest(&mut self, at: usize) {
-        let side = self.sides[at].as_mut().expect("the node runs");
-        let position = side.replica.log_digest(&mut self.env);
-        assert!(position.is_some(), "a live node has something to compare");
-    }
-
-    /// Whether the other node has sent this one a side message.
-    pub(crate) fn asked(&self, at: usize) -> bool {
-        self.sides[at].as_ref().is_some_and(|side| side.asked > 0)
-    }
-
-    pub(crate) fn divergence(&self, at: usize) -> Option<String> {
-        self.sides[at].as_ref()?.replica.status().divergence
-    }
-
-    pub(crate) fn digests_equal(&self, at: usize) -> u64 {
-        let side = self.sides[at].as_ref();
-        side.map_or(0, |side| side.replica.status().digests_equal)
-    }
-
-    /// Time passes, and nobody is told.
-    pub(crate) fn pass_ms(&mut self, ms: u64) {
-        self.env.now_ns += ms * 1_000_000;
-    }
-
-    /// Delivers and executes what there is, until all is quiet.
-    pub(crate) fn settle(&mut self) {
-        loop {
-            let runs = [A, B].map(|at| {
-                let runs = self.side(at).replica.wait() == Wait::Run;
-                if runs {
-                    self.slice(at);
-                }
-                let delivered = self.deliver(at).is_some();
-                runs || delivered
-            });
-            if runs == [false, false] {
-                return;
-            }
-        }
     }
 
     /// The numbers of the guest's answers that have left, in the order they left.
