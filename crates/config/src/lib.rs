@@ -6,6 +6,7 @@
 
 mod error;
 mod operation;
+mod protect;
 mod table;
 mod values;
 
@@ -72,21 +73,6 @@ const NODE_KEYS: &[&str] = &["name", "channel", "tap", "path"];
 const TLS_KEYS: &[&str] = &["ca", "cert", "key"];
 /// Stands for the node's name in the paths of `[[disk]]`, `[tls]` and `[arbiter_tls]`.
 const NAME_PLACE: &str = "{name}";
-const PROTECT_KEYS: &[&str] = &[
-    "heartbeat_ms",
-    "suspect_ms",
-    "stall_ms",
-    "cold_delay_ms",
-    "output",
-    "flush",
-    "sync_mib_s",
-];
-
-/// The longest time a limit in `[protect]` may be: an hour.
-const MAX_LIMIT_MS: u64 = 3_600_000;
-/// Above any disk: 1 TiB/s.
-const MAX_SYNC_MIB_S: u64 = 1 << 20;
-const MAX_COLD_DELAY_MS: u64 = 30 * 24 * 3_600_000;
 
 /// A whole VM.toml.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -261,6 +247,7 @@ impl VmConfig {
             );
             return Err(root.conflict(root.line_of("disk").or(root.line_of("net")), problem));
         }
+        let protection = protect::parse(&document, &root)?;
         Ok(Self {
             name: name.to_owned(),
             memory_bytes,
@@ -284,9 +271,9 @@ impl VmConfig {
             nodes: parse_nodes(&document, &root, tls.is_some(), has_file)?,
             tls,
             arbiter_tls,
-            protect: parse_protect(&document, &root)?,
-            flush: parse_flush(&document, &root)?,
-            sync_mib_s: parse_sync_rate(&document, &root)?,
+            protect: protection.limits,
+            flush: protection.flush,
+            sync_mib_s: protection.sync_mib_s,
             hooks: operation::parse_hooks(&document, &root)?,
             metrics: operation::parse_metrics(&document, &root)?,
             file: path.to_path_buf(),
@@ -540,69 +527,6 @@ fn is_loopback(host: &str) -> bool {
         || host
             .parse::<IpAddr>()
             .is_ok_and(|address| address.is_loopback())
-}
-
-fn parse_protect(document: &Document<'_>, root: &Table<'_, '_>) -> Result<Protect, VmTomlError> {
-    let default = Protect::default();
-    let Some(table) = document.table(root, "protect", PROTECT_KEYS)? else {
-        return Ok(default);
-    };
-    let limit = |key, default| {
-        let value = table.integer(key, 1, MAX_LIMIT_MS)?;
-        Ok(value.map_or(default, |value| value.value))
-    };
-    let protect = Protect {
-        heartbeat_ms: limit("heartbeat_ms", default.heartbeat_ms)?,
-        suspect_ms: limit("suspect_ms", default.suspect_ms)?,
-        stall_ms: limit("stall_ms", default.stall_ms)?,
-        cold_delay_ms: table
-            .integer("cold_delay_ms", 0, MAX_COLD_DELAY_MS)?
-            .map(|value| value.value),
-        output: table.choice(
-            "output",
-            [("live", OutputFrom::Live), ("backup", OutputFrom::Backup)],
-        )?,
-    };
-    // One lost heartbeat must not end a session.
-    if protect.suspect_ms < 2 * protect.heartbeat_ms {
-        let problem = format!(
-            "suspect_ms = {} is less than twice heartbeat_ms = {}: one late heartbeat would \
-             cause a takeover; set suspect_ms = {} or more",
-            protect.suspect_ms,
-            protect.heartbeat_ms,
-            2 * protect.heartbeat_ms
-        );
-        let line = table
-            .line_of("suspect_ms")
-            .or(table.line_of("heartbeat_ms"));
-        return Err(table.conflict(line, problem));
-    }
-    Ok(protect)
-}
-
-fn parse_sync_rate(
-    document: &Document<'_>,
-    root: &Table<'_, '_>,
-) -> Result<Option<u64>, VmTomlError> {
-    let Some(table) = document.table(root, "protect", PROTECT_KEYS)? else {
-        return Ok(None);
-    };
-    let rate = table.integer("sync_mib_s", 1, MAX_SYNC_MIB_S)?;
-    Ok(rate.map(|rate| rate.value))
-}
-
-fn parse_flush(document: &Document<'_>, root: &Table<'_, '_>) -> Result<Flush, VmTomlError> {
-    let Some(table) = document.table(root, "protect", PROTECT_KEYS)? else {
-        return Ok(Flush::default());
-    };
-    table.choice(
-        "flush",
-        [
-            ("live", Flush::Live),
-            ("both", Flush::Both),
-            ("never", Flush::Never),
-        ],
-    )
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::disks::DiskMark;
 use crate::event::{Action, CloseReason, NoteLevel, Progress};
 use crate::force::Force;
 use crate::message::{Goodbye, Hello, Message, Refusal};
-use crate::node::SAME_NODE;
+use crate::node::channel::SAME_NODE;
 use crate::node::core::{Change, Core};
 use crate::node::follow::Follow;
 use crate::node::mutation::Mutation;
