@@ -1,5 +1,6 @@
 //! The digest: one number that is equal on two machines in the same state.
 
+use crate::difference::page_address;
 use crate::machine::Machine;
 use twinvm_devices::Persist;
 use xxhash_rust::xxh3::xxh3_128;
@@ -105,6 +106,22 @@ impl Machine {
     /// next digest.
     pub fn rehash_pages(&mut self, pages: std::ops::Range<usize>) {
         self.mem.rehash(pages);
+    }
+
+    /// Whether the page's content is still what the last digest has hashed. Pages that were stored
+    /// to since, or never, have nothing to be held against.
+    pub fn page_is_as_hashed(&self, page: usize) -> bool {
+        self.mem.is_as_hashed(page)
+    }
+
+    /// The page's content counts as stored just now, whatever it is: the next digest tells it, a
+    /// snapshot holds it, code in it is decoded again.
+    pub fn take_page_as_it_is(&mut self, page: u32) {
+        let pa = page_address(page);
+        if let Some(Ok(first)) = self.ram(pa, 8).map(<[u8; 8]>::try_from) {
+            // There is such a page.
+            let _ = self.mem.store(pa, &first);
+        }
     }
 
     /// Hash of each page of RAM, from its start; `None` where a page was stored to since the last

@@ -18,6 +18,13 @@ pub enum Flip<'a> {
         /// Which.
         bit: u32,
     },
+    /// Of RAM, and nobody has stored to the page: what a fault of the host's memory does.
+    Decay {
+        /// Where.
+        pa: u64,
+        /// Which.
+        bit: u32,
+    },
     /// Of the saved state of harts and devices: the number at a JSON pointer (RFC 6901), for
     /// example `/registers/harts/harts/0/x/9` for x10 of hart 0.
     State {
@@ -47,6 +54,10 @@ impl Machine {
                 let changed = [byte ^ 1u8.wrapping_shl(bit)];
                 self.mem.store(pa, &changed).map_err(|error| told(&error))
             }
+            Flip::Decay { pa, bit } => match self.mem.decay(pa, bit) {
+                true => Ok(()),
+                false => Err(FlipError(format!("no RAM at {pa:#x}"))),
+            },
             Flip::State { pointer, bit } => {
                 let mut value = serde_json::to_value(self.state()).map_err(|e| told(&e))?;
                 let number = value.pointer_mut(pointer);

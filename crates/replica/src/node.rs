@@ -15,6 +15,7 @@ mod disks;
 mod examine;
 mod execute;
 mod points;
+mod scrub;
 mod shared;
 mod status;
 mod sync;
@@ -32,6 +33,7 @@ use crate::voice::give_voice;
 use crate::{HostTime, Live, LiveExit, Replay, ReplayExit};
 use disks::Disks;
 use points::Points;
+use scrub::Scrub;
 use shared::Shared;
 use sync::Sync;
 use twinvm_log::Record;
@@ -125,6 +127,7 @@ pub struct Replica {
     shared: Shared,
     sync: Sync,
     points: Points,
+    scrub: Scrub,
     divergence: Option<String>,
     /// How many there were.
     divergences: u64,
@@ -199,6 +202,7 @@ impl Replica {
             shared: Shared::default(),
             sync: Sync::default(),
             points: Points::default(),
+            scrub: Scrub::default(),
             divergence: None,
             divergences: 0,
             answers: 0,

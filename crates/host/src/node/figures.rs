@@ -130,7 +130,7 @@ pub(super) fn text(sources: &Sources<'_>) -> String {
     page.value("", "", status.digests_equal);
     page.counter(
         "twinvm_divergences_total",
-        "Times that this node, as backup, found that it had diverged.",
+        "Times that this node, as backup, found that it had diverged, or that its memory had changed by itself.",
     );
     page.value("", "", status.divergences);
 

@@ -45,4 +45,26 @@ fn what_is_not_there_is_refused() {
         assert!(error.to_string().starts_with(why), "{error}");
     }
     assert!(machine.flip(Flip::Ram { pa: 0, bit: 0 }).is_err());
+    assert!(machine.flip(Flip::Decay { pa: 0, bit: 0 }).is_err());
+}
+
+#[test]
+fn no_digest_shows_a_bit_that_decays_and_its_page_says_so_until_it_is_taken_as_it_is() {
+    let mut machine = Machine::new(config(counter()), POWER_ON).unwrap();
+    assert_eq!(machine.run(1000), Exit::Limit);
+    let before = machine.digest();
+    let bad = |machine: &Machine| -> Vec<usize> {
+        let pages = 0..machine.pages();
+        pages.filter(|n| !machine.page_is_as_hashed(*n)).collect()
+    };
+    assert!(bad(&machine).is_empty());
+    // Behind what it has stored.
+    let pa = 0x8040_0ff5;
+    machine.flip(Flip::Decay { pa, bit: 2 }).unwrap();
+    assert_eq!(machine.digest(), before);
+    assert!(bad(&machine) == vec![0x400]);
+    machine.take_page_as_it_is(0x400);
+    assert!(bad(&machine).is_empty());
+    assert_ne!(machine.digest(), before);
+    assert!(bad(&machine).is_empty());
 }

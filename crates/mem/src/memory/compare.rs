@@ -53,6 +53,30 @@ impl Memory {
         }
     }
 
+    /// Whether the page's content is what its hash says, if that is current. Pages that were stored
+    /// to since, or never, have none to be held against.
+    pub fn is_as_hashed(&self, page: usize) -> bool {
+        let states = self.page_state(page);
+        let is_hashed = states & state::HASHED != 0 && states & state::FRESH == 0;
+        !is_hashed
+            || self
+                .content_hash(page)
+                .is_none_or(|(now, last)| now == last)
+    }
+
+    /// Changes one bit behind the stores' back, as a fault of the host's memory would. False if
+    /// there is no such byte.
+    #[doc(hidden)]
+    pub fn decay(&mut self, pa: u64, bit: u32) -> bool {
+        let Ok(&[byte]) = self.slice(pa, 1) else {
+            return false;
+        };
+        let changed = byte ^ 1u8.wrapping_shl(bit);
+        self.ram
+            .store_released((pa - RAM_BASE) as usize, &[changed]);
+        true
+    }
+
     /// From now on, digests note which pages' hashes change, for
     /// [`Memory::take_changed_hashes`]. With `stored` they note all pages that were stored to,
     /// also if that has changed nothing, or no longer does. Costs a byte a page.
@@ -140,8 +164,11 @@ mod tests {
         m.rehash(0..64);
         assert_eq!((m.digest(), m.take_changed_hashes()), (before, vec![]));
         assert_eq!(m.content_hash(3).map(|(now, last)| now == last), Some(true));
-        m.ram.store_released(0x3000, &[6]);
+        assert!((0..64).all(|page| m.is_as_hashed(page)));
+        assert!(m.decay(RAM_BASE + 0x3000, 1));
         assert_eq!(m.digest(), before);
+        let decayed: Vec<usize> = (0..64).filter(|page| !m.is_as_hashed(*page)).collect();
+        assert_eq!(decayed, [3]);
         assert_eq!(
             m.content_hash(3).map(|(now, last)| now == last),
             Some(false)
@@ -151,5 +178,10 @@ mod tests {
         m.rehash(3..4);
         assert_eq!(m.take_changed_hashes(), [(3, m.page_hash(3).unwrap())]);
         assert_ne!(m.digest(), before);
+        // What was stored to since has no hash to be held against; nor has what never was.
+        assert!(m.decay(RAM_BASE + 0x1000, 0));
+        m.store_u64(RAM_BASE + 0x1008, 5).unwrap();
+        assert!(m.is_as_hashed(1) && m.decay(RAM_BASE + 0x9000, 0) && m.is_as_hashed(9));
+        assert!(!m.decay(RAM_BASE + 64 * PAGE_BYTES as u64, 0));
     }
 }

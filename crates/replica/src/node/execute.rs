@@ -322,6 +322,9 @@ impl Replica {
             self.tell(env, ProtocolEvent::Tick);
         }
         self.examine_tick(env, now);
+        if !self.frozen {
+            self.scrub(env, now);
+        }
         self.hold_until_ns.take_if(|until| *until <= now.mono_ns);
         if self.frozen {
             return;

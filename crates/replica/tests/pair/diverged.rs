@@ -345,3 +345,72 @@ fn a_live_node_that_dies_leaves_the_alarm_and_no_claim() {
     world.run_ms(2000);
     assert_eq!(world.role(B), Some(RoleKind::Cold));
 }
+
+/// In the page of the guest's code and behind it: nobody stores there, so no digest hashes it again.
+const KEPT: u64 = 0x8000_0ff5;
+
+fn decay(world: &mut World, at: usize) {
+    let flip = Flip::Decay { pa: KEPT, bit: 3 };
+    machine(world, at).flip(flip).expect("there is such a bit");
+}
+
+#[test]
+fn a_bit_that_flips_where_nobody_stores_is_found_on_the_backup() {
+    let alarm = alarm_after(|world| decay(world, B), |_| {});
+    assert!(
+        alarm.contains(
+            "RAM page 0x80000 (physical address 0x80000000) has changed here without a store: is \
+             this host's memory sound?"
+        ),
+        "{alarm}"
+    );
+    assert!(
+        alarm.contains("offset 0xff5 (physical address 0x80000ff5"),
+        "{alarm}"
+    );
+}
+
+/// The backup has the page as it should be: it goes on, and the other node gets its copy.
+#[test]
+fn a_live_node_whose_memory_changes_by_itself_hands_over() {
+    let mut world = pair();
+    decay(&mut world, A);
+    world.run_until("B is live", |w| w.role(B) == Some(RoleKind::Live));
+    assert!(
+        world
+            .divergence(A)
+            .is_some_and(|what| what.contains("RAM page 0x80000 ")),
+        "{:?}",
+        world.divergence(A)
+    );
+    world.run_until("A is the backup", |w| w.protected(A) && w.protected(B));
+    world.frame(B, guest::question());
+    world.run_until("the next answer", |w| w.answers() == [1, 2]);
+    let equal = world.digests_equal(A);
+    world.digest(B);
+    world.run_until("an equal digest", |w| w.digests_equal(A) > equal);
+    assert_eq!(machine(&mut world, A).ram(KEPT, 1), Some(&[0][..]));
+    assert_eq!(world.divergence(B), None);
+}
+
+/// Without a backup there is no other copy; but a node that joins must not differ from the first
+/// digest on.
+#[test]
+fn a_live_node_alone_says_so_and_its_next_backup_is_equal() {
+    let mut world = pair();
+    world.kill(B);
+    world.run_until("A is alone", |w| w.link(A) == "solo");
+    decay(&mut world, A);
+    world.run_until("A has found it", |w| w.divergence(A).is_some());
+    let notes = &world.side(A).notes;
+    assert!(
+        notes.iter().any(|note| note.contains("there is no backup")),
+        "{notes:?}"
+    );
+    world.start(B);
+    world.run_until("B is paired", |w| w.protected(A) && w.protected(B));
+    world.digest(A);
+    world.run_until("an equal digest", |w| w.digests_equal(B) == 1);
+    assert_eq!(machine(&mut world, B).ram(KEPT, 1), Some(&[8][..]));
+    assert_eq!(world.divergence(B), None);
+}
