@@ -24,6 +24,7 @@ mod perturb;
 mod replay;
 mod stored;
 mod sync;
+mod unexecuted;
 mod voice;
 
 pub use event::{Action, Env, Event};

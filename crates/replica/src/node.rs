@@ -29,6 +29,7 @@ use crate::install::{Install, SnapshotOut, SnapshotSource};
 use crate::lag::BackupSpeed;
 use crate::replay::DiskResult;
 use crate::stored::Stored;
+use crate::unexecuted::Unexecuted;
 use crate::voice::give_voice;
 use crate::{HostTime, Live, LiveExit, Replay, ReplayExit};
 use disks::Disks;
@@ -101,8 +102,9 @@ pub struct Replica {
     held_back: bool,
     /// The slow loop's pause: no slice before this host time.
     hold_until_ns: Option<u64>,
-    /// Since when the backup lags by more than the slow loop's threshold.
-    lagging_since_ns: Option<u64>,
+    /// Whether it is a joining one, and since when the backup lags by more than the slow loop's
+    /// threshold.
+    lagging: Option<(bool, u64)>,
     /// Of the slow loop's pauses, what has not been waited yet.
     owed_ns: u64,
     snapshot: Option<SnapshotOut>,
@@ -116,6 +118,8 @@ pub struct Replica {
     peer: Option<Progress>,
     /// How fast that backup is.
     peer_speed: BackupSpeed,
+    /// What it keeps of the log behind its snapshot.
+    unexecuted: Option<Unexecuted>,
     beat: u64,
     last_progress_ns: u64,
     /// When the outputs that wait in the gate were made.
@@ -185,7 +189,7 @@ impl Replica {
             idle: None,
             held_back: false,
             hold_until_ns: None,
-            lagging_since_ns: None,
+            lagging: None,
             owed_ns: 0,
             snapshot: None,
             join_pause_ns: None,
@@ -193,6 +197,7 @@ impl Replica {
             live_vtime: None,
             peer: None,
             peer_speed: BackupSpeed::default(),
+            unexecuted: None,
             beat: 0,
             last_progress_ns: 0,
             made_ns: VecDeque::new(),

@@ -47,7 +47,7 @@ pub struct LagSeen {
 }
 
 /// Until the guest's server is there.
-fn boot_live(world: &mut World) -> Result<(), String> {
+pub(crate) fn boot_live(world: &mut World) -> Result<(), String> {
     world.boot_now(LIVE);
     world.run_until(MS, 5000 * MS, |w| w.role(LIVE) == Some(RoleKind::Live))?;
     let up = |w: &mut World| w.contents(LIVE).is_some_and(|contents| contents.boot > 0);
@@ -55,7 +55,7 @@ fn boot_live(world: &mut World) -> Result<(), String> {
     Ok(())
 }
 
-fn busy(world: &mut World, seq: u64, on: bool) {
+pub(crate) fn busy(world: &mut World, seq: u64, on: bool) {
     let packet = guest::question(CLIENTS - 1, seq, 0, Op::Busy(on));
     world
         .history

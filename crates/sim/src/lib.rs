@@ -15,6 +15,7 @@ mod disk;
 pub mod guest;
 mod history;
 mod host;
+mod joining;
 mod lag;
 mod linear;
 mod link;
@@ -28,6 +29,7 @@ mod world;
 
 pub use cold::{Colds, colds};
 pub use disk::DiskFault;
+pub use joining::{JoinSeen, join_of};
 pub use lag::{LagSeen, SuddenSeen, lag, sudden_lag};
 pub use lost::lost_records;
 pub use plan::{Broken, DriverFault};

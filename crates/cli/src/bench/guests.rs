@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde::Deserialize;
 use twinvm_log::{LOG_FILE, SNAPSHOT_FILE, STATES_FILE};
 
@@ -313,6 +314,16 @@ impl Guest {
     /// Processor time so far, without the switch's.
     pub(crate) fn cpu_s(&self) -> Result<f64, DemoError> {
         cpu_s(self.process.pid())
+    }
+
+    /// Has it do nothing until [`Self::go_on`].
+    pub(crate) fn stand_still(&mut self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    /// Has it do what it does.
+    pub(crate) fn go_on(&mut self) {
+        self.process.signal(Signal::CONT);
     }
 
     /// Types a line on the guest's console.

@@ -154,8 +154,8 @@ pub(super) fn measure(
              takes the memory and the log with it, too. Sent: all messages for the disks from the \
              live node to the joining one, compressed; memory and log are not in it. In use: what \
              the live node's file takes of its host's disk. Written: sectors that the guest's disk \
-             has counted, from the backup's end to protection. Both nodes, their arbiter and \
-             QEMU's idle guest share the host's cores and its disk.",
+             has counted, from the backup's end to protection. Both nodes and their arbiter share \
+             the host's cores and its disk; QEMU stands still.",
             file_bytes >> 20
         )],
         compared: Vec::new(),

@@ -145,6 +145,17 @@ impl<'a> Trio<'a> {
         Ok(trio)
     }
 
+    /// Does something while QEMU's guest stands still: even an idle one takes its part of the cores.
+    pub(super) fn without_qemu<T>(
+        &mut self,
+        what: impl FnOnce(&mut Self) -> Result<T, DemoError>,
+    ) -> Result<T, DemoError> {
+        self.qemu.stand_still();
+        let done = what(self);
+        self.qemu.go_on();
+        done
+    }
+
     /// Where a row's guest is.
     pub(super) fn address(&self, row: usize, port: u16) -> SocketAddr {
         let guest = match row {

@@ -42,6 +42,18 @@ impl<T> Node<T> {
         }
     }
 
+    /// Whether a node is joining this live one that no record names, nor can by a request under
+    /// way: nobody would take over from it, so how far it is behind makes nobody wait.
+    pub fn has_joiner(&self) -> bool {
+        match &self.role {
+            Role::Live(live) => match &live.link {
+                Link::Pairing { stage, .. } => *stage != PairingStage::Cas,
+                Link::Solo | Link::Paired(_) | Link::Settling { .. } => false,
+            },
+            _ => false,
+        }
+    }
+
     /// The session that is open, as [`Status::session`].
     pub fn session(&self) -> Option<SessionId> {
         match &self.role {

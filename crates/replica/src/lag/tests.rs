@@ -5,7 +5,7 @@ const MS: u64 = 1_000_000;
 #[test]
 fn a_backup_with_work_to_do_is_measured() {
     let mut speed = BackupSpeed::default();
-    assert_eq!(speed.ticks_for(1_000_000), 0, "nothing is known");
+    assert_eq!(ticks_for(1_000_000, speed.per_s()), 0, "nothing is known");
     // The live guest makes 20 million steps and 200 records a second, the backup executes 2
     // million steps.
     for ms in (0..400).step_by(3) {
@@ -15,7 +15,7 @@ fn a_backup_with_work_to_do_is_measured() {
     let per_s = speed.per_s().unwrap();
     assert!((1_900_000..2_100_000).contains(&per_s), "{per_s}");
     // A second's work for it.
-    let ticks = speed.ticks_for(2_000_000);
+    let ticks = ticks_for(2_000_000, speed.per_s());
     assert!((9_500_000..10_500_000).contains(&ticks), "{ticks}");
 }
 
@@ -65,4 +65,44 @@ fn one_wrong_measurement_does_not_hold_the_guest_back_for_ever() {
         speed.told((10 + n * 20) * MS, n * 500, 20 + n, 20 + n);
     }
     assert!(speed.per_s().unwrap() > 20_000);
+}
+
+#[test]
+fn over_a_while_acks_that_come_together_are_no_speed() {
+    let mut speed = BackupSpeed::default();
+    assert_eq!(speed.even_per_s(), None);
+    // 2 million steps a second; every other ack is 30 ms late, and the next one is just behind it.
+    for n in 0..40u64 {
+        let late = if n % 2 == 0 { 30 } else { 0 };
+        let at = n * 40 + late;
+        speed.told(at * MS, n * 80_000, n, n + 10);
+        let even = speed.even_per_s();
+        assert_eq!(even.is_some(), n > 1, "{n}");
+        let near = even.is_none_or(|per_s| (1_500_000..3_000_000).contains(&per_s));
+        assert!(near, "{n}: {even:?}");
+    }
+}
+
+#[test]
+fn a_joiner_gets_level_in_time_whatever_it_has_to_execute() {
+    const S: u64 = 1_000_000_000;
+    assert_eq!(joiners_share(100 * S, 0), MOST_SHARE);
+    assert_eq!(joiners_share(S, 10 * S), MOST_SHARE);
+    assert_eq!(joiners_share(10 * S, 10 * S), 500);
+    assert_eq!(joiners_share(100 * S, 10 * S), LEAST_SHARE);
+    assert!(joiners_share(S, 400 * S) < LEAST_SHARE);
+    assert!(joiners_share(u64::MAX, u64::MAX) > 0);
+    // Steps of a backup that is as fast as was measured, or is a third of that.
+    for (slower, most) in [(1, [10, 30, 30, 65]), (3, [45, 45, 60, 150])] {
+        for (lag_s, most_s) in [1, 5, 15, 50].into_iter().zip(most) {
+            let (mut lag_ns, mut since_ns) = (lag_s * S, 0);
+            while lag_ns > S / 10 {
+                let share = joiners_share(lag_ns, since_ns);
+                assert!(share <= MOST_SHARE);
+                since_ns += S / 100;
+                lag_ns = lag_ns + slower * share * (S / 100_000) - S / 100;
+            }
+            assert!(since_ns <= most_s * S, "{slower} {lag_s}: {since_ns}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ impl Replica {
     pub(super) fn forget_peer(&mut self) {
         self.peer = None;
         self.peer_speed = BackupSpeed::default();
+        self.unexecuted = None;
     }
 
     /// The peer has said how far it is; what the protocol took of it counts.
@@ -22,6 +23,9 @@ impl Replica {
             self.peer = Some(progress);
             let (position, stored) = (progress.position.0, status.acked.0);
             live.passed(position);
+            if let Some(unexecuted) = &mut self.unexecuted {
+                unexecuted.executed(position);
+            }
             self.peer_speed
                 .told(now.mono_ns, progress.icount, position, stored);
             return;
@@ -252,7 +256,7 @@ impl Replica {
         self.idle = None;
         self.held_back = false;
         self.hold_until_ns = None;
-        self.lagging_since_ns = None;
+        self.lagging = None;
         self.owed_ns = 0;
         match live {
             Ok(live) => self.vm = Vm::Live(Box::new(live)),

@@ -1,6 +1,7 @@
 //! Executing: slices of the live half and of the replay, input, idling, holding back.
 
 use super::*;
+use crate::lag::{joiners_share, ticks_for};
 
 /// Steps of one slice of a replay: the backup looks at its channel as often as the
 /// live node looks at its wire.
@@ -11,11 +12,16 @@ const DRAIN_STEPS: u64 = 50_000;
 /// Lag from which on the live guest is slowed: below what counts as caught up
 /// (100 ms), so that a joining backup gets there.
 const SLOW_LAG_TICKS: u64 = 800_000;
+/// Nanoseconds in a tick.
+const TICK_NS: u64 = 100;
 /// Pauses of the slow loop are put together up to this: one after each slice of 30 µs would cost
 /// more than the slice's own work.
 const MIN_PAUSE_NS: u64 = 1_000_000;
 /// Longest pause of the slow loop: input still gets in often.
 const MAX_PAUSE_NS: u64 = 20_000_000;
+/// The same for the sake of a joining backup, behind which the guest never waits: a slice in so much
+/// is as slow as a backup may be that still gets level.
+const MAX_JOINERS_PAUSE_NS: u64 = 100_000_000;
 
 impl Replica {
     /// How far a backup that has restored its snapshot is behind, ticks: in virtual time, or in the
@@ -23,37 +29,78 @@ impl Replica {
     fn lag_ticks(&self) -> u64 {
         match (&self.vm, self.peer) {
             (Vm::Live(live), Some(peer)) if self.node.wants_log() => {
-                let machine = live.machine();
-                let steps = machine.icount().saturating_sub(peer.icount);
-                let age = machine.mtime().saturating_sub(peer.vtime);
-                age.max(self.peer_speed.ticks_for(steps))
+                let age = live.machine().mtime().saturating_sub(peer.vtime);
+                age.max(self.left_ticks())
             }
             _ => 0,
         }
     }
 
-    /// Whether a live guest must be held back now.
-    pub(super) fn stalled(&self) -> bool {
-        let behind = self.lag_ticks() > MAX_LAG_TICKS;
-        self.node.execution_must_wait()
-            || (self.node.wants_log() && (behind || self.queued_bytes > LOG_QUEUE_BYTES))
+    /// The time that it needs for what is left to execute, ticks; 0 if its speed is not known.
+    fn left_ticks(&self) -> u64 {
+        let (Vm::Live(live), Some(peer)) = (&self.vm, self.peer) else {
+            return 0;
+        };
+        let per_s = match self.node.has_joiner() {
+            true => self.peer_speed.even_per_s(),
+            false => self.peer_speed.per_s(),
+        };
+        let steps = live.machine().icount().saturating_sub(peer.icount);
+        ticks_for(steps, per_s)
     }
 
-    /// The slow loop: a live guest whose backup lags pauses after each slice of `steps` steps, so
-    /// long that it is as fast as the backup where the loop begins, and slower the further behind
-    /// that is. As long as the backup's speed is not known, or is less than was measured, the
-    /// pause grows with the time in which it has not come close enough to protect the VM. So any
-    /// backup catches up with some speed of ours.
+    /// Whether a live guest must be held back now. Nobody takes over from a joining backup, so its
+    /// lag is none of the reasons.
+    pub(super) fn stalled(&self) -> bool {
+        let behind = || !self.node.has_joiner() && self.lag_ticks() > MAX_LAG_TICKS;
+        let full = || {
+            self.queued_bytes > LOG_QUEUE_BYTES
+                || self.unexecuted.as_ref().is_some_and(Unexecuted::is_full)
+        };
+        self.node.execution_must_wait() || (self.node.wants_log() && (full() || behind()))
+    }
+
+    /// The slow loop: a live guest whose backup lags pauses after each slice of `steps` steps.
     fn slow_down(&mut self, began: HostTime, ended: HostTime, steps: u64) {
         let lag = self.lag_ticks();
         if lag <= SLOW_LAG_TICKS {
-            self.lagging_since_ns = None;
+            self.lagging = None;
             self.owed_ns = 0;
             return;
         }
-        let since_ns = *self.lagging_since_ns.get_or_insert(ended.mono_ns);
-        let seconds = ended.mono_ns.saturating_sub(since_ns) / 1_000_000_000;
+        // The two ways to slow down begin anew with each other.
+        let has_joiner = self.node.has_joiner();
+        let since_ns = match self.lagging {
+            Some((joiner, since_ns)) if joiner == has_joiner => since_ns,
+            _ => ended.mono_ns,
+        };
+        self.lagging = Some((has_joiner, since_ns));
+        let since_ns = ended.mono_ns.saturating_sub(since_ns);
         let slice_ns = ended.mono_ns.saturating_sub(began.mono_ns);
+        let (pause_ns, most_ns) = match has_joiner {
+            true => (
+                self.joiners_pause_ns(since_ns, slice_ns, steps),
+                MAX_JOINERS_PAUSE_NS,
+            ),
+            false => (
+                self.backups_pause_ns(lag, since_ns, slice_ns, steps),
+                MAX_PAUSE_NS,
+            ),
+        };
+        self.owed_ns = self.owed_ns.saturating_add(pause_ns).min(most_ns);
+        if self.owed_ns >= MIN_PAUSE_NS {
+            let pause_ns = std::mem::take(&mut self.owed_ns);
+            self.hold_until_ns = Some(ended.mono_ns.saturating_add(pause_ns));
+            self.held_back = true;
+        }
+    }
+
+    /// While the pair is protected, so long that the guest is as fast as the backup where the loop
+    /// begins, and slower the further behind that is. As long as the backup's speed is not known, or
+    /// is less than was measured, the pause grows with the time in which it has not come closer. So
+    /// any backup keeps up with some speed of ours.
+    fn backups_pause_ns(&self, lag: u64, since_ns: u64, slice_ns: u64, steps: u64) -> u64 {
+        let seconds = since_ns / 1_000_000_000;
         let blind_ns = slice_ns.saturating_mul(lag).saturating_mul(seconds + 1) / SLOW_LAG_TICKS;
         let paced_ns = self.peer_speed.per_s().map_or(0, |per_s| {
             let ns = u128::from(steps) * 1_000_000_000 / u128::from(per_s.max(1));
@@ -62,13 +109,19 @@ impl Replica {
                 .unwrap_or(u64::MAX)
                 .saturating_sub(slice_ns)
         });
-        let pause_ns = blind_ns.max(paced_ns).min(MAX_PAUSE_NS);
-        self.owed_ns = (self.owed_ns + pause_ns).min(MAX_PAUSE_NS);
-        if self.owed_ns >= MIN_PAUSE_NS {
-            let pause_ns = std::mem::take(&mut self.owed_ns);
-            self.hold_until_ns = Some(ended.mono_ns.saturating_add(pause_ns));
-            self.held_back = true;
-        }
+        blind_ns.max(paced_ns)
+    }
+
+    /// While a node joins, so long that the guest has its share of the backup's speed, and none as
+    /// long as that is not known.
+    fn joiners_pause_ns(&self, since_ns: u64, slice_ns: u64, steps: u64) -> u64 {
+        let Some(per_s) = self.peer_speed.even_per_s() else {
+            return 0;
+        };
+        let share = joiners_share(self.left_ticks().saturating_mul(TICK_NS), since_ns);
+        let ns = u128::from(steps) * 1_000_000_000 / u128::from(per_s.max(1));
+        let ns = u64::try_from(ns * 1000 / u128::from(share)).unwrap_or(u64::MAX);
+        ns.saturating_sub(slice_ns)
     }
 
     pub(super) fn slice(&mut self, env: &mut dyn Env, now: HostTime) {

@@ -9,8 +9,8 @@ use twinvm_protocol::ConnId;
 /// Unsent bytes up to which the next piece of a snapshot is queued: enough to keep a
 /// fast link busy between two looks.
 const SNAPSHOT_QUEUE_BYTES: usize = 1 << 20;
-/// Records a backup stores ahead of its execution before its acks wait for it. They
-/// are bounded on the wire by the live node's lag and queue already.
+/// Records a backup stores ahead of its execution before it gives the session up: twice what a
+/// live node lets it come to ([`crate::unexecuted`]).
 const MAX_BACKLOG: usize = 1 << 20;
 
 /// How far a backup has stored its session's log, and what its acks say.
@@ -31,6 +31,11 @@ impl Replica {
     pub(super) fn collect_batches(&mut self, events: &mut VecDeque<ProtocolEvent<Output>>) {
         let Vm::Live(live) = &mut self.vm else { return };
         let batches = live.take_batches();
+        if let Some(unexecuted) = &mut self.unexecuted {
+            for batch in &batches {
+                unexecuted.made(batch.next_position(), batch.bytes().len());
+            }
+        }
         if self.node.wants_log() {
             events.extend(batches.into_iter().map(|batch| ProtocolEvent::Flushed {
                 first: Position(batch.first_position()),
@@ -74,6 +79,7 @@ impl Replica {
                 });
                 self.join_pause_ns = Some(env.now().mono_ns.saturating_sub(began_ns));
                 self.collect_batches(events);
+                self.unexecuted = Some(Unexecuted::new(position.0));
                 events.push_back(ProtocolEvent::SnapshotTaken { session, position });
             }
             Err(busy) => {
