@@ -8,8 +8,7 @@
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hooks::command::{AtWork, LOOK, readable};
 use crate::hooks::runner::{Lines, outlive_signals};
-use crate::hooks::{HookCommand, line};
+use crate::hooks::{HookCommand, line, start_runner};
 
 /// How long the command may take unless VM.toml says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -78,15 +77,6 @@ impl Fence {
         disk: String,
         command: HookCommand,
     ) -> io::Result<Self> {
-        let mut runner = Command::new(program)
-            .arg0("twinvm")
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let (Some(mut wishes), Some(answers)) = (runner.stdin.take(), runner.stdout.take()) else {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        };
         let setup = Setup {
             vm: vm.to_owned(),
             node: node.to_owned(),
@@ -94,9 +84,7 @@ impl Fence {
             disk,
             command,
         };
-        let first = line(&setup)
-            .ok_or_else(|| io::Error::other("the command and its arguments are too long"))?;
-        wishes.write_all(&first)?;
+        let (runner, wishes, answers) = start_runner(program, args, &setup)?;
         Ok(Self {
             pipes: Mutex::new(Pipes {
                 wishes,

@@ -8,7 +8,7 @@ pub(crate) mod command;
 pub mod runner;
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -98,16 +98,6 @@ impl Hooks {
         format: LogFormat,
         command: HookCommand,
     ) -> io::Result<Self> {
-        let mut runner = Command::new(program)
-            .arg0("twinvm")
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let (Some(events), Some(end)) = (runner.stdin.take(), runner.stdout.take()) else {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        };
-        fcntl_setfl(&events, fcntl_getfl(&events)? | OFlags::NONBLOCK)?;
         let timeout = command.timeout;
         let setup = Setup {
             vm: vm.to_owned(),
@@ -116,9 +106,8 @@ impl Hooks {
             log_json: format == LogFormat::Json,
             command,
         };
-        let line = line(&setup)
-            .ok_or_else(|| io::Error::other("the command and its arguments are too long"))?;
-        rustix::io::write(&events, &line)?;
+        let (runner, events, end) = start_runner(program, args, &setup)?;
+        fcntl_setfl(&events, fcntl_getfl(&events)? | OFlags::NONBLOCK)?;
         Ok(Self {
             events: Some(events),
             end,
@@ -176,6 +165,28 @@ impl Drop for Hooks {
         // others, ends soon.
         self.events = None;
     }
+}
+
+/// Starts `program args…`, a process that runs commands, and tells it `setup`: the process, the way
+/// to it and the way back.
+pub(crate) fn start_runner(
+    program: &OsStr,
+    args: &[&str],
+    setup: &impl Serialize,
+) -> io::Result<(Child, ChildStdin, ChildStdout)> {
+    let first = line(setup)
+        .ok_or_else(|| io::Error::other("the command and its arguments are too long"))?;
+    let mut runner = Command::new(program)
+        .arg0("twinvm")
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let (Some(mut to), Some(from)) = (runner.stdin.take(), runner.stdout.take()) else {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    };
+    to.write_all(&first)?;
+    Ok((runner, to, from))
 }
 
 /// As one line; `None` if it is too long.

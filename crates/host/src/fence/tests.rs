@@ -1,9 +1,9 @@
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::sync::mpsc;
 use std::thread;
 
 use super::*;
+use crate::hooks::command;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -18,10 +18,7 @@ struct Runner {
 impl Runner {
     fn of(script: &str, timeout: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let program = folder.path().join("fence");
-        let text = format!("#!/bin/sh\ncd {:?}\n{script}", folder.path());
-        fs::write(&program, text).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let program = command::script(folder.path(), script);
         let (input, wishes) = io::pipe().unwrap();
         let (sender, answers) = mpsc::channel();
         let setup = Setup {

@@ -137,3 +137,13 @@ pub(crate) fn readable(fd: &impl std::os::fd::AsFd) -> io::Result<bool> {
         Err(error) => Err(error.into()),
     }
 }
+
+/// A shell script of a test's, at work in its folder.
+#[cfg(test)]
+pub(crate) fn script(folder: &std::path::Path, text: &str) -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let program = folder.join("command");
+    std::fs::write(&program, format!("#!/bin/sh\ncd {folder:?}\n{text}")).unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    program
+}

@@ -1,5 +1,4 @@
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
@@ -22,13 +21,7 @@ struct Runner {
 impl Runner {
     fn of(script: &str, timeout: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let program = folder.path().join("hook");
-        fs::write(
-            &program,
-            format!("#!/bin/sh\ncd {:?}\n{script}", folder.path()),
-        )
-        .unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let program = command::script(folder.path(), script);
         Self::with(folder, program, timeout)
     }
 
