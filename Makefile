@@ -97,7 +97,8 @@ endif
 durability: ## power cut under PostgreSQL in a Debian guest, at any moment: what it acknowledged is there
 	@$(STAGE) setup 600 scripts/setup.sh test
 	@[ -e target/image/debian/disk.img ] || $(MAKE) image-debian
-	@$(CARGO) test --release --package twinvm $(LOCKED) --test pair -- --ignored postgresql --nocapture
+	@TWINVM_POWER_GUEST=debian $(CARGO) test --release --package twinvm $(LOCKED) --test pair -- \
+		what_was_acknowledged_outlives --nocapture
 
 image: ## make the redis guest image from Debian packages (target/image/redis)
 	@$(STAGE) setup 600 scripts/setup.sh demo

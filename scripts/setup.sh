@@ -5,7 +5,7 @@
 #   scripts/setup.sh demo     build, and what makes a guest image out of Debian packages
 #   scripts/setup.sh debian   demo, and what installs the guest's packages on a disk (emulated)
 #   scripts/setup.sh clients  demo, and the clients of the demonstration with Debian
-#   scripts/setup.sh test     demo, and rustfmt, clippy, CMake, a C++ compiler, etcd, nbdkit,
+#   scripts/setup.sh test     demo, and rustfmt, clippy, CMake, a C++ compiler, etcd, nbdkit, fuser,
 #                             qemu-nbd, Python and pip, ip, nft, tcpdump, strace and e2fsprogs
 #   scripts/setup.sh bench    demo, QEMU to compare with, ip, nft and iperf3
 #
@@ -86,6 +86,7 @@ if [ "$level" = test ]; then
     has ip || [ -x /sbin/ip ] || lacking iproute2 "makes TAP interfaces in a network namespace"
     has nft || [ -x /usr/sbin/nft ] || lacking nftables "cuts hosts off from each other"
     has nbdkit || lacking nbdkit "a server of disks that the tests talk to"
+    has fuser || lacking psmisc "ends those servers, as a storage host does"
     has qemu-nbd || lacking qemu-utils "another one"
     has tcpdump || [ -x /usr/bin/tcpdump ] || lacking tcpdump "looks at what a node sends"
     has strace || lacking strace "takes down what nodes do to their disks"

@@ -1,8 +1,8 @@
 //! A laboratory for a protected VM: three hosts as network namespaces, clients whose calls are
 //! recorded, and the judgement of what they were answered.
 //!
-//! The demonstration and the benchmarks use it, and the tests of real faults take the same files:
-//! nothing here knows of the rest of the program.
+//! The demonstration and the benchmarks use it, the tests of real faults take the same files, and
+//! those of pairs the client of PostgreSQL: nothing here knows of the rest of the program.
 
 pub(crate) mod clients;
 pub(crate) mod history;

@@ -4,6 +4,7 @@
 //! One test at a time starts processes: two nodes take the two cores that a small host has.
 
 mod arbiter;
+mod bad_disks;
 mod bridge;
 mod client;
 mod cluster;
@@ -21,10 +22,12 @@ mod server;
 mod shared;
 mod snapshot;
 mod stop;
+mod storage;
 mod tls;
 
-#[allow(dead_code, reason = "only the client of PostgreSQL is wanted")]
-#[path = "../../src/lab/mod.rs"]
-mod lab;
 #[path = "../support/namespace.rs"]
 mod namespace;
+#[path = "../../src/lab/patience.rs"]
+mod patience;
+#[path = "../../src/lab/pg/mod.rs"]
+mod pg;

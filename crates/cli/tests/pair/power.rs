@@ -7,7 +7,8 @@
 //! clients were told up to that moment; the last one starts the pair again.
 //!
 //! The small guest has Redis, which writes each command to a file on ext4 and makes it durable
-//! before it answers. `make durability` does the same with PostgreSQL on a whole Debian.
+//! before it answers. With `TWINVM_POWER_GUEST=debian`, as in `make durability`, it is PostgreSQL on a
+//! whole Debian: that takes minutes, and the image of `make image-debian`.
 
 mod debian;
 mod trace;
@@ -348,6 +349,15 @@ fn counter(redis: SocketAddr, client: usize) -> impl FnMut(u64) -> Option<u64> {
 
 #[test]
 fn what_was_acknowledged_outlives_a_power_failure_of_both_hosts() {
+    match std::env::var("TWINVM_POWER_GUEST").as_deref() {
+        Err(_) | Ok("redis") => play(),
+        Ok("debian") => debian::play(),
+        Ok(other) => panic!("TWINVM_POWER_GUEST={other}: redis or debian"),
+    }
+}
+
+/// What Redis has acknowledged outlives a power failure of both hosts.
+fn play() {
     let mut scene = Scene::new("both");
     scene.start_traced(A);
     let redis = scene.await_redis();

@@ -17,16 +17,20 @@ use crate::cluster::{A, B, Cluster, PROGRAM, wait_for};
 use crate::disks::{cluster_with, works_on};
 
 /// `twinvm disk serve`; killed when it is dropped.
-struct Server {
+pub(crate) struct Server {
     child: Child,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Server {
-    fn start(image: &Path, listen: &str) -> Self {
+    pub(crate) fn start(image: &Path, listen: &str) -> Self {
+        Self::serve(&[image.to_str().unwrap(), "--listen", listen])
+    }
+
+    pub(crate) fn serve(args: &[&str]) -> Self {
         let mut child = Command::new(PROGRAM)
-            .args(["disk", "serve", "--listen", listen])
-            .arg(image)
+            .args(["disk", "serve"])
+            .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -39,6 +43,10 @@ impl Server {
             address: address.to_owned(),
             child,
         }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 }
 
@@ -55,13 +63,13 @@ fn image(folder: &Path) -> PathBuf {
     image
 }
 
-fn disk_at(address: &str) -> String {
+pub(crate) fn disk_at(address: &str) -> String {
     format!("[[disk]]\nnbd = \"nbd://{address}/shop.img\"\n")
 }
 
 /// Waits for a line of a node.
 #[track_caller]
-fn await_line(vm: &Cluster, node: usize, text: &str) {
+pub(crate) fn await_line(vm: &Cluster, node: usize, text: &str) {
     wait_for(text, || vm.log(node).contains(text).then_some(()));
 }
 

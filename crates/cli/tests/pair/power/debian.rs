@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::trace::{self, Dice, Trace};
 use super::{Clients, check_file_system, compare, now_us, run, told_by};
 use crate::cluster::{A, B, Cluster, Guest, NAMES, wait_within};
-use crate::lab::pg::Pg;
+use crate::pg::Pg;
 
 const UP: &str = "twinvm: guest is up";
 const PORT: u16 = 5432;
@@ -131,9 +131,8 @@ fn boot(trace: &Trace, cut: u64, seed: u64) -> BTreeMap<usize, u64> {
     found(vm.redis.unwrap())
 }
 
-#[test]
-#[ignore = "takes minutes, and the image of make image-debian: make durability"]
-fn postgresql_keeps_what_it_acknowledged() {
+/// What PostgreSQL has acknowledged outlives a power failure of both hosts.
+pub(super) fn play() {
     let mut vm = machine("both");
     for node in [A, B] {
         // The joining node compares: all that differs is what the guest has written.
