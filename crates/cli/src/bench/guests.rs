@@ -311,6 +311,11 @@ impl Guest {
         Ok(fs::metadata(&log).map_err(DemoError::io(&log))?.len())
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Processor time so far, without the switch's.
     pub(crate) fn cpu_s(&self) -> Result<f64, DemoError> {
         cpu_s(self.process.pid())

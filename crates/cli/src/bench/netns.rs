@@ -189,6 +189,12 @@ pub(crate) fn settle(bench: &Bench, taps: &[Tap]) -> Result<(), DemoError> {
     Ok(())
 }
 
+/// Keeps a process, all its threads, on one core.
+pub(crate) fn keep_on(bench: &Bench, pid: u32, core: usize) -> Result<(), DemoError> {
+    let words = ["-a", "-c", "-p", &core.to_string(), &pid.to_string()];
+    tool(bench, Command::new("taskset").args(words), TOOL_LIMIT)
+}
+
 /// Runs a program to its end, which must be a good one and come in time.
 pub(crate) fn tool(bench: &Bench, command: &mut Command, limit: Duration) -> Result<(), DemoError> {
     let log = bench.dir.join("tool.log");

@@ -1,10 +1,11 @@
-//! What protection costs: one VM alone and with its backup, in turns, and over distances. Two nodes
-//! and an arbiter on hosts of their own (network namespaces), TLS between them, the guest's Redis on
-//! TAP.
+//! What protection costs: one VM alone, alone beside a neighbour that does the same work, and with
+//! its backup, in turns; and over distances. Two nodes and an arbiter on hosts of their own (network
+//! namespaces), TLS between them, the guest's Redis on TAP.
 
 mod distance;
 pub(crate) mod relay;
 pub(crate) mod sites;
+mod work;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use twinvm_host::ctl_socket::{self, CtlRequest};
 
-use super::load::{Bulk, Pipelines, VALUE_BYTES};
+use self::work::{Asker, NEIGHBOUR_TAP, Neighbour, VALUES, Work};
+use super::load::VALUE_BYTES;
 use super::machine::cpu_s;
-use super::redis::{Client, REQUESTS, WARM_UP, take};
+use super::redis::{REQUESTS, WARM_UP, take};
 use super::report::{Bar, Row, Section};
 use super::stats::{digits, median_interval};
 use super::{Bench, netns, say, takeover};
@@ -31,18 +33,8 @@ const FILL_BYTES: usize = 640 << 20;
 const LIMIT: Duration = Duration::from_secs(120);
 /// After a change of state the nodes have other things to do.
 const SETTLE: Duration = Duration::from_millis(1500);
-/// How long the guest computes in a turn, about.
-const COMPUTES: Duration = Duration::from_millis(2500);
-/// Turns of the guest's loop that are tried first.
-const FIRST_TURNS: u64 = 5_000_000;
-/// Blocks of pipelined requests, and large values each way, of a turn.
-const BLOCKS: usize = 120;
-const VALUES: usize = 48;
-const KEY: &str = "bench:value";
 /// Between two looks at the lag.
 const LOOK: Duration = Duration::from_millis(10);
-/// The guest computes and nothing else.
-const LOOP: &str = "local x=0 for i=1,ARGV[1] do x=(x*31+i)%65521 end return x";
 
 const STEP: &str = "computing: CPU of a step";
 const LOG: &str = "computing: log";
@@ -54,13 +46,19 @@ const JOIN: &str = "pause at a join";
 const IN: &str = "in: CPU";
 const OUT: &str = "out: CPU";
 
-/// Columns that are compared, the column of ratios, and the most that one may be.
-const COMPARED: [(&str, &str, f64); 4] = [
-    (STEP, "step ÷ alone", 1.0 / 0.98),
-    (REQUEST, "request ÷ alone", 1.05),
-    (IN, "in ÷ alone", 1.0 / 0.90),
-    (OUT, "out ÷ alone", 1.0 / 0.95),
+/// What is compared with the VM alone, the column of ratios, and the most that one may be; and the
+/// column of ratios to the VM alone beside a neighbour.
+const COMPARED: [(&str, &str, f64, &str); 4] = [
+    (STEP, "step ÷ alone", 1.0 / 0.98, "step ÷ beside"),
+    (REQUEST, "request ÷ alone", 1.05, "request ÷ beside"),
+    (IN, "in ÷ alone", 1.0 / 0.90, "in ÷ beside"),
+    (OUT, "out ÷ alone", 1.0 / 0.95, "out ÷ beside"),
 ];
+
+/// The rows: what surrounds the live node in a turn.
+const ROWS: [&str; 3] = ["alone", "beside a neighbour", "protected"];
+const BESIDE: usize = 1;
+const PROTECTED: usize = 2;
 
 /// Measures in namespaces of its own, or says why it can't.
 pub(super) fn measure(bench: &Bench) -> Result<Vec<Section>, DemoError> {
@@ -85,46 +83,48 @@ fn start(bench: &Bench, memory: &str, delay: Duration) -> Result<(Pair, usize), 
     Ok((pair, live))
 }
 
-/// The VM, and who asks its guest.
+/// The VM, who asks its guest, and what is beside it.
 struct Vm<'a> {
     bench: &'a Bench,
     pair: Pair,
     live: usize,
-    client: Client,
-    pipelines: Pipelines,
-    bulk: Bulk,
-    /// Turns of the guest's loop.
-    turns: u64,
+    asker: Asker,
+    neighbour: Neighbour,
 }
 
 fn inside(bench: &Bench) -> Result<Section, DemoError> {
-    say("protect    a guest boots");
+    say("protect    two guests boot");
     let (pair, live) = start(bench, MEMORY, Duration::ZERO)?;
+    netns::settle(bench, &[NEIGHBOUR_TAP])?;
     let mut vm = Vm {
+        neighbour: Neighbour::start(bench, live)?,
+        asker: Asker::new(REDIS)?,
         bench,
         pair,
         live,
-        client: Client::new(REDIS, NAME)?,
-        pipelines: Pipelines::new(REDIS)?,
-        bulk: Bulk::new(REDIS)?,
-        turns: FIRST_TURNS,
     };
-    vm.warm_up()?;
-    let mut rows = ["alone", "protected"].map(Row::new);
+    vm.asker.fill(bench, FILL_BYTES / VALUE_BYTES)?;
+    vm.asker.client.turn(bench, WARM_UP)?;
+    vm.asker.warm_up(bench)?;
+    let mut rows = ROWS.map(Row::new);
     for round in 0..bench.runs {
-        for step in 0..2 {
-            let protected = (round + step) % 2 == 1;
-            let row = &mut rows[usize::from(protected)];
-            vm.become_(protected, row)?;
-            vm.turn(protected, row)?;
-            let (round, name) = (round + 1, &row.name);
+        for step in 0..ROWS.len() {
+            let at = match round % 2 {
+                0 => step,
+                _ => ROWS.len() - 1 - step,
+            };
+            vm.become_(at, &mut rows[at])?;
+            vm.turn(at, &mut rows[at])?;
+            let (round, name) = (round + 1, ROWS[at]);
             say(&format!("protect {round:>2}/{:<3}{name}", bench.runs));
         }
     }
     drop(vm);
-    let [alone, protected] = &mut rows;
-    for (quantity, name, _) in COMPARED {
+    let [alone, beside, protected] = &mut rows;
+    for (quantity, name, _, to_beside) in COMPARED {
         protected.compare(quantity, name, alone);
+        beside.compare(quantity, name, alone);
+        protected.compare(quantity, to_beside, beside);
     }
     let pairs = protected.samples(P50).iter().zip(alone.samples(P50));
     let added: Vec<f64> = pairs
@@ -144,7 +144,7 @@ fn inside(bench: &Bench) -> Result<Section, DemoError> {
 }
 
 fn bars(protected: &Row) -> Vec<Bar> {
-    let ratios = COMPARED.map(|(_, name, most)| (name, most));
+    let ratios = COMPARED.map(|(_, name, most, _)| (name, most));
     let others = [(LOG, 0.1), (ADDED, 150.0), (LAG, 20.0), (JOIN, 5.0)];
     let all = ratios.into_iter().chain(others);
     all.filter_map(|(quantity, most)| protected.bar(quantity, most))
@@ -158,13 +158,14 @@ fn notes(protected: &Row) -> Vec<String> {
          threads. computing: a loop in Redis's Lua. Round trips: {REQUESTS} INCR on one connection. \
          A request: SET, 50 connections with 16 under way on each. in, out: SET and GET of {} MiB. \
          Lag: every {} ms during the pipelined requests. Each node is kept on a core; clients and \
-         the arbiter share both.",
+         the arbiter share both. Beside a neighbour: a VM that nobody protects does the same work \
+         on the backup's core meanwhile, asked by clients of its own; otherwise it does nothing.",
         FILL_BYTES >> 20,
         VALUE_BYTES >> 20,
         LOOK.as_millis()
     )];
-    let ratios = COMPARED.map(|(_, name, _)| name);
-    notes.extend(ratios.into_iter().chain([ADDED]).filter_map(|quantity| {
+    let ratios = COMPARED.into_iter().flat_map(|(_, name, _, to)| [name, to]);
+    notes.extend(ratios.chain([ADDED]).filter_map(|quantity| {
         let interval = median_interval(protected.samples(quantity))?;
         Some(format!(
             "{quantity}: {:.1} % confidence interval of the median, from the order of the pairs: {} \
@@ -184,28 +185,6 @@ impl Vm<'_> {
         pid.ok_or_else(|| DemoError::failed(format!("node {name} doesn't run")))
     }
 
-    /// Fills the guest's memory, and finds out how many turns of its loop take a while.
-    fn warm_up(&mut self) -> Result<(), DemoError> {
-        for number in 0..FILL_BYTES / VALUE_BYTES {
-            self.bulk.set(self.bench, &format!("bench:fill:{number}"))?;
-        }
-        self.client.turn(self.bench, WARM_UP)?;
-        self.pipelines.turn(self.bench, 1)?;
-        self.bulk.set(self.bench, KEY)?;
-        self.compute()?;
-        let began = Instant::now();
-        self.compute()?;
-        let share = COMPUTES.as_secs_f64() / began.elapsed().as_secs_f64().max(0.01);
-        self.turns = (self.turns as f64 * share) as u64;
-        Ok(())
-    }
-
-    fn compute(&mut self) -> Result<(), DemoError> {
-        let turns = self.turns.to_string();
-        let words = ["EVAL", LOOP, "0", &turns];
-        self.client.ask(self.bench, &words).map(drop)
-    }
-
     /// Steps and log of the live node so far.
     fn counts(&self) -> Result<(f64, f64), DemoError> {
         let status = self.pair.status(self.live).map_err(DemoError::failed)?;
@@ -214,9 +193,9 @@ impl Vm<'_> {
     }
 
     /// The VM is protected, or the live node alone, and has been for a moment.
-    fn become_(&mut self, protected: bool, row: &mut Row) -> Result<(), DemoError> {
+    fn become_(&mut self, to: usize, row: &mut Row) -> Result<(), DemoError> {
         let (live, other) = (self.live, 1 - self.live);
-        if !protected {
+        if to != PROTECTED {
             self.pair.kill(other);
             self.pair
                 .wait_for("the live node is alone", LIMIT, |pair| {
@@ -241,34 +220,28 @@ impl Vm<'_> {
     }
 
     /// All kinds of work once.
-    fn turn(&mut self, protected: bool, row: &mut Row) -> Result<(), DemoError> {
-        let pid = self.pid()?;
-        let (began, before, (steps, log)) = (Instant::now(), cpu_s(pid)?, self.counts()?);
-        self.compute()?;
-        let (used, (steps_now, log_now)) = (cpu_s(pid)? - before, self.counts()?);
+    fn turn(&mut self, at: usize, row: &mut Row) -> Result<(), DemoError> {
+        let (began, (steps, log)) = (Instant::now(), self.counts()?);
+        let used = self.work(at, Work::Compute)?.cpu_s;
+        let (steps_now, log_now) = self.counts()?;
         row.sample(STEP, "ns", used * 1e9 / (steps_now - steps).max(1.0));
-        if protected {
+        if at == PROTECTED {
             let seconds = began.elapsed().as_secs_f64();
             row.sample(LOG, "Mbit/s", (log_now - log) * 8.0 / seconds / 1e6);
         }
-        take(row, self.client.turn(self.bench, REQUESTS)?);
-        self.pipelined(protected, row)?;
-        for (cpu, rate) in [(IN, "in"), (OUT, "out")] {
-            let (began, before) = (Instant::now(), cpu_s(pid)?);
-            for _ in 0..VALUES {
-                match rate {
-                    "in" => self.bulk.set(self.bench, KEY)?,
-                    _ => self.bulk.get(self.bench, KEY)?,
-                }
-            }
-            let (seconds, used) = (began.elapsed().as_secs_f64(), cpu_s(pid)? - before);
+        if at != BESIDE {
+            take(row, self.asker.client.turn(self.bench, REQUESTS)?);
+        }
+        self.pipelined(at, row)?;
+        for (work, cpu, rate) in [(Work::In, IN, "in"), (Work::Out, OUT, "out")] {
+            let done = self.work(at, work)?;
             let bytes = (VALUES * VALUE_BYTES) as f64;
-            row.sample(cpu, "s/GiB", used * f64::from(1 << 30) / bytes);
-            row.sample(rate, "Gbit/s", bytes * 8.0 / seconds / 1e9);
+            row.sample(cpu, "s/GiB", done.cpu_s * f64::from(1 << 30) / bytes);
+            row.sample(rate, "Gbit/s", bytes * 8.0 / done.seconds / 1e9);
         }
         // What was measured counts only if nothing has changed.
         let still = self.pair.protected();
-        match still == protected.then_some(self.live) {
+        match still == (at == PROTECTED).then_some(self.live) {
             true => Ok(()),
             false => Err(DemoError::failed(format!(
                 "protected by {still:?} at the end of a turn\n{}",
@@ -277,29 +250,45 @@ impl Vm<'_> {
         }
     }
 
-    fn pipelined(&mut self, protected: bool, row: &mut Row) -> Result<(), DemoError> {
-        let pid = self.pid()?;
+    /// One kind of work, with what is beside the live node in such a turn.
+    fn work(&mut self, at: usize, work: Work) -> Result<Done, DemoError> {
+        let (bench, pid, asker) = (self.bench, self.pid()?, &mut self.asker);
+        let mut measured = || {
+            let (began, before) = (Instant::now(), cpu_s(pid)?);
+            let requests = asker.whole(bench, work)?;
+            Ok(Done {
+                cpu_s: cpu_s(pid)? - before,
+                seconds: began.elapsed().as_secs_f64(),
+                requests,
+            })
+        };
+        match at {
+            BESIDE => self.neighbour.beside(bench, work, measured),
+            _ => measured(),
+        }
+    }
+
+    fn pipelined(&mut self, at: usize, row: &mut Row) -> Result<(), DemoError> {
         let socket = self.pair.state(self.live).join("ctl.sock");
         let over = AtomicBool::new(false);
-        let (began, before) = (Instant::now(), cpu_s(pid)?);
-        let (requests, mut lags_ms) = thread::scope(|scope| {
+        let (done, mut lags_ms) = thread::scope(|scope| {
             let lags = scope.spawn(|| {
                 let mut lags_ms = Vec::new();
-                while protected && !over.load(Ordering::Relaxed) {
+                while at == PROTECTED && !over.load(Ordering::Relaxed) {
                     let status = ctl_socket::request(&socket, &CtlRequest::Status {});
                     lags_ms.extend(status.ok().and_then(|status| status["lag_ms"].as_f64()));
                     thread::sleep(LOOK);
                 }
                 lags_ms
             });
-            let requests = self.pipelines.turn(self.bench, BLOCKS);
+            let done = self.work(at, Work::Pipelined);
             over.store(true, Ordering::Relaxed);
-            (requests, lags.join().unwrap_or_default())
+            (done, lags.join().unwrap_or_default())
         });
-        let requests = requests? as f64;
-        let (seconds, used) = (began.elapsed().as_secs_f64(), cpu_s(pid)? - before);
-        row.sample(REQUEST, "µs", used * 1e6 / requests);
-        row.sample("requests/s", "1/s", requests / seconds);
+        let done = done?;
+        let requests = done.requests as f64;
+        row.sample(REQUEST, "µs", done.cpu_s * 1e6 / requests);
+        row.sample("requests/s", "1/s", requests / done.seconds);
         lags_ms.sort_by(f64::total_cmp);
         let last = lags_ms.len().saturating_sub(1);
         for (name, at) in [(LAG, last / 2), ("longest lag", last)] {
@@ -309,4 +298,12 @@ impl Vm<'_> {
         }
         Ok(())
     }
+}
+
+/// What a turn's work of one kind took.
+struct Done {
+    /// Of the live node's process.
+    cpu_s: f64,
+    seconds: f64,
+    requests: usize,
 }
