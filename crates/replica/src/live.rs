@@ -14,8 +14,10 @@ const DIGEST_STEPS: u64 = 200_000_000;
 /// Batches are closed before they come near the log's own bound.
 const FLUSH_BYTES: usize = 64 << 10;
 /// Anchors, and without a follower input too, are on their way after this long even without
-/// output: 5 ms.
-const FLUSH_NS: u64 = 5_000_000;
+/// output: 10 ms. Nothing waits for them but the backup, which can't execute past the last one: a
+/// guest that computes is lost so much of at a takeover, and makes it anew. Each batch costs a live
+/// node that sends it and is told that it has come 80 µs of processor time.
+const FLUSH_NS: u64 = 10_000_000;
 /// Packets are on their way to a follower after this long, 100 µs, if no output takes them along
 /// sooner. A packet that dies with this node has to be sent again, which takes its sender's TCP
 /// 200 ms and more. At once would be better still, but costs the live node's processor a fifth

@@ -27,6 +27,7 @@ use crate::announce::Neighbours;
 use crate::event::{Action, Env, Event, Sorted, draw_power_on, sort};
 use crate::install::{Install, SnapshotOut, SnapshotSource};
 use crate::lag::BackupSpeed;
+use crate::pacing::Slices;
 use crate::replay::DiskResult;
 use crate::stored::Stored;
 use crate::unexecuted::Unexecuted;
@@ -69,6 +70,9 @@ enum Vm {
 struct Following {
     session: SessionId,
     replay: Replay,
+    slices: Slices,
+    /// The last slice had nothing more to execute.
+    rested: bool,
     draining: bool,
     /// It has found a difference.
     examination: Option<Box<Examination>>,

@@ -39,42 +39,25 @@ const FASTER_SHIFT: u32 = 1;
 /// can step time forward at once, but when it is ahead it must wait.
 const RATE_BIAS_SHIFT: u32 = 5;
 
-/// Decides about anchors and slices on the live node.
-pub(crate) struct Pacing {
-    /// Host time at which virtual time 0 lies (may be "before" the host's boot).
-    offset_ns: i128,
+/// Measures how fast the guest runs here, and how many steps a slice gets for it.
+pub(crate) struct Slices {
     /// Steps per second while the guest runs, running mean.
     speed: u64,
     /// The same of the last measurement alone.
     last_speed: u64,
-    last_anchor_ns: u64,
     last_ns: u64,
     last_icount: u64,
 }
 
-impl Pacing {
-    /// Pacing for a machine whose virtual time is `mtime` now.
-    pub(crate) fn new(now: HostTime, mtime: u64, icount: u64) -> Self {
+impl Slices {
+    /// Nothing is measured yet.
+    pub(crate) fn new(now: HostTime, icount: u64) -> Self {
         Self {
-            offset_ns: i128::from(now.mono_ns) - i128::from(mtime) * i128::from(TICK_NS),
             speed: 150_000_000,
             last_speed: 150_000_000,
-            last_anchor_ns: now.mono_ns,
             last_ns: now.mono_ns,
             last_icount: icount,
         }
-    }
-
-    /// Virtual time as the host's clock says it should be, in ticks.
-    pub(crate) fn wanted_mtime(&self, now: HostTime) -> u64 {
-        let ns = i128::from(now.mono_ns) - self.offset_ns;
-        u64::try_from(ns / i128::from(TICK_NS)).unwrap_or(0)
-    }
-
-    /// Host time at which virtual time should be `mtime`.
-    pub(crate) fn host_ns_at(&self, mtime: u64) -> u64 {
-        let ns = i128::from(mtime) * i128::from(TICK_NS) + self.offset_ns;
-        u64::try_from(ns.max(0)).unwrap_or(u64::MAX)
     }
 
     /// Learns from a slice that ended at `now` after the guest came to `icount`.
@@ -112,18 +95,64 @@ impl Pacing {
     /// Steps of the next slice. Code that runs for the first time takes a hundred times as long, and
     /// input would wait while the mean comes down; a slice that is too short costs next to nothing.
     /// So a measurement that is much below the mean is believed at once.
-    pub(crate) fn slice_steps(&self) -> u64 {
+    pub(crate) fn steps(&self) -> u64 {
         let speed = self.speed.min(self.last_speed.saturating_mul(2));
         let steps = u128::from(speed) * u128::from(SLICE_NS) / 1_000_000_000;
         u64::try_from(steps)
             .unwrap_or(u64::MAX)
             .clamp(*SLICE_STEPS.start(), *SLICE_STEPS.end())
     }
+}
+
+/// Decides about anchors and slices on the live node.
+pub(crate) struct Pacing {
+    /// Host time at which virtual time 0 lies (may be "before" the host's boot).
+    offset_ns: i128,
+    slices: Slices,
+    last_anchor_ns: u64,
+}
+
+impl Pacing {
+    /// Pacing for a machine whose virtual time is `mtime` now.
+    pub(crate) fn new(now: HostTime, mtime: u64, icount: u64) -> Self {
+        Self {
+            offset_ns: i128::from(now.mono_ns) - i128::from(mtime) * i128::from(TICK_NS),
+            slices: Slices::new(now, icount),
+            last_anchor_ns: now.mono_ns,
+        }
+    }
+
+    /// Virtual time as the host's clock says it should be, in ticks.
+    pub(crate) fn wanted_mtime(&self, now: HostTime) -> u64 {
+        let ns = i128::from(now.mono_ns) - self.offset_ns;
+        u64::try_from(ns / i128::from(TICK_NS)).unwrap_or(0)
+    }
+
+    /// Host time at which virtual time should be `mtime`.
+    pub(crate) fn host_ns_at(&self, mtime: u64) -> u64 {
+        let ns = i128::from(mtime) * i128::from(TICK_NS) + self.offset_ns;
+        u64::try_from(ns.max(0)).unwrap_or(u64::MAX)
+    }
+
+    /// See [`Slices::ran`].
+    pub(crate) fn ran(&mut self, now: HostTime, icount: u64) {
+        self.slices.ran(now, icount);
+    }
+
+    /// See [`Slices::resumed`].
+    pub(crate) fn resumed(&mut self, now: HostTime, icount: u64) {
+        self.slices.resumed(now, icount);
+    }
+
+    /// See [`Slices::steps`].
+    pub(crate) fn slice_steps(&self) -> u64 {
+        self.slices.steps()
+    }
 
     /// Ticks per step at the measured speed, 32.32 fixed point.
     fn rate(&self) -> u128 {
         let ticks_per_second = 1_000_000_000 / TICK_NS;
-        let rate = (u128::from(ticks_per_second) << 32) / u128::from(self.speed.max(1));
+        let rate = (u128::from(ticks_per_second) << 32) / u128::from(self.slices.speed.max(1));
         rate - (rate >> RATE_BIAS_SHIFT)
     }
 

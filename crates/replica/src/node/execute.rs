@@ -3,9 +3,6 @@
 use super::*;
 use crate::lag::{joiners_share, ticks_for};
 
-/// Steps of one slice of a replay: the backup looks at its channel as often as the
-/// live node looks at its wire.
-const REPLAY_STEPS: u64 = 10_000;
 /// Steps of a slice while draining for a takeover: nothing else is to be done.
 const DRAIN_STEPS: u64 = 50_000;
 
@@ -133,7 +130,7 @@ impl Replica {
             Vm::Live(_) => self.live_slice(env, now),
             // A drain goes on by itself, or with a disk's result.
             Vm::Following(following) if following.draining => {}
-            Vm::Following(_) => self.follow_slice(env, REPLAY_STEPS),
+            Vm::Following(_) => self.follow_slice(env, now),
             Vm::Nothing | Vm::Installing(_) => {}
         }
         // A backup that is level says so at once: acks that come before it executes again would speak
@@ -240,7 +237,9 @@ impl Replica {
         }
     }
 
-    pub(super) fn follow_slice(&mut self, env: &mut dyn Env, steps: u64) {
+    /// Slices of a backup are as long as those of a live node, 30 µs at its own speed: it looks at
+    /// its channel as often as that one looks at its wire, and doesn't fall behind for looking.
+    pub(super) fn follow_slice(&mut self, env: &mut dyn Env, now: HostTime) {
         if self.examine_slice(env) {
             return;
         }
@@ -248,10 +247,17 @@ impl Replica {
             return;
         };
         let began = following.replay.machine().icount();
-        let result = following.replay.run(steps);
-        env.ran(following.replay.machine().icount().saturating_sub(began));
+        if following.rested {
+            following.slices.resumed(now, began);
+        }
+        let result = following.replay.run(following.slices.steps());
+        let icount = following.replay.machine().icount();
+        env.ran(icount.saturating_sub(began));
+        let ended = env.now();
+        following.slices.ran(ended, icount);
+        following.rested = matches!(result, Ok(ReplayExit::Starved | ReplayExit::Waits));
         print(following.replay.machine_mut(), &mut self.actions);
-        self.hand_out_disks(env.now());
+        self.hand_out_disks(ended);
         match result {
             Ok(ReplayExit::DiskDiffers { device, status }) => {
                 let why = self.disk_differs(device, status);

@@ -198,6 +198,8 @@ impl Replica {
                 self.neighbours = neighbours;
                 let following = Following {
                     session,
+                    slices: Slices::new(now, replay.machine().icount()),
+                    rested: true,
                     replay,
                     draining: false,
                     examination: None,

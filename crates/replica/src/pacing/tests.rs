@@ -167,3 +167,24 @@ fn a_host_that_was_away_makes_slices_short_for_a_moment() {
     });
     assert!(again.is_some(), "slices stay short");
 }
+
+#[test]
+fn slices_too_short_to_measure_add_up_and_grow_again() {
+    let (mut ns, mut icount) = (1_000_000_000, 0);
+    let mut slices = Slices::new(HostTime { mono_ns: ns }, icount);
+    let mut run = |slices: &mut Slices, ps_per_step: u64| {
+        let steps = slices.steps();
+        ns += steps * ps_per_step / 1000;
+        icount += steps;
+        slices.ran(HostTime { mono_ns: ns }, icount);
+    };
+    for _ in 0..100 {
+        run(&mut slices, 1_000_000);
+    }
+    assert_eq!(slices.steps(), *SLICE_STEPS.start());
+    // Half a microsecond each.
+    for _ in 0..200 {
+        run(&mut slices, 1000);
+    }
+    assert!(slices.steps() > 20_000, "{} steps", slices.steps());
+}
