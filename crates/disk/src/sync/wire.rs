@@ -102,6 +102,7 @@ pub(super) struct Apply {
     /// `data` is compressed (LZ4 block format).
     pub(super) packed: bool,
     /// The bytes of the runs with content, in their order.
+    #[serde(with = "serde_bytes")]
     pub(super) data: Vec<u8>,
 }
 
