@@ -131,6 +131,15 @@ fn images_become_disks() {
         assert_eq!(done.err.lines().count(), 1, "{}", done.err);
         assert!(!path("new.img").exists() && !path("new.img.new").exists());
     }
+
+    // Somebody's own file where the image would be made.
+    fs::write(path("mine.img.new"), b"mine").unwrap();
+    let done = twinvm(&["disk", "import", &text("in.raw"), &text("mine.img")]);
+    assert_eq!(done.code, Some(2), "{}", done.err);
+    let why = "mine.img.new: it is there already, and is where the image is made: remove it";
+    assert!(done.err.contains(why), "{}", done.err);
+    assert_eq!(fs::read(path("mine.img.new")).unwrap(), b"mine");
+    assert!(!path("mine.img").exists());
 }
 
 #[test]

@@ -75,7 +75,23 @@ pub(super) fn run(args: &ImportArgs) -> Outcome {
     let mut name = args.to.clone().into_os_string();
     name.push(".new");
     let temporary = PathBuf::from(name);
-    let used = match copy(&image, content, &temporary, bytes) {
+    // Somebody's own, or what an import that was killed has left.
+    let file = match File::options()
+        .write(true)
+        .create_new(true)
+        .open(&temporary)
+    {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return refused(format!(
+                "{}: it is there already, and is where the image is made: remove it, or give OUT \
+                 another name",
+                temporary.display()
+            ));
+        }
+        Err(error) => return refused(format!("{}: {error}", temporary.display())),
+    };
+    let used = match copy(&image, content, &file, bytes) {
         Ok(used) => used,
         Err(error) => {
             let _ = fs::remove_file(&temporary);
@@ -151,8 +167,7 @@ impl Image {
 }
 
 /// Writes what has content; gives how many bytes that are.
-fn copy(image: &Image, content: u64, to: &Path, bytes: u64) -> io::Result<u64> {
-    let file = File::options().write(true).create_new(true).open(to)?;
+fn copy(image: &Image, content: u64, file: &File, bytes: u64) -> io::Result<u64> {
     file.set_len(bytes)?;
     let mut piece = vec![0; PIECE_BYTES];
     let (mut at, mut used, mut shown) = (0, 0, 0);
