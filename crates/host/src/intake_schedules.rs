@@ -13,12 +13,12 @@ mod intake;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use intake::{Intake, Says, Taken};
+use intake::Intake;
 use shuttle::sync::Arc;
 use shuttle::sync::atomic::{AtomicU64, Ordering};
 use shuttle::thread;
-use twinvm_protocol::{ConnId, Position};
-use twinvm_replica::Stored;
+use twinvm_protocol::{ConnId, Message, Position, Progress};
+use twinvm_replica::{HostTime, Stored, Storing, Taken};
 
 const CONN: ConnId = ConnId(1);
 /// Batches that the peer sends; the loop stores the first by itself.
@@ -44,19 +44,27 @@ fn batch(first: u64) -> Stored {
 /// One life of a session: a reader, and a loop that takes what it is told of, then drains.
 fn session(close_late: bool) {
     let mut intake = Intake::default();
-    intake.close_late = close_late;
+    intake.close_late = close_late.then_some(CONN);
     let intake = Arc::new(intake);
     let acked = Arc::new(AtomicU64::new(0));
     let (events, told) = shuttle::sync::mpsc::channel();
-    intake.follow(CONN, Position(1), Says::default());
+    intake.follow(Storing {
+        conn: CONN,
+        end: Position(1),
+        emitted: Position(0),
+        progress: Progress::default(),
+    });
     let reader = {
         let (intake, acked) = (Arc::clone(&intake), Arc::clone(&acked));
         thread::spawn(move || {
             for first in 1..BATCHES {
                 // A heartbeat goes before the last one.
                 let after_other = first == BATCHES - 1;
-                let taken = intake.take(CONN, batch(first), 1, after_other, |end, _| {
-                    acked.store(end.0, Ordering::SeqCst);
+                let now = HostTime { mono_ns: 0 };
+                let taken = intake.take(CONN, batch(first), 1, after_other, now, |ack| {
+                    if let Message::Ack { received, .. } = ack {
+                        acked.store(received.0, Ordering::SeqCst);
+                    }
                 });
                 match taken {
                     Taken::Yes(Some(number)) => drop(events.send(number)),
@@ -83,7 +91,8 @@ fn session(close_late: bool) {
     reader.join().expect("the reader ends");
     let acked = acked.load(Ordering::SeqCst);
     assert!(acked <= drained, "acked {acked}, drained {drained}");
-    assert!(!intake.wants(CONN, Position(drained)), "it is closed");
+    let now = HostTime { mono_ns: 0 };
+    assert!(!intake.wants(CONN, Position(drained), now), "it is closed");
 }
 
 #[test]

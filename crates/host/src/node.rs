@@ -30,7 +30,6 @@ use twinvm_replica::{Env, Event, Replica, Storing, Wait};
 use crate::arbiter_worker::{ArbiterReply, ArbiterWorker};
 use crate::channel::{ChannelEvent, ChannelHub};
 use crate::ctl_socket::{CtlReply, CtlServer};
-use crate::intake::Says;
 use crate::journal::Journal;
 use crate::metrics::MetricsServer;
 use crate::port::Port;
@@ -400,15 +399,7 @@ impl NodeLoop {
         }
         self.storing = storing;
         match storing {
-            Some(Storing {
-                conn,
-                end,
-                emitted,
-                progress,
-            }) => self
-                .env
-                .intake
-                .follow(conn, end, Says { progress, emitted }),
+            Some(storing) => self.env.intake.follow(storing),
             None => drop(self.env.intake.close()),
         }
     }

@@ -7,6 +7,9 @@
 
 /// Measurements are this long at least: an ack is only as fresh as the backup's last slice.
 const MEASURE_NS: u64 = 5_000_000;
+/// An ack that says what one before it said comes from beside the backup's loop, which is within a
+/// slice; one that has been within the same slice for this long stands still.
+const STANDS_NS: u64 = 50_000_000;
 /// Share of a new measurement in the running mean, 1/8 for a lower one and 1/2 for a higher one: the
 /// host and the channel can make a backup slow for a moment, nothing makes it too fast.
 const SLOWER_SHIFT: u32 = 3;
@@ -38,6 +41,8 @@ struct Mark {
     at_ns: u64,
     /// Steps.
     executed: u64,
+    /// The same in the log.
+    position: u64,
     /// End of the log that it had stored.
     stored: u64,
 }
@@ -77,6 +82,7 @@ impl BackupSpeed {
         let new = Mark {
             at_ns: now_ns,
             executed,
+            position,
             stored,
         };
         let Some(mark) = self.mark else {
@@ -84,7 +90,8 @@ impl BackupSpeed {
             return;
         };
         let ns = now_ns.saturating_sub(mark.at_ns);
-        if ns < MEASURE_NS {
+        let says_nothing = (executed, position) == (mark.executed, mark.position);
+        if ns < MEASURE_NS || says_nothing && ns < STANDS_NS {
             return;
         }
         self.mark = Some(new);

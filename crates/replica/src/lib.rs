@@ -16,6 +16,7 @@ mod compare;
 mod event;
 mod explain;
 mod install;
+mod intake;
 mod lag;
 mod live;
 mod node;
@@ -33,6 +34,7 @@ pub use explain::{
     TOLD_INSTRUCTIONS, explain_disturbed, explain_recorded,
 };
 pub use install::{Piece, SnapshotPieces, SnapshotSource};
+pub use intake::{Intake, Taken};
 pub use live::{Live, LiveError, LiveExit, LiveStats};
 pub use node::{Flush, Replica, ReplicaStatus, Storing, Wait};
 pub use pacing::HostTime;

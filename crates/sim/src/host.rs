@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use twinvm_machine::{EngineKind, Machine};
-use twinvm_protocol::{DiskMark, Incarnation, LiveName, RoleKind};
+use twinvm_protocol::{ConnId, DiskMark, Incarnation, LiveName, RoleKind};
 use twinvm_replica::{
-    Action, DisksIn, DisksOut, Env, Event, HostTime, Replica, SnapshotPieces, SnapshotSource,
-    Stored,
+    Action, DisksIn, DisksOut, Env, Event, HostTime, Intake, Replica, SnapshotPieces,
+    SnapshotSource, Stored, Storing,
 };
 
 use crate::check::Life;
@@ -37,6 +37,10 @@ pub(crate) struct SimEnv {
     pub(crate) next_boot: u64,
     pub(crate) powered_on: bool,
     pub(crate) medium: Rc<RefCell<Medium>>,
+    /// What the process's receiving thread has stored beside its loop.
+    pub(crate) intake: Intake,
+    /// A claim forgets that.
+    pub(crate) forgets_stored: bool,
 }
 
 impl Env for SimEnv {
@@ -75,8 +79,12 @@ impl Env for SimEnv {
     }
 
     fn end_storing(&mut self) -> Vec<Stored> {
-        // Nobody stores beside the replica here.
-        Vec::new()
+        let kept = self.intake.close();
+        if self.forgets_stored {
+            Vec::new()
+        } else {
+            kept
+        }
     }
 }
 
@@ -85,6 +93,8 @@ pub(crate) enum Input {
     Event(Event),
     /// A frame of the channel.
     Channel(Event),
+    /// Batches that the receiving thread has stored and acked, by the number that it tells.
+    Stored(ConnId, u64),
     /// A packet from the clients' network.
     Packet(Vec<u8>),
     /// The guest is to be compared.
@@ -104,8 +114,14 @@ pub(crate) struct Process {
     pub(crate) channel_waits: usize,
     /// Inputs taken since the last slice or tick.
     pub(crate) taken: u32,
-    /// Stopped from outside until then.
+    /// Stopped from outside until then, with all its threads.
     pub(crate) paused_until: u64,
+    /// Its loop is stuck until then; what receives frames beside it isn't.
+    pub(crate) stuck_until: u64,
+    /// It stands still between its inputs and its timers, and goes on with these.
+    pub(crate) timers_first: bool,
+    /// What the receiving thread has last been let store.
+    pub(crate) lets_store: Option<Storing>,
     /// When its loop goes on.
     pub(crate) turn_at: u64,
     /// Its loop waits for input.
@@ -138,6 +154,11 @@ impl Process {
 
     pub(crate) fn role(&self) -> RoleKind {
         self.replica.status().protocol.role
+    }
+
+    /// Its loop does nothing before this.
+    pub(crate) fn loop_stands_until(&self) -> u64 {
+        self.paused_until.max(self.stuck_until)
     }
 
     /// Time on the host's clock at the world's time.

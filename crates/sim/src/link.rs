@@ -38,6 +38,9 @@ pub(crate) struct Wire {
     lanes: [Lane; 2],
     /// The process at this end still listens.
     pub(crate) open: [bool; 2],
+    /// What receives frames at this end has given its loop something else since the last batch
+    /// that it has stored by itself.
+    pub(crate) after_other: [bool; 2],
 }
 
 /// What a look at a lane found.
@@ -64,6 +67,7 @@ impl Wire {
             ends,
             lanes: [lane(), lane()],
             open: [true; 2],
+            after_other: [false; 2],
         }
     }
 

@@ -38,6 +38,8 @@ pub enum DriverFault {
     FlushesNothing,
     /// A node that goes live uses the disk that both reach without cutting off who had it before.
     ClaimsNothing,
+    /// What was stored and acked beside the loop is not in the drain before a claim.
+    StoredForgotten,
 }
 
 /// The measures of one run.

@@ -21,7 +21,7 @@ use twinvm_protocol::{
     Config, DiskMark, Generation, Identity, Incarnation, MemoryArbiter, NodeId, Outcome, Record,
     ReqId, RoleKind, message::Field,
 };
-use twinvm_replica::{Event, Replica};
+use twinvm_replica::{Event, Intake, Replica};
 
 use crate::check::Check;
 use crate::clock::Clock;
@@ -167,6 +167,8 @@ pub(crate) struct World {
     kill: Option<Kill>,
     killed: Option<Killed>,
     recovery_ms: u64,
+    /// Batches that were stored and acked beside a loop.
+    beside: u64,
     pub(crate) trace: Trace,
 }
 
@@ -248,6 +250,7 @@ impl World {
             kill: None,
             killed: None,
             recovery_ms: 0,
+            beside: 0,
             trace: Trace::new(trace),
         }
     }
@@ -375,6 +378,7 @@ impl World {
             records: self.records().len() as u64,
             boots: self.check.boot,
             rejected: self.rejected(),
+            beside: self.beside,
             virtual_ms: self.now / MS,
             recovery_ms: self.recovery_ms,
         }
@@ -525,6 +529,7 @@ impl World {
         }
         let mark = self.mark_of(slot);
         let shared = self.shared_slots();
+        let forgets_stored = self.is_broken(DriverFault::StoredForgotten);
         let host = &mut self.hosts[slot];
         let Some(generation) = host.disk.read() else {
             return Err(format!(
@@ -567,6 +572,8 @@ impl World {
             next_boot: 0,
             powered_on: false,
             medium: Rc::clone(&host.medium),
+            intake: Intake::default(),
+            forgets_stored,
         };
         self.trace.note(now, || {
             format!("{} starts, generation {generation}", name(slot))
@@ -585,6 +592,9 @@ impl World {
             channel_waits: 0,
             taken: 0,
             paused_until: 0,
+            stuck_until: 0,
+            timers_first: false,
+            lets_store: None,
             turn_at: now,
             sleeps: false,
             storing: None,

@@ -58,4 +58,5 @@ rules! {
     finds_a_flush_that_does_nothing: Driver(DriverFault::FlushesNothing);
     finds_a_disk_used_without_a_claim: Driver(DriverFault::ClaimsNothing);
     finds_first_outputs_dropped: Driver(DriverFault::FirstOutputsDropped);
+    finds_stored_batches_forgotten_at_the_claim: Driver(DriverFault::StoredForgotten);
 }

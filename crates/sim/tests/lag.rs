@@ -1,6 +1,8 @@
 //! A backup slower than the live node, under a guest that never sleeps: it works, slowly, and a
 //! takeover takes detection and lag.
 
+use std::io::{self, Write as _};
+
 use twinvm_sim::{LagSeen, lag, sudden_lag};
 
 /// The timers that these runs have.
@@ -9,6 +11,7 @@ const SUSPECT_MS: u64 = 300;
 const ASK_MS: u64 = 20;
 
 fn works_slowly(seen: &LagSeen) {
+    let _ = writeln!(io::stderr(), "simulation: a slow backup: {seen:?}");
     assert!(seen.protected_after_ms < 1000, "{seen:#?}");
     // The live node is as fast as its backup, no slower and no faster.
     assert!(seen.alone_per_s > 18_000_000, "{seen:#?}");
@@ -50,6 +53,10 @@ fn above_a_second_the_live_guest_waits() {
     assert!(tenth.worst_lag_ms < 1000, "{tenth:#?}");
     assert!(tenth.last_lag_ms <= 100, "{tenth:#?}");
     let thirtieth = sudden_lag(30).unwrap();
+    let _ = writeln!(
+        io::stderr(),
+        "simulation: a backup gets slow: {thirtieth:?}"
+    );
     // What is already made takes the backup more than a second; no more is made meanwhile.
     assert!(thirtieth.over_a_second_ms > 500, "{thirtieth:#?}");
     let noticed_after = thirtieth.over_a_second_ms - thirtieth.waited_ms;

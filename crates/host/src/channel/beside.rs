@@ -1,12 +1,13 @@
 //! What a reader does by itself with a frame: batches of the log are stored and acked on the spot
-//! while the loop lets it ([`crate::intake`]), everything else is the loop's.
+//! while the loop lets it ([`twinvm_replica::Intake`]), everything else is the loop's.
 
 use twinvm_protocol::{ConnId, Message};
-use twinvm_replica::Stored;
+use twinvm_replica::{HostTime, Stored, Taken};
 
 use super::ChannelEvent;
 use super::connection::Connection;
-use crate::intake::{Intake, Taken};
+use crate::intake::Intake;
+use crate::time::mono_ns;
 
 /// What a connection's reader remembers.
 #[derive(Debug, Default)]
@@ -53,27 +54,17 @@ impl Beside {
         else {
             return Taken::No;
         };
-        if !intake.wants(conn, *first) {
+        let now = HostTime { mono_ns: mono_ns() };
+        if !intake.wants(conn, *first, now) {
             return Taken::No;
         }
         // What is wrong with it the loop says.
         let Ok(stored) = Stored::decode(*first, *end, *released, batch) else {
             return Taken::No;
         };
-        intake.take(
-            conn,
-            stored,
-            batch.len(),
-            self.after_other,
-            |received, says| {
-                let ack = Message::Ack {
-                    received,
-                    emitted: says.emitted.min(received),
-                    progress: says.progress,
-                };
-                // It queues or refuses, and never waits.
-                let _ = connection.send(ack);
-            },
-        )
+        intake.take(conn, stored, batch.len(), self.after_other, now, |ack| {
+            // It queues or refuses, and never waits.
+            let _ = connection.send(ack);
+        })
     }
 }

@@ -106,3 +106,25 @@ fn a_joiner_gets_level_in_time_whatever_it_has_to_execute() {
         }
     }
 }
+
+#[test]
+fn acks_from_beside_a_slow_loop_do_not_make_it_fast() {
+    let mut speed = BackupSpeed::default();
+    // 10,000 steps take it 15 ms; an ack comes every 5 ms.
+    for n in 0..200 {
+        let slices = n / 3;
+        speed.told(n * 5 * MS, slices * 10_000, slices, slices + 20);
+    }
+    let right = 600_000..700_000;
+    assert!(
+        right.contains(&speed.per_s().unwrap()),
+        "{:?}",
+        speed.per_s()
+    );
+    assert!(right.contains(&speed.even_per_s().unwrap()));
+    // It stands still.
+    for n in 200..400 {
+        speed.told(n * 5 * MS, 660_000, 66, 86);
+    }
+    assert!(speed.per_s().unwrap() < 100_000);
+}

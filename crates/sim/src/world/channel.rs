@@ -1,6 +1,7 @@
 //! The channel between the two nodes: dialling, frames on their way, cuts, silence.
 
 use twinvm_protocol::{ConnId, Message};
+use twinvm_replica::{HostTime, Stored, Taken};
 
 use super::turn::CHANNEL_QUEUE;
 use super::*;
@@ -98,36 +99,90 @@ impl World {
                 self.wires[wire].hold(to);
                 return Ok(());
             }
-            if self.now < self.partition_until {
-                let at = self.partition_until;
+            // A process that is stopped receives nothing, and its host keeps what comes.
+            let stopped = self.process(slot, epoch).map_or(0, |p| p.paused_until);
+            let at = self.partition_until.max(stopped);
+            if self.now < at {
                 self.at(at, Hap::Look { wire, to });
                 return Ok(());
             }
             let conn = ConnId(wire as u64);
-            let event = match self.wires[wire].take(to, self.now)? {
+            let frame = match self.wires[wire].take(to, self.now)? {
                 Found::Nothing => return Ok(()),
                 Found::Later(at) => {
                     self.at(at, Hap::Look { wire, to });
                     return Ok(());
                 }
-                Found::Frame(message) => Event::Received { conn, message },
-                Found::End => Event::ChannelDown { conn },
+                Found::Frame(message) => Some(message),
+                Found::End => None,
             };
             if !self.wires[wire].open[to] {
                 continue;
             }
-            let input = match event {
-                Event::ChannelDown { .. } => {
-                    self.wires[wire].open[to] = false;
-                    if let Some(process) = self.process(slot, epoch) {
-                        process.wires.retain(|known| *known != wire);
-                    }
-                    Input::Event(event)
+            let Some(message) = frame else {
+                self.wires[wire].open[to] = false;
+                if let Some(process) = self.process(slot, epoch) {
+                    process.wires.retain(|known| *known != wire);
                 }
-                event => Input::Channel(event),
+                self.input(slot, epoch, Input::Event(Event::ChannelDown { conn }));
+                continue;
+            };
+            let input = match self.store_beside(wire, to, &message)? {
+                Taken::Yes(None) => continue,
+                Taken::Yes(Some(number)) => Input::Stored(conn, number),
+                Taken::No => {
+                    self.wires[wire].after_other[to] = true;
+                    Input::Channel(Event::Received { conn, message })
+                }
             };
             self.input(slot, epoch, input);
         }
+    }
+
+    /// What a node's receiving thread does with a batch of the log while the loop lets it: stores and
+    /// acks it at once, as the host's own (`host::channel`).
+    fn store_beside(&mut self, wire: usize, to: usize, message: &Message) -> Result<Taken, String> {
+        let Message::Log {
+            first,
+            end,
+            released,
+            batch,
+        } = message
+        else {
+            return Ok(Taken::No);
+        };
+        let conn = ConnId(wire as u64);
+        let (now, (slot, epoch)) = (self.now, self.wires[wire].ends[to]);
+        let after_other = self.wires[wire].after_other[to];
+        let local = HostTime {
+            mono_ns: self.hosts[slot].clock.shows(now),
+        };
+        let Some(process) = self.process(slot, epoch) else {
+            return Ok(Taken::No);
+        };
+        let intake = &mut process.env.intake;
+        if !intake.wants(conn, *first, local) {
+            return Ok(Taken::No);
+        }
+        let Ok(stored) = Stored::decode(*first, *end, *released, batch) else {
+            return Ok(Taken::No);
+        };
+        let mut acks = None;
+        let taken = intake.take(conn, stored, batch.len(), after_other, local, |ack| {
+            acks = Some(ack);
+        });
+        let Some(ack) = acks else {
+            return Ok(taken);
+        };
+        self.wires[wire].after_other[to] = false;
+        self.beside += 1;
+        self.maybe_kill_reader(slot, end.0, false);
+        self.trace.note(now, || {
+            format!("{} stores and acks up to {end} beside its loop", name(slot))
+        });
+        self.send(slot, epoch, conn, ack)?;
+        self.maybe_kill_reader(slot, end.0, true);
+        Ok(taken)
     }
 
     /// A node took a frame of the channel: others may come in.

@@ -36,7 +36,8 @@ impl World {
         let status = process.replica.status().protocol;
         let newest = process.life == self.lives;
         // While it works on something, what it made may not have been carried out yet.
-        let resting = process.sleeps && process.late.is_empty() && process.paused_until <= self.now;
+        let resting =
+            process.sleeps && process.late.is_empty() && process.loop_stands_until() <= self.now;
         if status.role != RoleKind::Live || status.gate_items > 0 || !newest || !resting {
             return Ok(());
         }

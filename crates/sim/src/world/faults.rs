@@ -123,8 +123,14 @@ impl World {
             8..10 => self.silence(),
             10..13 => {
                 let until = now + self.rng.range(20, 1500) * MS;
+                let timers_first = self.rng.one_in(2);
                 if let Some(process) = &mut self.hosts[slot].process {
-                    process.paused_until = process.paused_until.max(until);
+                    process.timers_first |= timers_first;
+                    let stands_until = match kind {
+                        12 => &mut process.stuck_until,
+                        _ => &mut process.paused_until,
+                    };
+                    *stands_until = until.max(*stands_until);
                 }
             }
             13 => self.hosts[slot].slow_until = now + self.rng.range(50, 2000) * MS,
@@ -289,8 +295,8 @@ impl World {
             self.hosts[slot].full_until = 0;
             self.hosts[slot].lan_down_until = 0;
             match &mut self.hosts[slot].process {
-                Some(process) if process.paused_until > now => {
-                    process.paused_until = now;
+                Some(process) if process.loop_stands_until() > now => {
+                    (process.paused_until, process.stuck_until) = (now, now);
                     let epoch = process.epoch;
                     self.turn_at(slot, epoch, now);
                 }

@@ -70,16 +70,32 @@ impl World {
             return;
         }
         let status = process.replica.status();
-        let role = status.protocol.role;
+        let position = match kill.moment {
+            Moment::Stored | Moment::Acked => status.protocol.acked.0,
+            _ => status.position,
+        };
+        self.kill_at(slot, position);
+    }
+
+    /// The same of a batch that what receives frames has stored by itself up to `end`, and acked or
+    /// not.
+    pub(super) fn maybe_kill_reader(&mut self, slot: usize, end: u64, acked: bool) {
+        let moment = self.kill.map(|kill| kill.moment);
+        if moment == Some(if acked { Moment::Acked } else { Moment::Stored }) {
+            self.kill_at(slot, end);
+        }
+    }
+
+    fn kill_at(&mut self, slot: usize, position: u64) {
+        let (Some(kill), Some(process)) = (self.kill, &self.hosts[slot].process) else {
+            return;
+        };
+        let role = process.role();
         let is_live = role == RoleKind::Live;
         let backs = matches!(role, RoleKind::Joining | RoleKind::Backup);
         if !(is_live && kill.moment.is_lives() || backs && !kill.moment.is_lives()) {
             return;
         }
-        let position = match kill.moment {
-            Moment::Stored | Moment::Acked => status.protocol.acked.0,
-            _ => status.position,
-        };
         if position < kill.position {
             return;
         }

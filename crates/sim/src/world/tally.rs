@@ -23,6 +23,8 @@ pub struct Tally {
     pub boots: u64,
     /// Requests of a disk that came when another node had it.
     pub rejected: u64,
+    /// Batches that were stored and acked beside a loop.
+    pub beside: u64,
     /// Virtual milliseconds.
     pub virtual_ms: u64,
     /// The longest way from the last fault to a protected pair, milliseconds.
@@ -42,6 +44,7 @@ impl Tally {
         self.records += other.records;
         self.boots += other.boots;
         self.rejected += other.rejected;
+        self.beside += other.beside;
         self.virtual_ms += other.virtual_ms;
         self.recovery_ms = self.recovery_ms.max(other.recovery_ms);
     }

@@ -23,13 +23,13 @@ impl World {
         let Some(process) = self.process(slot, epoch) else {
             return;
         };
-        if matches!(input, Input::Channel(_)) {
+        if matches!(input, Input::Channel(_) | Input::Stored(..)) {
             process.channel_waits += 1;
         }
         process.inbox.push_back(input);
         if process.sleeps {
             process.sleeps = false;
-            let at = now.max(process.paused_until);
+            let at = now.max(process.loop_stands_until());
             self.turn_at(slot, epoch, at);
         }
     }
@@ -51,8 +51,8 @@ impl World {
             return Ok(());
         }
         process.sleeps = false;
-        if process.paused_until > now {
-            let until = process.paused_until;
+        let until = process.loop_stands_until();
+        if until > now {
             self.turn_at(slot, epoch, until);
             return Ok(());
         }
@@ -61,13 +61,16 @@ impl World {
             self.turn_at(slot, epoch, now + busy);
             return Ok(());
         }
+        self.let_store(slot, epoch);
         self.maybe_kill(slot, true);
         let Some(process) = self.process(slot, epoch) else {
             return Ok(());
         };
         let local = process.local(now);
         let mut sleep = None;
-        let event = if process.taken < INPUTS_PER_TURN && !process.inbox.is_empty() {
+        let events = if std::mem::take(&mut process.timers_first) {
+            self.tick(slot, epoch)
+        } else if process.taken < INPUTS_PER_TURN && !process.inbox.is_empty() {
             process.taken += 1;
             self.next_input(slot, epoch)?
         } else {
@@ -76,7 +79,7 @@ impl World {
                 self.tick(slot, epoch)
             } else {
                 match process.replica.wait() {
-                    Wait::Run => Some(Event::Slice),
+                    Wait::Run => vec![Event::Slice],
                     Wait::Until(until) if until <= local => self.tick(slot, epoch),
                     Wait::Until(until) => {
                         let mut wait = (until - local).min(LONGEST_SLEEP_NS);
@@ -84,7 +87,7 @@ impl World {
                             wait = wait.min(TICK_NS);
                         }
                         sleep = Some(process.env.clock.when(local + wait, now));
-                        None
+                        Vec::new()
                     }
                 }
             }
@@ -96,26 +99,44 @@ impl World {
             self.turn_at(slot, epoch, until);
             return Ok(());
         }
-        let elapsed = match event {
-            Some(event) => self.apply(slot, epoch, event)?,
-            None => TURN_NS,
-        };
-        self.turn_at(slot, epoch, now + elapsed);
+        let mut elapsed = 0;
+        for event in events {
+            elapsed = self.apply(slot, epoch, event, elapsed)?;
+        }
+        self.turn_at(slot, epoch, now + elapsed.max(TURN_NS));
         Ok(())
     }
 
-    /// The timers' turn.
-    fn tick(&mut self, slot: usize, epoch: u64) -> Option<Event> {
-        let now = self.now;
-        let process = self.process(slot, epoch)?;
-        process.last_tick_ns = process.local(now);
-        Some(Event::Tick)
+    /// Tells what receives frames beside the loop how far the node is, and whether it may store.
+    fn let_store(&mut self, slot: usize, epoch: u64) {
+        let Some(process) = self.process(slot, epoch) else {
+            return;
+        };
+        let storing = process.replica.storing();
+        if storing == process.lets_store {
+            return;
+        }
+        process.lets_store = storing;
+        match storing {
+            Some(storing) => process.env.intake.follow(storing),
+            None => drop(process.env.intake.close()),
+        }
     }
 
-    /// The next thing from the inbox, as an event if it is one.
-    fn next_input(&mut self, slot: usize, epoch: u64) -> Result<Option<Event>, String> {
+    /// The timers' turn.
+    fn tick(&mut self, slot: usize, epoch: u64) -> Vec<Event> {
+        let now = self.now;
         let Some(process) = self.process(slot, epoch) else {
-            return Ok(None);
+            return Vec::new();
+        };
+        process.last_tick_ns = process.local(now);
+        vec![Event::Tick]
+    }
+
+    /// The next thing from the inbox, as events if it is any.
+    fn next_input(&mut self, slot: usize, epoch: u64) -> Result<Vec<Event>, String> {
+        let Some(process) = self.process(slot, epoch) else {
+            return Ok(Vec::new());
         };
         if process.inbox.len() - process.channel_waits > OTHER_QUEUE {
             return Err(format!(
@@ -124,18 +145,29 @@ impl World {
             ));
         }
         match process.inbox.pop_front() {
-            Some(Input::Event(event)) => Ok(Some(event)),
+            Some(Input::Event(event)) => Ok(vec![event]),
             Some(Input::Channel(event)) => {
                 process.channel_waits -= 1;
                 self.room_again(slot, epoch);
-                Ok(Some(event))
+                Ok(vec![event])
             }
-            Some(Input::Packet(bytes)) => Ok(self.packet_for_guest(slot, epoch, bytes)),
+            Some(Input::Stored(conn, number)) => {
+                process.channel_waits -= 1;
+                let stored = process.env.intake.told(conn, number).into_iter();
+                let events = stored.map(|stored| Event::Stored { conn, stored });
+                let events = events.collect();
+                self.room_again(slot, epoch);
+                Ok(events)
+            }
+            Some(Input::Packet(bytes)) => {
+                let event = self.packet_for_guest(slot, epoch, bytes);
+                Ok(event.into_iter().collect())
+            }
             Some(Input::Digest) => {
                 process.replica.log_digest(&mut process.env);
-                Ok(None)
+                Ok(Vec::new())
             }
-            None => Ok(None),
+            None => Ok(Vec::new()),
         }
     }
 
@@ -154,8 +186,8 @@ impl World {
         Some(Event::Frame { device: 0, bytes })
     }
 
-    /// Hands one event to the replica; how long that takes.
-    fn apply(&mut self, slot: usize, epoch: u64, event: Event) -> Result<u64, String> {
+    /// Hands one event to the replica, so long after the turn has begun; how long the turn is then.
+    fn apply(&mut self, slot: usize, epoch: u64, event: Event, after: u64) -> Result<u64, String> {
         let now = self.now;
         let slow = now < self.hosts[slot].slow_until;
         let host = &self.hosts[slot];
@@ -163,12 +195,12 @@ impl World {
         let next_boot = self.check.boot + 1;
         let queued = self.queued(slot);
         let Some(process) = self.hosts[slot].process.as_mut() else {
-            return Ok(0);
+            return Ok(after);
         };
         let env = &mut process.env;
         env.clock = clock;
         env.began = now;
-        env.elapsed = TURN_NS;
+        env.elapsed = after + TURN_NS;
         env.ns_per_kstep = speed;
         env.next_boot = next_boot;
         if self.trace.on && !matches!(event, Event::Slice | Event::Tick | Event::Queued { .. }) {
