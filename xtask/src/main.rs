@@ -6,6 +6,7 @@
 
 mod arrows;
 mod core_rules;
+mod ignored;
 mod length;
 mod lexer;
 mod lints;
@@ -140,6 +141,7 @@ fn check(root: &Path) -> Result<(Vec<Finding>, usize)> {
         if !file.path.ends_with(".rs") {
             continue;
         }
+        findings.extend(ignored::check(&file.path, &file.text));
         let lines = lexer::split(&file.text);
         findings.extend(length::check(&file.path, lines.len()));
         findings.extend(unsafe_rules::check(&file.path, &lines));
