@@ -18,6 +18,7 @@ use clap::{Args, ValueEnum};
 use crossbeam_channel::bounded;
 use twinvm_config::{ConsoleKind, Disk, MEMORY_EXPECTED, VmConfig, memory_bytes};
 use twinvm_host::console::{RawTerminal, read_stdin};
+use twinvm_host::node::Reads;
 use twinvm_host::port::{Port, PortError};
 use twinvm_host::random::fill_random;
 use twinvm_host::signals::SignalWatch;
@@ -396,6 +397,7 @@ fn disk_named(path: &Path) -> Result<Disk, String> {
                 address,
                 read_only,
                 fence: None,
+                reads: Reads::default(),
             }),
             Err(error) => Err(format!("--disk {text}: {error}")),
         },

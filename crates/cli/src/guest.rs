@@ -10,7 +10,7 @@ use twinvm_host::disk::{DiskError, DiskFile, DiskSpec};
 use twinvm_host::fence::Fence;
 use twinvm_host::hooks::HookCommand;
 use twinvm_host::nbd::{NbdError, NbdSpec, NbdTarget};
-use twinvm_host::node::SharedDisk;
+use twinvm_host::node::{Reads, SharedDisk};
 use twinvm_host::random::random_u128;
 use twinvm_host::tls::{Credentials, Expect, Subject, TlsError};
 use twinvm_machine::loader::LoadError;
@@ -85,6 +85,13 @@ pub(crate) enum GuestError {
          name a command that does it: fence = \"COMMAND\" in [[disk]]"
     )]
     NotFenced(Address),
+    /// The backup can't read beside the live node.
+    #[error(
+        "disk {0}: its server doesn't say that what one connection has written all others read, so \
+         the backup can't read by itself: serve it with twinvm disk serve of this version, or leave \
+         reads = \"own\" out"
+    )]
+    NotReadByBoth(Address),
     /// No process for the command that does.
     #[error("[[disk]] fence: can't start the process that runs the command: {0}")]
     Fence(io::Error),
@@ -170,6 +177,7 @@ pub(crate) fn open_disks(vm: &VmConfig) -> Result<Vec<OpenDisk>, GuestError> {
                         generation: 0,
                     },
                     // Nobody else has a VM that runs alone.
+                    beside: false,
                     fencing: None,
                 })?;
                 OpenDisk::Nbd(Box::new(target))
@@ -196,7 +204,7 @@ fn shared_disk(
     address: &Address,
     read_only: bool,
     fence: Option<Fence>,
-    device: u8,
+    (device, reads): (u8, Reads),
 ) -> Result<SharedDisk, GuestError> {
     let target = NbdTarget::look(NbdSpec {
         address: address.clone(),
@@ -208,6 +216,7 @@ fn shared_disk(
             // Of which one the node learns when it goes live.
             generation: 0,
         },
+        beside: false,
         fencing: None,
     })?;
     let target = match fence {
@@ -216,7 +225,14 @@ fn shared_disk(
         None if read_only || target.keeps_others_off()? => target,
         None => return Err(GuestError::NotFenced(address.clone())),
     };
-    Ok(SharedDisk { device, target })
+    if reads == Reads::Own && !target.lets_others_read()? {
+        return Err(GuestError::NotReadByBoth(address.clone()));
+    }
+    Ok(SharedDisk {
+        device,
+        target,
+        reads,
+    })
 }
 
 /// The disks of a node's machine, its own copies, and those that both nodes reach.
@@ -245,10 +261,11 @@ pub(crate) fn own_disks(
                 address,
                 read_only,
                 fence: command,
+                reads,
             } => {
                 let fence = command.map(|command| fence(&address, command));
                 let fence = fence.transpose().map_err(GuestError::Fence)?;
-                let disk = shared_disk(vm, &address, read_only, fence, device)?;
+                let disk = shared_disk(vm, &address, read_only, fence, (device, reads))?;
                 slots.push(SlotConfig::Disk(DiskConfig {
                     sectors: disk.target.sectors(),
                     read_only,

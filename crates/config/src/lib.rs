@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use twinvm_host::arbiter::{EXPECTED, KeyKinds};
 use twinvm_host::fence;
 use twinvm_host::hooks::HookCommand;
-use twinvm_host::node::Flush;
+use twinvm_host::node::{Flush, Reads};
 use twinvm_host::port::PortAddress;
 use twinvm_host::tls::TlsFiles;
 use twinvm_machine::{MAX_HARTS, OnReset};
@@ -68,6 +68,7 @@ const DISK_KEYS: &[&str] = &[
     "nbd",
     "fence",
     "fence_timeout_s",
+    "reads",
 ];
 const NODE_KEYS: &[&str] = &["name", "channel", "tap", "path"];
 const TLS_KEYS: &[&str] = &["ca", "cert", "key"];
@@ -162,6 +163,8 @@ pub enum Disk {
         read_only: bool,
         /// What keeps a former live node off, where the server can't.
         fence: Option<HookCommand>,
+        /// How a backup learns what the guest has read.
+        reads: Reads,
     },
 }
 
@@ -400,6 +403,23 @@ fn parse_disks(tables: &[Table<'_, '_>]) -> Result<Vec<Disk>, VmTomlError> {
                 "fence is for a disk that both nodes reach, by nbd: leave it out".to_owned();
             return Err(table.conflict(Some(line), problem));
         }
+        let reads = match table.string("reads")? {
+            None => Reads::Log,
+            Some(text) => {
+                if table.string("nbd")?.is_none() {
+                    let problem = "reads is for a disk that both nodes reach, by nbd: leave it out";
+                    return Err(table.conflict(Some(text.line), problem.to_owned()));
+                }
+                match text.value {
+                    "log" => Reads::Log,
+                    "own" => Reads::Own,
+                    other => {
+                        let expected = "\"log\" or \"own\"";
+                        return Err(table.value_at(text.line, "reads", other, expected));
+                    }
+                }
+            }
+        };
         disks.push(match (table.path("path")?, table.string("nbd")?) {
             (Some(path), None) => Disk::File {
                 path: path.value,
@@ -411,6 +431,7 @@ fn parse_disks(tables: &[Table<'_, '_>]) -> Result<Vec<Disk>, VmTomlError> {
                     .map_err(|_| table.value_at(nbd.line, "nbd", nbd.value, address::EXPECTED))?,
                 read_only,
                 fence,
+                reads,
             },
             (None, None) => return Err(table.missing("path")),
             (Some(_), Some(nbd)) => {

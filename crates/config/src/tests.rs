@@ -502,6 +502,7 @@ fn disks() {
         address: Address::parse("nbd://san:7/shop").unwrap(),
         read_only: false,
         fence: None,
+        reads: Reads::Log,
     };
     assert_eq!(
         vm.disks,
@@ -535,6 +536,27 @@ fn a_disk_at_a_server_may_have_a_fence() {
     assert_eq!(
         named("[[disk]]\npath = \"d\"\nfence = \"cut\""),
         "vms/VM.toml:4: fence is for a disk that both nodes reach, by nbd: leave it out"
+    );
+}
+
+#[test]
+fn a_backup_may_read_a_disk_at_a_server_by_itself() {
+    let reads = |value: &str| {
+        let text = format!("name = \"x\"\n[[disk]]\nnbd = \"nbd://h/x\"\nreads = {value}");
+        parse(&text).map(|vm| match &vm.disks[0] {
+            Disk::Nbd { reads, .. } => *reads,
+            Disk::File { .. } => unreachable!("it has nbd"),
+        })
+    };
+    assert_eq!(reads("\"own\"").unwrap(), Reads::Own);
+    assert_eq!(reads("\"log\"").unwrap(), Reads::Log);
+    assert_eq!(
+        reads("\"both\"").unwrap_err().to_string(),
+        "vms/VM.toml:4: reads = \"both\": expected \"log\" or \"own\""
+    );
+    assert_eq!(
+        named("[[disk]]\npath = \"d\"\nreads = \"own\""),
+        "vms/VM.toml:4: reads is for a disk that both nodes reach, by nbd: leave it out"
     );
 }
 

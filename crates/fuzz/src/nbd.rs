@@ -7,7 +7,9 @@ use twinvm_nbd::address::Address;
 use twinvm_nbd::client::Haggle;
 use twinvm_nbd::server::{self, Agreed, House, No, Tls};
 use twinvm_nbd::transfers::{Job, Next, Transfers};
-use twinvm_nbd::wire::{Claim, Command, Export, ExportFlags, MAX_BLOCK_BYTES, Reply, Request};
+use twinvm_nbd::wire::{
+    Claim, Command, Export, ExportFlags, MAX_BLOCK_BYTES, Reader, Reply, Request,
+};
 
 use crate::input::Input;
 
@@ -72,6 +74,14 @@ impl House for One {
         Ok(())
     }
 
+    fn read_beside(&mut self, export_name: &str, reader: &Reader) -> Result<(), No> {
+        self.look(export_name)?;
+        match reader.vm.as_str() {
+            "shop" => Ok(()),
+            _ => Err(No::Policy("another VM's".to_owned())),
+        }
+    }
+
     fn enter(&mut self, export_name: &str) -> Result<Export, No> {
         self.look(export_name)
     }
@@ -99,9 +109,11 @@ fn client_words(look: bool) -> Vec<u8> {
         &4u32.to_be_bytes(),
         b"shop",
     ];
+    let reader = [&[1][..], &[7; 16], &name, &4u32.to_be_bytes(), b"shop"];
     let words = [
         3u32.to_be_bytes().to_vec(),
         option(0x7476_6d01, &claim.concat()),
+        option(0x7476_6d02, &reader.concat()),
         if look {
             [option(3, &[]), option(6, &wanted)].concat()
         } else {

@@ -254,7 +254,9 @@ impl World {
             Action::Console(_) | Action::RoleChanged { .. } | Action::CtlAnswer { .. } => {}
             Action::Note { text, .. } => assert!(!text.is_empty()),
             Action::Exit { .. } => self.sides[at].ended = true,
-            Action::ClaimDisks { .. } => panic!("node {at}: its disks are its own"),
+            Action::ClaimDisks { .. } | Action::ReadDisks => {
+                panic!("node {at}: its disks are its own")
+            }
             Action::Disk(request) => {
                 self.env.at = at;
                 let copy = self.env.copy().expect("work for disks that are there");

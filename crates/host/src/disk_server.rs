@@ -3,7 +3,7 @@
 //! An export belongs to the highest generation that has claimed it ([`exported`]). A claim is
 //! answered when it is durable, whoever was there before is cut off, and each of his requests is
 //! either done by then or never will be. Clients that claim nothing get an export that nobody has
-//! claimed.
+//! claimed; the backup of a VM that has claimed one may read it.
 //!
 //! One thread listens; each connection has one that reads ([`connection`]) and a few that carry
 //! requests out. Connections, requests and what they carry are bounded.

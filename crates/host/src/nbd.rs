@@ -19,7 +19,7 @@ use crossbeam_channel::Sender;
 use twinvm_machine::{DiskRequest, SECTOR_BYTES};
 use twinvm_nbd::address::{Address, Server};
 use twinvm_nbd::client::{Claimed, Haggle, HaggleError};
-use twinvm_nbd::wire::{Claim, DEFAULT_BLOCK_BYTES, Export, ExportFlags};
+use twinvm_nbd::wire::{Claim, DEFAULT_BLOCK_BYTES, Export, ExportFlags, Reader};
 
 use crate::disk::DiskDone;
 use crate::fence::{Fence, Fencing};
@@ -43,6 +43,8 @@ pub struct NbdSpec {
     pub keys: Option<Credentials>,
     /// Who wants it, for servers that can keep others off.
     pub claim: Claim,
+    /// It is not claimed, only read, beside whoever has claimed it.
+    pub beside: bool,
     /// What keeps others off where the server can't: [`NbdTarget::behind`].
     pub fencing: Option<Fencing>,
 }
@@ -158,6 +160,37 @@ impl NbdTarget {
         }
     }
 
+    /// The same export, to be read and no more while another node has it.
+    pub fn read_beside(&self) -> Self {
+        let spec = NbdSpec {
+            read_only: true,
+            beside: true,
+            // It keeps nobody off.
+            fencing: None,
+            ..self.spec.clone()
+        };
+        Self {
+            spec,
+            export: self.export,
+            open: None,
+        }
+    }
+
+    /// Whether the server lets a node read that has not claimed the export, and what it reads is
+    /// what the other one has written.
+    ///
+    /// # Errors
+    /// [`NbdError`]: it can't be asked.
+    pub fn lets_others_read(&self) -> Result<bool, NbdError> {
+        let alike = self.spec.read_only || self.export.flags.has(ExportFlags::CAN_MULTI_CONN);
+        self.spec.attempt(|spec| {
+            let mut haggle = spec.haggle()?;
+            let lets = haggle.knows_readers()? || !haggle.knows_claims()?;
+            haggle.leave();
+            Ok(lets && alike)
+        })
+    }
+
     /// Whether the server keeps off whoever has an older claim.
     ///
     /// # Errors
@@ -262,7 +295,14 @@ impl NbdSpec {
     /// claim is cut off, if the server knows claims.
     fn enter(&self) -> Result<Open, Failure> {
         let mut haggle = self.haggle()?;
-        let claimed = haggle.claim(&self.address.export, &self.claim)?;
+        let claimed = match self.beside {
+            true => {
+                let Claim { vm, holder, .. } = self.claim.clone();
+                haggle.read_beside(&self.address.export, &Reader { vm, holder })?;
+                Claimed::Unknown
+            }
+            false => haggle.claim(&self.address.export, &self.claim)?,
+        };
         let (export, stream) = haggle.go(&self.address.export)?;
         Ok(Open {
             stream: stream.into_inner(),

@@ -49,7 +49,7 @@ use takeover::Watch;
 pub use force::ForcedStart;
 pub use options::{NodeError, NodeOptions, Operation, Wire};
 pub use shared::SharedDisk;
-pub use twinvm_replica::Flush;
+pub use twinvm_replica::{Flush, Reads};
 
 /// Things taken from the queues between two slices: the guest must go on too.
 const INPUTS_PER_TURN: usize = 64;

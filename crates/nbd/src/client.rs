@@ -127,13 +127,38 @@ impl<S: Read + Write> Haggle<S> {
         }
     }
 
+    /// Asks to read an export beside whoever has claimed it. A server that knows no claims keeps
+    /// nobody off, so there is nothing to ask it for.
+    ///
+    /// # Errors
+    /// [`HaggleError::Refused`]: not by this one, or not now. Or another [`HaggleError`].
+    pub fn read_beside(&mut self, export: &str, reader: &Reader) -> Result<(), HaggleError> {
+        self.ask(OPT_READ, &reader.encode(export))?;
+        match self.answer(OPT_READ)? {
+            (REP_ACK | REP_ERR_UNSUP, _) => Ok(()),
+            (other, data) => Err(unfit(other, &data)),
+        }
+    }
+
     /// Whether the server knows claims. Changes nothing: it is asked with half of one.
     ///
     /// # Errors
     /// [`HaggleError`].
     pub fn knows_claims(&mut self) -> Result<bool, HaggleError> {
-        self.ask(OPT_CLAIM, &[])?;
-        match self.answer(OPT_CLAIM)? {
+        self.knows(OPT_CLAIM)
+    }
+
+    /// Whether the server knows who reads beside a claim. Changes nothing.
+    ///
+    /// # Errors
+    /// [`HaggleError`].
+    pub fn knows_readers(&mut self) -> Result<bool, HaggleError> {
+        self.knows(OPT_READ)
+    }
+
+    fn knows(&mut self, option: u32) -> Result<bool, HaggleError> {
+        self.ask(option, &[])?;
+        match self.answer(option)? {
             (REP_ERR_INVALID, _) => Ok(true),
             (REP_ERR_UNSUP, _) => Ok(false),
             (other, data) => Err(unfit(other, &data)),

@@ -5,7 +5,7 @@
 //! Structured replies are never asked for: no server may insist on them.
 //!
 //! - [`address`]: where an export is.
-//! - [`wire`]: numbers and frames, and the one option of our own, a [`wire::Claim`].
+//! - [`wire`]: numbers and frames, and the two options of our own, a [`wire::Claim`] and a [`wire::Reader`].
 //! - [`client`]: what a client says before it reads and writes.
 //! - [`transfers`]: requests under way, cut into what a server takes, and sent again over the next
 //!   connection when one is lost.

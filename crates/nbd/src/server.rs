@@ -33,6 +33,12 @@ pub trait House {
     /// [`No`].
     fn claim(&mut self, export: &str, claim: &Claim) -> Result<(), No>;
 
+    /// Lets somebody read an export beside whoever has claimed it.
+    ///
+    /// # Errors
+    /// [`No`].
+    fn read_beside(&mut self, export: &str, reader: &Reader) -> Result<(), No>;
+
     /// This client wants to use an export.
     ///
     /// # Errors
@@ -161,6 +167,13 @@ pub fn haggle(
             OPT_CLAIM => match Claim::decode(&data) {
                 None => reply(REP_ERR_INVALID, b"")?,
                 Some((export, claim)) => match house.claim(&export, &claim) {
+                    Ok(()) => reply(REP_ACK, &[])?,
+                    Err(no) => refuse(stream, option, &no)?,
+                },
+            },
+            OPT_READ => match Reader::decode(&data) {
+                None => reply(REP_ERR_INVALID, b"")?,
+                Some((export, reader)) => match house.read_beside(&export, &reader) {
                     Ok(()) => reply(REP_ACK, &[])?,
                     Err(no) => refuse(stream, option, &no)?,
                 },

@@ -36,6 +36,8 @@ pub(crate) const OPT_GO: u32 = 7;
 /// know it says `NBD_REP_ERR_UNSUP`. The letters `tvm` keep it away from the numbers that the
 /// specification gives out.
 pub(crate) const OPT_CLAIM: u32 = 0x7476_6d01;
+/// Our own: a [`Reader`]. Answered like a claim.
+pub(crate) const OPT_READ: u32 = 0x7476_6d02;
 
 pub(crate) const REP_ACK: u32 = 1;
 pub(crate) const REP_SERVER: u32 = 2;
@@ -67,6 +69,8 @@ impl ExportFlags {
     pub const SEND_TRIM: u16 = 1 << 5;
     /// `NBD_CMD_WRITE_ZEROES` is known.
     pub const SEND_WRITE_ZEROES: u16 = 1 << 6;
+    /// What one connection has written, all others read.
+    pub const CAN_MULTI_CONN: u16 = 1 << 8;
 
     /// Whether all of `bits` are set.
     pub fn has(self, bits: u16) -> bool {
@@ -252,10 +256,7 @@ impl Claim {
         let mut out = vec![CLAIM_FORM];
         out.extend_from_slice(&self.holder.to_be_bytes());
         out.extend_from_slice(&self.generation.to_be_bytes());
-        for text in [export, &self.vm] {
-            out.extend_from_slice(&(text.len() as u32).to_be_bytes());
-            out.extend_from_slice(text.as_bytes());
-        }
+        put_texts(&mut out, [export, &self.vm]);
         out
     }
 
@@ -263,7 +264,7 @@ impl Claim {
     pub(crate) fn decode(data: &[u8]) -> Option<(String, Self)> {
         let mut fields = Fields(data);
         (fields.u8()? == CLAIM_FORM).then_some(())?;
-        let holder = u128::from(fields.u64()?) << 64 | u128::from(fields.u64()?);
+        let holder = fields.u128()?;
         let generation = fields.u64()?;
         let export = fields.text()?;
         let vm = fields.text()?;
@@ -274,6 +275,46 @@ impl Claim {
             generation,
         };
         Some((export, claim))
+    }
+}
+
+/// Who wants to read an export that its VM's live node has claimed, beside that node. It takes nothing
+/// from anybody and may not write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// The VM's name.
+    pub vm: String,
+    /// Who: the same one may come again, over another connection.
+    pub holder: u128,
+}
+
+/// The form of [`Reader`]s that is spoken.
+const READER_FORM: u8 = 1;
+
+impl Reader {
+    pub(crate) fn encode(&self, export: &str) -> Vec<u8> {
+        let mut out = vec![READER_FORM];
+        out.extend_from_slice(&self.holder.to_be_bytes());
+        put_texts(&mut out, [export, &self.vm]);
+        out
+    }
+
+    /// The export and who wants to read it.
+    pub(crate) fn decode(data: &[u8]) -> Option<(String, Self)> {
+        let mut fields = Fields(data);
+        (fields.u8()? == READER_FORM).then_some(())?;
+        let holder = fields.u128()?;
+        let export = fields.text()?;
+        let vm = fields.text()?;
+        fields.end()?;
+        Some((export, Self { vm, holder }))
+    }
+}
+
+fn put_texts(out: &mut Vec<u8>, texts: [&str; 2]) {
+    for text in texts {
+        out.extend_from_slice(&(text.len() as u32).to_be_bytes());
+        out.extend_from_slice(text.as_bytes());
     }
 }
 
@@ -305,6 +346,10 @@ impl<'a> Fields<'a> {
 
     pub(crate) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_be_bytes)
+    }
+
+    fn u128(&mut self) -> Option<u128> {
+        self.array().map(u128::from_be_bytes)
     }
 
     /// A length and a name of that many bytes.

@@ -156,6 +156,9 @@ pub enum Action {
         /// Another node was live before, by the record.
         takeover: bool,
     },
+    /// A backup's machine comes, and some of the shared disks are read by both nodes: their requests
+    /// that follow are reads, over a connection that takes nothing from the live node.
+    ReadDisks,
     /// Connect to the peer.
     Dial,
     /// Queue a frame of the channel.

@@ -36,7 +36,7 @@ pub use explain::{
 pub use install::{Piece, SnapshotPieces, SnapshotSource};
 pub use intake::{Intake, Taken};
 pub use live::{Live, LiveError, LiveExit, LiveStats};
-pub use node::{Flush, Replica, ReplicaStatus, Storing, Wait};
+pub use node::{Flush, Reads, Replica, ReplicaStatus, Storing, Wait};
 pub use pacing::HostTime;
 pub use perturb::{PerturbCounts, Perturbation};
 pub use replay::{Divergence, Replay, ReplayExit};

@@ -15,6 +15,7 @@ mod disks;
 mod examine;
 mod execute;
 mod points;
+mod reads;
 mod scrub;
 mod shared;
 mod status;
@@ -35,6 +36,7 @@ use crate::voice::give_voice;
 use crate::{HostTime, Live, LiveExit, Replay, ReplayExit};
 use disks::Disks;
 use points::Points;
+use reads::OwnReads;
 use scrub::Scrub;
 use shared::Shared;
 use sync::Sync;
@@ -89,6 +91,7 @@ pub enum Wait {
 
 use self::examine::Examination;
 pub use disks::Flush;
+pub use reads::Reads;
 pub use status::ReplicaStatus;
 pub use transfer::Storing;
 
@@ -133,6 +136,10 @@ pub struct Replica {
     actions: VecDeque<Action>,
     disks: Disks,
     shared: Shared,
+    own_reads: OwnReads,
+    /// A rule broken on purpose: writes don't wait for the backup's reads.
+    #[cfg(feature = "mutations")]
+    overwrites_unread: bool,
     sync: Sync,
     points: Points,
     scrub: Scrub,
@@ -209,6 +216,9 @@ impl Replica {
             actions: VecDeque::new(),
             disks: Disks::new(&config),
             shared: Shared::default(),
+            own_reads: OwnReads::default(),
+            #[cfg(feature = "mutations")]
+            overwrites_unread: false,
             sync: Sync::default(),
             points: Points::default(),
             scrub: Scrub::default(),
@@ -381,6 +391,7 @@ impl Replica {
     #[cfg(feature = "mutations")]
     #[doc(hidden)]
     pub fn break_rule(&mut self, mutation: twinvm_protocol::node::Mutation) {
+        self.overwrites_unread = mutation == twinvm_protocol::node::Mutation::OverwriteUnread;
         self.node.break_rule(mutation);
     }
 

@@ -271,6 +271,7 @@ impl Perturbation {
 
 fn failed(replay: &Replay, begun: u64, what: impl std::fmt::Display) -> Divergence {
     Divergence {
+        doubtful: false,
         position: replay.position(),
         icount: replay.machine().icount(),
         what: format!("the snapshot of step {begun}: {what}"),

@@ -19,6 +19,9 @@ pub struct Divergence {
     pub icount: u64,
     /// What differs, both sides' values.
     pub what: String,
+    /// What was read from a disk that both sides reach: the other one may have changed it, if it has
+    /// gone on without this one.
+    pub doubtful: bool,
 }
 
 /// Why [`Replay::run`] returned.
@@ -129,6 +132,7 @@ impl Replay {
             position: self.position,
             icount: self.machine.icount(),
             what,
+            doubtful: false,
         }
     }
 
@@ -279,6 +283,9 @@ impl Replay {
                 }
                 if let Err(error) = self.machine.inject(&record) {
                     return Err(self.diverged(error.to_string()));
+                }
+                if let Body::BlockDone { device, id, .. } = body {
+                    self.forget_disk_result(*device, *id);
                 }
             }
         }

@@ -90,6 +90,8 @@ pub(crate) struct Measures {
     pub(crate) disk: bool,
     /// It is one that both hosts reach.
     pub(crate) shared: bool,
+    /// A backup reads it by itself.
+    pub(crate) own_reads: bool,
     /// When faults begin and end.
     pub(crate) faults_from_ns: u64,
     pub(crate) faults_to_ns: u64,
@@ -123,6 +125,7 @@ impl Measures {
             record_lost_ns: None,
             disk: false,
             shared: false,
+            own_reads: false,
             faults_from_ns: 0,
             faults_to_ns: 0,
         }
@@ -174,6 +177,7 @@ impl Measures {
             cold_delay_ms: rng.one_in(8).then(|| rng.range(200, 3000)),
             disk: rng.one_in(3),
             shared: false,
+            own_reads: false,
             record_lost_ns: rng.one_in(30).then(|| from + rng.range(0, 3000) * MS),
             faults_from_ns: from,
             faults_to_ns: from + rng.range(500, 6000) * MS,
@@ -182,6 +186,7 @@ impl Measures {
         // Only a live node that emits writes there.
         let may_share = measures.disk && measures.output == OutputFrom::Live;
         measures.shared = may_share && rng.one_in(2);
+        measures.own_reads = measures.shared && rng.one_in(2);
         measures
     }
 }

@@ -48,6 +48,7 @@ rules! {
     finds_a_start_beside_a_holder: Protocol(Mutation::StartBesideHolder);
     finds_an_output_forgotten_on_its_ack: Protocol(Mutation::ForgetOnAck);
     finds_an_output_forgotten_with_its_backup: Protocol(Mutation::ForgetUnspoken);
+    finds_a_write_that_does_not_wait_for_the_backups_reads: Protocol(Mutation::OverwriteUnread);
     finds_a_rename_before_the_sync: Disk(DiskFault::RenameBeforeSync);
     finds_a_file_written_in_place: Disk(DiskFault::InPlace);
     finds_a_file_never_synced: Disk(DiskFault::NoSync);

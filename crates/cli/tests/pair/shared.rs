@@ -7,6 +7,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -65,6 +66,10 @@ fn image(folder: &Path) -> PathBuf {
 
 pub(crate) fn disk_at(address: &str) -> String {
     format!("[[disk]]\nnbd = \"nbd://{address}/shop.img\"\n")
+}
+
+fn own_reads_at(address: &str) -> String {
+    format!("{}reads = \"own\"\n", disk_at(address))
 }
 
 /// Waits for a line of a node.
@@ -156,6 +161,41 @@ fn pass(mut from: &TcpStream, mut to: &TcpStream, held: &Held) {
     }
 }
 
+/// A way to a server on which what comes back is changed, if it is; its address.
+fn changing_way_to(server: &str, changed: &Arc<AtomicBool>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (server, changed) = (server.to_owned(), Arc::clone(changed));
+    thread::spawn(move || {
+        while let Ok((client, _)) = listener.accept() {
+            let Ok(up) = TcpStream::connect(&server) else {
+                return;
+            };
+            let (back, to) = (up.try_clone().unwrap(), client.try_clone().unwrap());
+            let changed = Arc::clone(&changed);
+            thread::spawn(move || pass(&client, &up, &Held::default()));
+            thread::spawn(move || change(&back, &to, &changed));
+        }
+    });
+    address
+}
+
+fn change(mut from: &TcpStream, mut to: &TcpStream, changed: &AtomicBool) {
+    let mut bytes = [0; 65536];
+    while let Ok(count) = from.read(&mut bytes)
+        && count > 0
+    {
+        // Behind the head of an answer, as far as can be told.
+        if changed.load(Ordering::SeqCst) && count > 4096 {
+            bytes[count - 1] ^= 1;
+        }
+        if to.write_all(&bytes[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Write);
+}
+
 #[test]
 fn a_write_that_was_delayed_past_a_takeover_is_rejected() {
     let folder = TempDir::new().unwrap();
@@ -192,6 +232,136 @@ fn a_write_that_was_delayed_past_a_takeover_is_rejected() {
     works_on(&vm, 25);
     assert!(vm.ctl(B, "stop").status.success());
     assert_eq!(vm.await_end(B), Some(0));
+}
+
+/// Bytes of log that a node has made since it went live.
+fn log_bytes(vm: &Cluster, node: usize) -> u64 {
+    vm.status(node).unwrap()["log_bytes"].as_u64().unwrap()
+}
+
+/// Bytes of log for each round of the guest's work (128 KiB read, 64 KiB written) while the VM is
+/// protected: on a busy host that may end and begin again meanwhile.
+fn log_of_a_round(vm: &Cluster, node: usize) -> u64 {
+    const ROUNDS: u64 = 10;
+    wait_for("rounds of a protected VM", || {
+        vm.await_protected(node);
+        let (generation, before) = (vm.generation(), log_bytes(vm, node));
+        works_on(vm, ROUNDS);
+        let same = vm.generation() == generation;
+        same.then(|| (log_bytes(vm, node) - before) / ROUNDS)
+    })
+}
+
+#[test]
+fn a_backup_that_reads_by_itself_needs_no_reads_in_the_log() {
+    let folder = TempDir::new().unwrap();
+    let server = Server::start(&image(folder.path()), "127.0.0.1:0");
+    let mut vm = cluster_with(&disk_at(&server.address));
+    vm.start(A);
+    vm.await_role(A, "live");
+    vm.await_redis(A);
+    // Both nodes must say the same.
+    vm.file.more = own_reads_at(&server.address);
+    vm.write();
+    vm.start(B);
+    await_line(&vm, B, "contents of virtio slot");
+    vm.kill(B);
+    vm.file.more = disk_at(&server.address);
+    vm.write();
+    vm.start(B);
+    vm.await_protected(A);
+    works_on(&vm, 10);
+    let logged = log_of_a_round(&vm, A);
+    assert!(logged > 128 << 10, "{logged} bytes for a round");
+    assert!(vm.ctl(A, "stop").status.success());
+    assert_eq!((vm.await_end(A), vm.await_end(B)), (Some(0), Some(0)));
+
+    vm.file.more = own_reads_at(&server.address);
+    vm.write();
+    vm.start(A);
+    vm.await_role(A, "live");
+    vm.await_redis(A);
+    vm.start(B);
+    vm.await_protected(A);
+    works_on(&vm, 10);
+    let own = log_of_a_round(&vm, A);
+    eprintln!(
+        "log bytes for a round of 128 KiB read: {logged} with reads in the log, {own} without"
+    );
+    assert!(own < 64 << 10, "{own} bytes for a round");
+    for (live, next) in [(A, B), (B, A)] {
+        vm.await_protected(live);
+        vm.kill(live);
+        vm.await_role(next, "live");
+        works_on(&vm, 20);
+        vm.start(live);
+        vm.await_protected(next);
+        works_on(&vm, 10);
+        let status = vm.status(next).unwrap();
+        assert_eq!(status["divergence"], serde_json::Value::Null);
+    }
+    assert!(vm.ctl(A, "stop").status.success());
+    assert_eq!((vm.await_end(A), vm.await_end(B)), (Some(0), Some(0)));
+}
+
+#[test]
+fn bytes_that_are_changed_on_the_way_to_the_backup_are_an_alarm() {
+    let folder = TempDir::new().unwrap();
+    let server = Server::start(&image(folder.path()), "127.0.0.1:0");
+    let changed = Arc::new(AtomicBool::new(false));
+    let mut vm = cluster_with(&own_reads_at(&server.address));
+    vm.start(A);
+    vm.await_role(A, "live");
+    vm.await_redis(A);
+    vm.file.more = own_reads_at(&changing_way_to(&server.address, &changed));
+    vm.write();
+    vm.start(B);
+    vm.await_protected(A);
+    works_on(&vm, 20);
+    changed.store(true, Ordering::SeqCst);
+    await_line(&vm, A, "the backup differs: diverged at position");
+    changed.store(false, Ordering::SeqCst);
+    assert!(
+        vm.log(A).contains("a read (request"),
+        "it says what differs"
+    );
+    // The guest has noticed nothing, and a new copy of it is a backup again.
+    wait_for("another session", || {
+        let lines = vm.log(A);
+        (lines.matches("the VM is protected").count() > 1).then_some(())
+    });
+    vm.await_protected(A);
+    works_on(&vm, 25);
+    assert!(vm.ctl(A, "stop").status.success());
+    assert_eq!((vm.await_end(A), vm.await_end(B)), (Some(0), Some(0)));
+}
+
+#[test]
+fn a_backup_that_can_not_read_holds_nobody_up_for_long() {
+    let folder = TempDir::new().unwrap();
+    let server = Server::start(&image(folder.path()), "127.0.0.1:0");
+    let held = Held::default();
+    let mut vm = cluster_with(&own_reads_at(&server.address));
+    vm.start(A);
+    vm.await_role(A, "live");
+    vm.await_redis(A);
+    vm.file.more = own_reads_at(&way_to(&server.address, &held));
+    vm.write();
+    vm.start(B);
+    vm.await_protected(A);
+    works_on(&vm, 20);
+    *held.lock().unwrap() = Some(Vec::new());
+    await_line(&vm, A, "the backup has executed nothing for");
+    works_on(&vm, 25);
+    assert!(!vm.status(A).unwrap()["protected"].as_bool().unwrap());
+    *held.lock().unwrap() = None;
+    vm.kill(B);
+    vm.start(B);
+    vm.await_protected(A);
+    works_on(&vm, 25);
+    assert_eq!(vm.status(A).unwrap()["divergence"], serde_json::Value::Null);
+    assert!(vm.ctl(A, "stop").status.success());
+    assert_eq!((vm.await_end(A), vm.await_end(B)), (Some(0), Some(0)));
 }
 
 /// Cuts off whoever is there, and serves the node that goes live. What node a writes takes its time.

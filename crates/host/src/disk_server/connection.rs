@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use twinvm_nbd::server::{Agreed, House, No, PAYLOAD_BYTES, Tls, greet, haggle, judge};
-use twinvm_nbd::wire::{Claim, Command, Export, Reply, Request};
+use twinvm_nbd::wire::{Claim, Command, Export, Reader, Reply, Request};
 
 use super::exported::{Exported, Right};
 use super::{Door, HAGGLE_LIMIT, lock};
@@ -98,18 +98,28 @@ impl House for Visit<'_> {
         Ok(())
     }
 
+    fn read_beside(&mut self, name: &str, reader: &Reader) -> Result<(), No> {
+        let export = Arc::clone(self.find(name)?);
+        self.leave();
+        let right = export.read_beside(reader, self.number, self.socket()?);
+        let right = self.told(export.name(), right)?;
+        self.seat = Some((export, right));
+        Ok(())
+    }
+
     fn enter(&mut self, name: &str) -> Result<Export, No> {
         let export = Arc::clone(self.find(name)?);
-        match &self.seat {
-            Some((seat, _)) if Arc::ptr_eq(seat, &export) => {}
-            _ => {
-                self.leave();
-                let right = export.enter_plainly(self.number, self.socket()?);
-                let right = self.told(export.name(), right)?;
-                self.seat = Some((Arc::clone(&export), right));
-            }
+        if let Some((seat, right)) = &self.seat
+            && Arc::ptr_eq(seat, &export)
+        {
+            return Ok(export.export_to(right));
         }
-        Ok(export.export())
+        self.leave();
+        let right = export.enter_plainly(self.number, self.socket()?);
+        let right = self.told(export.name(), right)?;
+        let described = export.export_to(&right);
+        self.seat = Some((export, right));
+        Ok(described)
     }
 }
 
@@ -175,7 +185,7 @@ fn requests(
     right: &Right,
     number: u64,
 ) -> io::Result<()> {
-    let export = exported.export();
+    let export = exported.export_to(right);
     let halves = stream.split(ANSWER_LIMIT)?;
     let writer = Mutex::new(halves.writer);
     let (work_in, work) = bounded::<Work>(QUEUE);

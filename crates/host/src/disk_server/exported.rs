@@ -19,13 +19,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use twinvm_machine::{DiskOp, DiskRequest};
 use twinvm_nbd::server::{No, PAYLOAD_BYTES};
-use twinvm_nbd::wire::{Claim, Command, Export, ExportFlags, Reply, Request};
+use twinvm_nbd::wire::{Claim, Command, Export, ExportFlags, Reader, Reply, Request};
 
 use crate::disk::DiskFile;
 use crate::durable::{read_small, replace_file};
 
 /// Clients without a claim that use one export at a time.
 const MAX_PLAIN: usize = 8;
+/// Those that read beside a claim: a pair has one, and may have left some behind.
+const MAX_READERS: usize = 8;
 /// Longest file that says who has an export: a VM's name and two numbers.
 const MAX_HOLDER_BYTES: usize = 512;
 /// Longest name of a VM that may claim.
@@ -76,8 +78,10 @@ impl Held {
 /// Who uses an export now.
 pub(super) struct Seat {
     number: u64,
-    /// Who, if he has claimed it.
+    /// Who, if he has claimed it, or reads beside a claim.
     holder: Option<u128>,
+    /// He only reads.
+    reads: bool,
     socket: TcpStream,
     revoked: Arc<AtomicBool>,
 }
@@ -109,6 +113,17 @@ pub struct Exported {
 #[derive(Clone)]
 pub(super) struct Right {
     revoked: Arc<AtomicBool>,
+    /// To reading alone.
+    reads: bool,
+}
+
+impl Right {
+    fn new(reads: bool) -> Self {
+        Self {
+            revoked: Arc::new(AtomicBool::new(false)),
+            reads,
+        }
+    }
 }
 
 /// What a claim has changed.
@@ -178,8 +193,18 @@ impl Exported {
 
     /// What it is to clients.
     pub(super) fn export(&self) -> Export {
-        let mut flags = ExportFlags::HAS_FLAGS | ExportFlags::SEND_FLUSH;
-        flags |= match self.file.read_only() {
+        self.described(self.file.read_only())
+    }
+
+    /// What it is to whoever has this right.
+    pub(super) fn export_to(&self, right: &Right) -> Export {
+        self.described(self.file.read_only() || right.reads)
+    }
+
+    fn described(&self, read_only: bool) -> Export {
+        let mut flags =
+            ExportFlags::HAS_FLAGS | ExportFlags::SEND_FLUSH | ExportFlags::CAN_MULTI_CONN;
+        flags |= match read_only {
             true => ExportFlags::READ_ONLY,
             false => {
                 ExportFlags::SEND_FUA | ExportFlags::SEND_TRIM | ExportFlags::SEND_WRITE_ZEROES
@@ -193,8 +218,9 @@ impl Exported {
         }
     }
 
-    /// Gives the export to whoever claims it, over connection `number`, and cuts off all others.
-    /// When it returns, what they have asked for is done or never will be.
+    /// Gives the export to whoever claims it, over connection `number`, and cuts off all others;
+    /// those that only read, when another generation has it. When it returns, what they have asked
+    /// for is done or never will be.
     pub(super) fn claim(
         &self,
         claim: &Claim,
@@ -253,21 +279,57 @@ impl Exported {
                 anew = true;
             }
         }
+        let cut_off = |seat: &mut Seat| anew || !seat.reads || seat.number == number;
         let mut closed = 0;
-        for seat in seats.seats.drain(..).filter(|seat| seat.number != number) {
-            seat.revoke();
-            closed += 1;
+        for seat in seats.seats.extract_if(.., cut_off) {
+            if seat.number != number {
+                seat.revoke();
+                closed += 1;
+            }
         }
-        let right = Right {
-            revoked: Arc::new(AtomicBool::new(false)),
-        };
+        let right = Right::new(false);
         seats.seats.push(Seat {
             number,
             holder: Some(claim.holder),
+            reads: false,
             socket,
             revoked: Arc::clone(&right.revoked),
         });
         Ok((right, Taken { closed, anew }))
+    }
+
+    /// Lets somebody read beside the node that has the export. He takes the place of a connection
+    /// that he had before.
+    pub(super) fn read_beside(
+        &self,
+        reader: &Reader,
+        number: u64,
+        socket: TcpStream,
+    ) -> Result<Right, No> {
+        let no = |why: String| Err(No::Policy(why));
+        let mut seats = self.seats.write().unwrap_or_else(PoisonError::into_inner);
+        match &seats.held {
+            Some(held) if held.vm == reader.vm => {}
+            Some(held) => return no(format!("the disk belongs to the VM {}", held.vm)),
+            None => return no("no node of a pair has the disk yet".to_owned()),
+        }
+        let before = |seat: &mut Seat| seat.reads && seat.holder == Some(reader.holder);
+        for seat in seats.seats.extract_if(.., before) {
+            seat.revoke();
+        }
+        let readers = seats.seats.iter().filter(|seat| seat.reads).count();
+        if readers >= MAX_READERS {
+            return no("too many clients read the disk".to_owned());
+        }
+        let right = Right::new(true);
+        seats.seats.push(Seat {
+            number,
+            holder: Some(reader.holder),
+            reads: true,
+            socket,
+            revoked: Arc::clone(&right.revoked),
+        });
+        Ok(right)
     }
 
     /// Lets a client in that claims nothing.
@@ -283,12 +345,11 @@ impl Exported {
         if seats.seats.len() >= MAX_PLAIN {
             return no("too many clients use the disk");
         }
-        let right = Right {
-            revoked: Arc::new(AtomicBool::new(false)),
-        };
+        let right = Right::new(false);
         seats.seats.push(Seat {
             number,
             holder: None,
+            reads: false,
             socket,
             revoked: Arc::clone(&right.revoked),
         });
@@ -318,6 +379,9 @@ impl Exported {
         let shared = self.seats.read().unwrap_or_else(PoisonError::into_inner);
         if right.revoked.load(Ordering::SeqCst) {
             return None;
+        }
+        if right.reads && !matches!(request.command, Command::Read | Command::Flush) {
+            return Some(Err(Reply::EPERM));
         }
         let durable = request.flags & Request::FUA != 0;
         let op = match request.command {

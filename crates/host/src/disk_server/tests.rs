@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 use twinvm_nbd::client::{Claimed, Haggle, HaggleError};
-use twinvm_nbd::wire::{Claim, Command, Export, ExportFlags, Reply, Request};
+use twinvm_nbd::wire::{Claim, Command, Export, ExportFlags, Reader, Reply, Request};
 
 use super::*;
 
@@ -58,7 +58,7 @@ impl Client {
         let mut haggle = greeted(server);
         assert_eq!(haggle.claim("disk", claim).map_err(text)?, Claimed::Held);
         let (export, stream) = haggle.go("disk").map_err(text)?;
-        let flags = ExportFlags(0b110_1101);
+        let flags = ExportFlags(0b1_0110_1101);
         assert_eq!(
             export,
             Export {
@@ -68,6 +68,16 @@ impl Client {
                 payload_bytes: 1 << 20
             }
         );
+        Ok(Self { stream })
+    }
+
+    fn reads(server: &DiskServer, vm: &str, holder: u128) -> Result<Self, String> {
+        let mut haggle = greeted(server);
+        let vm = vm.to_owned();
+        let reader = Reader { vm, holder };
+        haggle.read_beside("disk", &reader).map_err(text)?;
+        let (export, stream) = haggle.go("disk").map_err(text)?;
+        assert_eq!(export.flags, ExportFlags(0b1_0000_0111));
         Ok(Self { stream })
     }
 
@@ -249,6 +259,47 @@ fn who_gets_an_export() {
         haggle.info("x").unwrap_err().to_string(),
         "has no export of this name"
     );
+}
+
+#[test]
+fn a_backup_reads_beside_the_node_that_has_the_disk_and_writes_nothing() {
+    let folder = TempDir::new().unwrap();
+    let path = image(&folder);
+    let server = start(&path);
+    let refused = |vm| Client::reads(&server, vm, 2).err().unwrap();
+    assert_eq!(
+        refused("shop"),
+        "refuses: no node of a pair has the disk yet"
+    );
+    let mut live = Client::claims(&server, &claim(3, 1)).unwrap();
+    assert_eq!(refused("bank"), "refuses: the disk belongs to the VM shop");
+    let mut backup = Client::reads(&server, "shop", 2).unwrap();
+    assert_eq!(live.write(0, &[7; 512]).unwrap(), 0);
+    assert_eq!(backup.read(0, 512), [7; 512]);
+    assert_eq!(backup.write(0, &[8; 512]).unwrap(), Reply::EPERM);
+    for command in [Command::Trim, Command::WriteZeroes] {
+        backup.send(command, 0, 512, &[]).unwrap();
+        assert_eq!(backup.hear().unwrap(), Reply::EPERM);
+    }
+    assert_eq!(live.read(0, 512), [7; 512]);
+    // The live node comes again over another connection, and so does the backup.
+    let mut live = Client::claims(&server, &claim(3, 1)).unwrap();
+    assert_eq!(backup.read(0, 512), [7; 512]);
+    let mut again = Client::reads(&server, "shop", 2).unwrap();
+    assert!(backup.write(0, &[8; 512]).is_err(), "its first one is over");
+    assert_eq!(live.write(0, &[9; 512]).unwrap(), 0);
+    assert_eq!(again.read(0, 512), [9; 512]);
+    // It has the disk from now on, and what it was before is over too.
+    let mut backup = Client::claims(&server, &claim(4, 2)).unwrap();
+    assert!(again.write(0, &[8; 512]).is_err());
+    assert!(live.write(0, &[8; 512]).is_err());
+    assert_eq!(backup.write(0, &[1; 512]).unwrap(), 0);
+    // Others may read too, but not as many as like.
+    let mut readers: Vec<Client> = (10..18)
+        .map(|n| Client::reads(&server, "shop", n).unwrap())
+        .collect();
+    assert_eq!(readers[7].read(0, 512), [1; 512]);
+    assert_eq!(refused("shop"), "refuses: too many clients read the disk");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, bounded};
 use tempfile::TempDir;
 use twinvm_machine::{DiskOp, MAX_DISK_REQUESTS};
 use twinvm_nbd::server::{self, Agreed, House, No, Tls};
-use twinvm_nbd::wire::{Command, Reply, Request};
+use twinvm_nbd::wire::{Command, Reader, Reply, Request};
 
 use super::*;
 
@@ -32,6 +32,7 @@ fn spec(address: &str) -> NbdSpec {
             holder: 1,
             generation: 0,
         },
+        beside: false,
         fencing: None,
     }
 }
@@ -240,11 +241,34 @@ fn nbdkit_and_qemu_nbd_are_disks() {
         let address = at_socket(&served.socket);
         let looked = NbdTarget::look(spec(&address)).unwrap();
         assert!(!looked.keeps_others_off().unwrap());
+        assert!(looked.lets_others_read().unwrap());
         assert_eq!(looked.sectors(), 16 * 2048);
         works_as_a_disk(NbdTarget::open(spec(&address)).unwrap(), &file);
         // Without a connection to begin with.
         works_as_a_disk(looked, &file);
     }
+}
+
+/// One that doesn't say that its connections see the same.
+#[test]
+fn a_server_with_a_cache_for_each_connection_is_not_read_by_two() {
+    let folder = TempDir::new().unwrap();
+    let file = image(folder.path());
+    let path = file.to_str().unwrap();
+    let args = [
+        "--filter=multi-conn",
+        "file",
+        path,
+        "multi-conn-mode=disable",
+    ];
+    let served = serve(folder.path(), "nbdkit", &args);
+    let mut spec = spec(&at_socket(&served.socket));
+    let looked = NbdTarget::look(spec.clone()).unwrap();
+    assert!(!looked.lets_others_read().unwrap());
+    // What nobody writes to is the same for all.
+    spec.read_only = true;
+    let looked = NbdTarget::look(spec).unwrap();
+    assert!(looked.lets_others_read().unwrap());
 }
 
 #[test]
@@ -453,6 +477,9 @@ impl House for Plain {
         Ok(export())
     }
     fn claim(&mut self, _: &str, _: &Claim) -> Result<(), No> {
+        Ok(())
+    }
+    fn read_beside(&mut self, _: &str, _: &Reader) -> Result<(), No> {
         Ok(())
     }
     fn enter(&mut self, name: &str) -> Result<Export, No> {

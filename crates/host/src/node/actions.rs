@@ -79,6 +79,12 @@ impl NodeLoop {
                         self.ended = Some(Err(NodeError::Host { what, source }));
                     }
                 }
+                Action::ReadDisks => {
+                    if let Err(source) = self.shared.read_beside() {
+                        let what = "starting a disk's thread";
+                        self.ended = Some(Err(NodeError::Host { what, source }));
+                    }
+                }
                 Action::Disk(request) if self.shared.submit(&request) => {}
                 Action::Disk(request) => self.disks.submit(request),
                 Action::FlushDisks { flush } => self.disks.flush(flush),

@@ -12,13 +12,21 @@ impl NodeLoop {
         let CtlCall { request, reply } = call;
         let ctl = match request {
             CtlRequest::Status {} => {
+                let mut waits = self.shared.waits();
+                let writes = self.replica.writes_that_wait();
+                if writes > 0 {
+                    waits.push(format!(
+                        "{writes} of the guest's writes wait until the backup has read what they \
+                         change"
+                    ));
+                }
                 let status = status::json(
                     &self.options,
                     &self.replica,
                     &self.meter,
                     &self.watch,
                     &self.happenings,
-                    &self.shared.waits(),
+                    &waits,
                 );
                 return reply.send(Ok(status));
             }

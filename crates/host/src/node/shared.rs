@@ -3,7 +3,8 @@
 //! A node that goes live claims them by the generation that it has won; each connection begins with
 //! that, so nothing is read or written before the server has cut off whoever had them before. Where
 //! the server can't, a command does it before the first connection. A node that isn't live has no
-//! connection at all.
+//! connection at all, unless the VM's file says that it reads a disk by itself: then a backup has one
+//! over which it can only read.
 
 use std::io;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, bounded, never};
 use twinvm_machine::{DiskRequest, MAX_DISK_REQUESTS};
 use twinvm_protocol::Generation;
+use twinvm_replica::Reads;
 
 use crate::disk::DiskDone;
 use crate::nbd::{NbdDisk, NbdTarget};
@@ -24,12 +26,14 @@ pub struct SharedDisk {
     pub device: u8,
     /// Where it is, as it was found when the node was started.
     pub target: NbdTarget,
+    /// How a backup learns what was read there.
+    pub reads: Reads,
 }
 
 /// All of them.
 pub(super) struct SharedDisks {
     disks: Vec<SharedDisk>,
-    /// While this node is live.
+    /// While this node is live; of some, while it is a backup or about to be one.
     running: Vec<(u8, NbdDisk)>,
     done: Receiver<DiskDone>,
     lines: (Sender<String>, Receiver<String>),
@@ -45,21 +49,34 @@ impl SharedDisks {
         }
     }
 
-    /// Their slots.
-    pub(super) fn slots(&self) -> Vec<u8> {
-        self.disks.iter().map(|disk| disk.device).collect()
+    /// Their slots, and who reads them.
+    pub(super) fn slots(&self) -> Vec<(u8, Reads)> {
+        let disks = self.disks.iter();
+        disks.map(|disk| (disk.device, disk.reads)).collect()
     }
 
     /// Claims them by this generation, from another node if it is a takeover. Does not wait:
     /// requests do.
     pub(super) fn claim(&mut self, generation: Generation, takeover: bool) -> io::Result<()> {
+        self.start(|disk| Some(disk.target.claimed_by(generation.0, takeover)))
+    }
+
+    /// Begins to read those that a backup reads by itself, beside the node that has claimed them.
+    pub(super) fn read_beside(&mut self) -> io::Result<()> {
+        self.start(|disk| match disk.reads {
+            Reads::Own => Some(disk.target.read_beside()),
+            Reads::Log => None,
+        })
+    }
+
+    fn start(&mut self, target: impl Fn(&SharedDisk) -> Option<NbdTarget>) -> io::Result<()> {
         self.forget();
         let (done_in, done) = bounded(MAX_DISK_REQUESTS * self.disks.len());
         for disk in &self.disks {
+            let Some(target) = target(disk) else { continue };
             let lines = self.lines.0.clone();
             // One that nobody reads is lost, and nothing waits for it.
             let tell = Arc::new(move |line| drop(lines.try_send(line)));
-            let target = disk.target.claimed_by(generation.0, takeover);
             let started = NbdDisk::start(target, &done_in, tell)?;
             self.running.push((disk.device, started));
         }

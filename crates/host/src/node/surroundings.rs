@@ -10,7 +10,7 @@ use twinvm_protocol::{Identity, Incarnation};
 use super::console::Console;
 use super::disks::NodeDisks;
 use super::keys::Keys;
-use super::{CONSOLE_LOG, NodeError, NodeOptions};
+use super::{CONSOLE_LOG, NodeError, NodeOptions, Reads};
 use crate::arbiter::ArbiterKeys;
 use crate::arbiter_worker::{ArbiterReply, ArbiterWorker};
 use crate::channel::{ChannelEvent, ChannelHub};
@@ -135,7 +135,11 @@ pub(super) fn identity(options: &NodeOptions, store: &NodeStore) -> Result<Ident
     })?;
     let shared = options.shared.iter().map(|disk| {
         let name = format!("contents of virtio slot {}", disk.device);
-        (name, "at a server that both nodes reach".to_owned())
+        let at = match disk.reads {
+            Reads::Log => "at a server that both nodes reach",
+            Reads::Own => "at a server that both nodes reach, reads = \"own\"",
+        };
+        (name, at.to_owned())
     });
     let fields = options.machine.fields().into_iter().chain(shared);
     let identity = Identity {

@@ -37,6 +37,14 @@ impl House for One {
         Ok(())
     }
 
+    fn read_beside(&mut self, name: &str, reader: &Reader) -> Result<(), No> {
+        self.look(name)?;
+        match reader.vm.as_str() {
+            "shop" => Ok(()),
+            other => Err(No::Policy(format!("{other} is another VM"))),
+        }
+    }
+
     fn enter(&mut self, name: &str) -> Result<Export, No> {
         let export = self.look(name)?;
         self.entered = true;
@@ -97,6 +105,7 @@ fn a_client_claims_looks_and_goes() {
     let found = talk(&mut house, Tls::No, |stream| {
         let mut haggle = Haggle::greet(stream).unwrap();
         assert!(haggle.knows_claims().unwrap());
+        assert!(haggle.knows_readers().unwrap());
         assert_eq!(haggle.info("disk").unwrap(), export());
         assert_eq!(haggle.claim("disk", &claim(3)).unwrap(), Claimed::Held);
         haggle.go("disk").unwrap().0
@@ -111,6 +120,20 @@ fn a_client_claims_looks_and_goes() {
         refused.to_string()
     });
     assert_eq!(refused, "refuses: generation 3 has it");
+
+    let reader = |vm: &str| Reader {
+        vm: vm.to_owned(),
+        holder: 2,
+    };
+    house.entered = false;
+    talk(&mut house, Tls::No, |stream| {
+        let mut haggle = Haggle::greet(stream).unwrap();
+        let refused = haggle.read_beside("disk", &reader("bank")).unwrap_err();
+        assert_eq!(refused.to_string(), "refuses: bank is another VM");
+        haggle.read_beside("disk", &reader("shop")).unwrap();
+        haggle.go("disk").unwrap();
+    });
+    assert_eq!((house.entered, house.generation), (true, 3));
 
     let unknown = talk(&mut house, Tls::No, |stream| {
         Haggle::greet(stream)

@@ -34,4 +34,6 @@ pub enum Mutation {
     ForgetOnAck,
     /// Rule 14: a live node that loses its backup does not emit what that had not.
     ForgetUnspoken,
+    /// Rule 11: the live node changes what its backup has yet to read (the replica breaks it).
+    OverwriteUnread,
 }

@@ -1,6 +1,7 @@
 //! What a person may want to know about a node.
 
 use crate::event::Progress;
+use crate::gate::Permit;
 use crate::node::live::{Link, PairingStage};
 use crate::node::{Node, Role, RoleKind};
 use crate::record::{Generation, NodeId, Position, SessionId};
@@ -50,6 +51,15 @@ impl<T> Node<T> {
                 Link::Pairing { stage, .. } => *stage != PairingStage::Cas,
                 Link::Solo | Link::Paired(_) | Link::Settling { .. } => false,
             },
+            _ => false,
+        }
+    }
+
+    /// Whether a live node's outputs wait for nobody: the settled record names no backup, and none is
+    /// about to be named.
+    pub fn emits_freely(&self) -> bool {
+        match &self.role {
+            Role::Live(live) => live.permit(&self.core) == Permit::Everything,
             _ => false,
         }
     }

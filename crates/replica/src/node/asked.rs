@@ -162,6 +162,7 @@ impl Replica {
                     self.config.clone(),
                     cards(&self.config),
                 )));
+                self.probe_reads(now);
             }
             ProtocolAction::InstallChunk {
                 session,
@@ -239,7 +240,9 @@ impl Replica {
             return self.fatal("went live without a machine".to_owned());
         };
         let position = following.replay.position();
-        let followed = following.replay.into_live();
+        let mut followed = following.replay.into_live();
+        // What nobody has told of is asked for again, behind the claim.
+        followed.ended.retain(|one| !self.shared.has(one.device));
         let now = env.now();
         let live = Live::take_over(followed.machine, position, now, self.live_vtime);
         let live = live.map(|mut live| {

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use super::reads::{WORD_COME_TO, WORD_HAS_COME};
 use super::sync::{WORD_IN, WORD_OUT};
 use super::*;
 use crate::replay::DONE;
@@ -191,7 +192,6 @@ impl Replica {
             }
             Vm::Following(following) => {
                 let session = following.session;
-                let draining = following.draining;
                 let DiskResult { device, id, .. } = result;
                 self.deliver(now, result);
                 if flush && self.disks.flush == Flush::Both {
@@ -199,15 +199,23 @@ impl Replica {
                     bytes.extend_from_slice(&id.to_le_bytes());
                     self.tell(env, ProtocolEvent::Side { session, bytes });
                 }
-                if draining && self.disks.claim_flush.is_none() {
-                    let mut events = VecDeque::new();
-                    self.drain(env, &mut events);
-                    for event in events {
-                        self.tell(env, event);
-                    }
-                }
+                self.drain_on(env);
             }
             Vm::Nothing | Vm::Installing(_) => {}
+        }
+    }
+
+    /// A result has come for which a drain may have waited.
+    pub(super) fn drain_on(&mut self, env: &mut dyn Env) {
+        // One that has nothing left to execute is over.
+        let waits = |following: &Following| following.draining && following.replay.backlog() > 0;
+        if !matches!(&self.vm, Vm::Following(following) if waits(following)) {
+            return;
+        }
+        let mut events = VecDeque::new();
+        self.drain(env, &mut events);
+        for event in events {
+            self.tell(env, event);
         }
     }
 
@@ -261,16 +269,25 @@ impl Replica {
         self.tell(env, ProtocolEvent::Unfit { why });
     }
 
-    fn disk_name(&self, device: u8) -> String {
+    pub(super) fn disk_name(&self, device: u8) -> String {
         match self.config.slots.get(usize::from(device)) {
             Some(SlotConfig::Disk(disk)) => format!("disk {}", disk.number),
             _ => format!("the disk in slot {device}"),
         }
     }
 
-    /// A request has ended otherwise on the live node: this copy is another one from here on.
-    pub(super) fn disk_differs(&self, device: u8, (log, own): (u8, u8)) -> String {
+    /// A request has ended otherwise on the live node: this copy is another one from here on. Of a
+    /// disk that both reach: it can't be read from here, and won't be before somebody mends that.
+    pub(super) fn disk_differs(&mut self, device: u8, (log, own): (u8, u8)) -> String {
         let disk = self.disk_name(device);
+        if self.shared.has(device) {
+            let why = format!(
+                "{disk} can be read at the live node and not here: this node can't be the backup \
+                 and stays out until it is started again: mend its way to the disk first"
+            );
+            self.disks.stays_out = Some(why.clone());
+            return why;
+        }
         format!(
             "{disk}: a request has ended with status {log} at the live node, with {own} here: the \
              copy here is thrown away"
@@ -287,6 +304,10 @@ impl Replica {
 
     /// Hands a result to the machine: now if it is live, else when the log says so.
     pub(super) fn deliver(&mut self, now: HostTime, result: DiskResult) {
+        let left = match self.left_to_backup(&result) {
+            true => self.in_flight(result.device, result.id),
+            false => None,
+        };
         let DiskResult {
             device,
             id,
@@ -295,8 +316,8 @@ impl Replica {
         } = result;
         match &mut self.vm {
             Vm::Live(live) => {
-                // What a shared disk gave, nobody else may ask it for.
-                let ended = match self.shared.has(device) {
+                // What a shared disk gave, nobody else may ask it for, unless both nodes read it.
+                let ended = match self.shared.has(device) && left.is_none() {
                     true => live.block_done(device, id, status, data, now),
                     false => live.block_ended(device, id, status, data, now),
                 };
@@ -304,6 +325,9 @@ impl Replica {
                     return self.fatal(error.to_string());
                 }
                 self.idle = None;
+                if let Some(request) = left {
+                    self.leave_to_backup(&request);
+                }
             }
             Vm::Following(following) => following.replay.disk_done(device, id, status, data),
             Vm::Nothing | Vm::Installing(_) => {}
@@ -362,6 +386,8 @@ impl Replica {
         self.disks.flushed_here.clear();
         self.disks.flushed_there.clear();
         self.disks.claim_flush = None;
+        self.shared.forget();
+        self.own_reads.forget();
         self.forget_points();
         self.actions.push_back(Action::ForgetDisks);
     }
@@ -377,6 +403,12 @@ impl Replica {
         let heard = match bytes {
             [WORD_FLUSHED, device, id @ ..] if let Ok(id) = <[u8; 8]>::try_from(id) => {
                 self.flushed_there(env.now(), (*device, u64::from_le_bytes(id)));
+                Ok(())
+            }
+            [kind @ (WORD_COME_TO | WORD_HAS_COME), position @ ..]
+                if let Ok(position) = <[u8; 8]>::try_from(position) =>
+            {
+                self.reads_heard(*kind, u64::from_le_bytes(position));
                 Ok(())
             }
             [kind @ (WORD_OUT | WORD_IN), bytes @ ..] => {

@@ -94,6 +94,8 @@ impl Examination {
 
     /// The live node has said something.
     fn hear(&mut self, word: Word, machine: &mut Machine) -> Next {
+        // It has not gone on without this node.
+        self.divergence.doubtful = false;
         match (&self.stage, word) {
             (Stage::Asked, Word::Part { bytes, last }) => {
                 if self.received.len() + bytes.len() > MAX_TOLD_BYTES {
@@ -277,6 +279,18 @@ fn page_item(page: u32, theirs: String, machine: &Machine) -> Option<Difference>
     })
 }
 
+/// A disk that both nodes reach holds something else than the live node has read there, and nobody
+/// knows who changed it.
+pub(super) fn unread(divergence: &Divergence) -> ProtocolEvent<Output> {
+    let what = &divergence.what;
+    ProtocolEvent::Unfit {
+        why: format!(
+            "{what}: the live node has gone on without this one, or somebody else writes to the \
+             disk: the machine here is thrown away"
+        ),
+    }
+}
+
 impl Replica {
     fn examination(&mut self) -> Option<(&mut Examination, &mut Replay, SessionId)> {
         match &mut self.vm {
@@ -385,6 +399,9 @@ impl Replica {
         let Some(mut examination) = following.examination.take() else {
             return Vec::new();
         };
+        if examination.divergence.doubtful {
+            return vec![unread(&examination.divergence)];
+        }
         if !why.is_empty() {
             examination.notes.push(why.to_owned());
         }
@@ -407,7 +424,9 @@ impl Replica {
 
     /// The same where the protocol needs to hear nothing: it has parted with the machine already.
     pub(super) fn last_alarm(&mut self, why: &str) {
-        if !self.alarm(why).is_empty()
+        let before = self.divergences;
+        self.alarm(why);
+        if self.divergences > before
             && let Some(text) = self.divergence.clone()
         {
             self.note(NoteLevel::Error, text);

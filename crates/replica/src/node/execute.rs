@@ -326,6 +326,10 @@ impl Replica {
                 Ok(ReplayExit::Output { position, output }) => {
                     events.extend(self.replayed_output(position, output));
                 }
+                Err(divergence) if divergence.doubtful => {
+                    events.push_back(examine::unread(&divergence));
+                    return;
+                }
                 Err(divergence) => {
                     let detail = divergence.to_string();
                     self.note_divergence(&detail);
@@ -381,6 +385,7 @@ impl Replica {
             self.tell(env, ProtocolEvent::Tick);
         }
         self.examine_tick(env, now);
+        self.probe_tick(env, now);
         if !self.frozen {
             self.scrub(env, now);
         }

@@ -62,6 +62,7 @@ impl Replica {
             Vm::Live(_) => self.memory_fails(env, page, &what),
             Vm::Following(following) => {
                 let divergence = Divergence {
+                    doubtful: false,
                     position: following.replay.position(),
                     icount: following.replay.machine().icount(),
                     what,

@@ -166,7 +166,7 @@ impl Replica {
         }
     }
 
-    /// The machine may be whole here while its disks are not yet: then it waits.
+    /// The machine may be whole here while its disks are not yet, or can't be read yet: then it waits.
     pub(super) fn install_if_whole(&mut self, env: &mut dyn Env) {
         if matches!(&self.vm, Vm::Installing(install) if install.is_whole) {
             let mut events = VecDeque::new();
@@ -182,7 +182,7 @@ impl Replica {
             return;
         };
         let session = install.session;
-        if self.disks.any() && !self.sync.is_whole(session) {
+        if self.disks.any() && !self.sync.is_whole(session) || !self.own_reads.can_be_had() {
             return;
         }
         match install.finish() {
@@ -194,6 +194,7 @@ impl Replica {
                     replay.own_disks();
                     self.sync.end_in();
                 }
+                replay.own_reads(self.own_reads.slots());
                 replay.push(records);
                 self.neighbours = neighbours;
                 let following = Following {

@@ -22,8 +22,10 @@ pub(crate) struct DiskResult {
 /// What is under way on this side's copies.
 #[derive(Debug, Default)]
 pub(super) struct OwnDisks {
-    /// There are some.
-    own: bool,
+    /// There are some, in these virtio slots.
+    own: [bool; VIRTIO_SLOTS],
+    /// The contents of these are the other side's too, which may change them without this one.
+    shared: [bool; VIRTIO_SLOTS],
     /// Of each virtio slot, the number of the first request not yet handed out.
     next: [u64; VIRTIO_SLOTS],
     /// Ended here, not yet in the log. Each belongs to a request in flight, so there are few.
@@ -47,7 +49,16 @@ impl Replay {
     /// Each disk of the machine has a copy here, which is as the machine's disk was at the
     /// position where this replay begins: requests are to be carried out on it.
     pub fn own_disks(&mut self) {
-        self.disks.own = true;
+        self.disks.own = [true; VIRTIO_SLOTS];
+    }
+
+    /// The contents of the disks in these virtio slots are at a server that both sides reach: reads
+    /// are to be carried out here too. Nothing else is.
+    pub(crate) fn own_reads(&mut self, slots: [bool; VIRTIO_SLOTS]) {
+        for (own, shared) in self.disks.own.iter_mut().zip(slots) {
+            *own |= shared;
+        }
+        self.disks.shared = slots;
     }
 
     /// Disk requests to be carried out on this side's copies, as
@@ -56,7 +67,7 @@ impl Replay {
     ///
     /// Next hop: the host's disks, then [`Replay::disk_done`].
     pub fn take_disk_requests(&mut self) -> Vec<DiskRequest> {
-        if !self.disks.own {
+        if !self.disks.own.contains(&true) {
             return Vec::new();
         }
         self.machine.disk_requests(&mut self.disks.next)
@@ -135,6 +146,12 @@ impl Replay {
         })
     }
 
+    /// The log has brought what a request has read: whatever is read here is not needed.
+    pub(super) fn forget_disk_result(&mut self, device: u8, id: u64) {
+        let ended = &mut self.disks.ended;
+        ended.retain(|one| (one.device, one.id) != (device, id));
+    }
+
     /// Applies the record in front: a request has ended on the side that wrote the log.
     pub(super) fn apply_disk(
         &mut self,
@@ -143,7 +160,7 @@ impl Replay {
         status: u8,
         hash: u64,
     ) -> Result<Option<ReplayExit>, Divergence> {
-        if !self.disks.own {
+        if self.disks.own.get(usize::from(device)) != Some(&true) {
             let what = "the log leaves out what a disk has read: it is of a node with a copy of \
                         the disk, and needs one";
             return Err(self.diverged(what.to_owned()));
@@ -176,10 +193,12 @@ impl Replay {
         };
         let own = disk_hash(&request, &data);
         if own != hash {
-            return Err(self.diverged(format!(
+            let mut divergence = self.diverged(format!(
                 "the disk in slot {device}: {} has hash {hash:#018x} in the log, {own:#018x} here",
                 describe(&request)
-            )));
+            ));
+            divergence.doubtful = self.disks.shared.get(usize::from(device)) == Some(&true);
+            return Err(divergence);
         }
         let record = Record {
             icount: self.machine.icount(),

@@ -20,7 +20,7 @@ use twinvm_protocol::{
     SessionId,
 };
 use twinvm_replica::{
-    Action, DisksIn, DisksOut, Env, Event, Flush, HostTime, Replica, SnapshotPieces,
+    Action, DisksIn, DisksOut, Env, Event, Flush, HostTime, Reads, Replica, SnapshotPieces,
     SnapshotSource, Stored, Wait,
 };
 
@@ -122,6 +122,8 @@ pub(crate) struct World {
     pub(crate) cleared: [Vec<u64>; 2],
     /// The disk is one that both nodes reach.
     pub(crate) server: Option<Server>,
+    /// How a backup learns what was read there.
+    pub(crate) reads: Reads,
 }
 
 impl World {
@@ -141,6 +143,7 @@ impl World {
             doubts: [0; 2],
             cleared: [Vec::new(), Vec::new()],
             server: None,
+            reads: Reads::default(),
             arbiter: MemoryArbiter::new(),
             sides: [None, None],
             generations: [Generation(0); 2],
@@ -211,7 +214,8 @@ impl World {
         let flush = self.flush;
         self.side(side).replica.set_flush(flush);
         if self.server.is_some() {
-            self.side(side).replica.set_shared_disks(&[0]);
+            let disks = [(0, self.reads)];
+            self.side(side).replica.set_shared_disks(&disks);
         }
         if let Some(mutation) = self.broken {
             self.side(side).replica.break_rule(mutation);

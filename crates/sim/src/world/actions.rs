@@ -147,6 +147,9 @@ impl World {
             Action::ClaimDisks { generation, .. } if self.measures.shared => {
                 self.claim_disk(slot, epoch, generation);
             }
+            // Who reads there takes nothing from anybody.
+            Action::ReadDisks if self.measures.own_reads => {}
+            Action::ReadDisks => return Err("a disk that is not to be read by a backup".into()),
             Action::ClaimDisks { .. } => {
                 return Err("a claim of disks that are not there".into());
             }

@@ -5,7 +5,8 @@ use super::*;
 use crate::guest::DISK_SLOT;
 use crate::medium::Medium;
 use crate::plan::US;
-use twinvm_machine::DiskRequest;
+use twinvm_machine::{DiskOp, DiskRequest};
+use twinvm_replica::Reads;
 
 /// The server, and its way to the hosts.
 pub(crate) struct Server {
@@ -35,10 +36,11 @@ impl World {
         self.measures.disk && !self.measures.shared
     }
 
-    pub(super) fn shared_slots(&self) -> &'static [u8] {
-        match self.measures.shared {
-            true => &[DISK_SLOT],
-            false => &[],
+    pub(super) fn shared_slots(&self) -> &'static [(u8, Reads)] {
+        match (self.measures.shared, self.measures.own_reads) {
+            (true, true) => &[(DISK_SLOT, Reads::Own)],
+            (true, false) => &[(DISK_SLOT, Reads::Log)],
+            (false, _) => &[],
         }
     }
 
@@ -76,7 +78,9 @@ impl World {
 
     /// The server comes to a request. None: whoever has asked hears nothing of it.
     pub(super) fn serve(&mut self, epoch: u64, request: &DiskRequest) -> Option<Vec<u8>> {
-        if self.server.owner.0 != epoch && !self.is_broken(DriverFault::ClaimsNothing) {
+        let beside = self.measures.own_reads && request.op == DiskOp::Read;
+        let owns = self.server.owner.0 == epoch || self.is_broken(DriverFault::ClaimsNothing);
+        if !owns && !beside {
             self.server.rejected += 1;
             return None;
         }

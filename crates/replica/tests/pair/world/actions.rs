@@ -66,6 +66,10 @@ impl World {
                 });
                 self.env.dice = dice;
             }
+            Action::ReadDisks => {
+                let server = self.server.as_mut().expect("there is a shared disk");
+                server.read_beside(at);
+            }
             Action::Disk(request) => self.disk(at, Work::Request(request)),
             Action::FlushDisks { flush } => self.disk(at, Work::Flush(flush)),
             Action::DiskPoint {

@@ -21,6 +21,9 @@ impl World {
     }
 
     pub(super) fn forget_disk(&mut self, at: usize) {
+        if let Some(server) = &mut self.server {
+            server.forget(at);
+        }
         let mut dice = self.env.dice;
         self.toy(at).forget(|| {
             dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
