@@ -20,7 +20,9 @@ fn works_slowly(seen: &LagSeen) {
     assert!(backup.contains(&seen.backup_per_s), "{seen:#?}");
     // Slowed from 80 ms on, it stays near that.
     assert!(seen.median_lag_ms <= 100, "{seen:#?}");
-    assert!(seen.worst_lag_ms <= 250, "{seen:#?}");
+    // At the beginning: what the live guest does in 30 ms, before two acks have shown how slow the
+    // backup is, takes that ten times as long.
+    assert!(seen.worst_lag_ms <= 350, "{seen:#?}");
     assert!(seen.gate_items < 20, "{seen:#?}");
     assert_eq!(seen.queued_bytes, 0, "{seen:#?}");
 }
