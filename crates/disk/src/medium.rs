@@ -107,7 +107,7 @@ impl Medium {
     pub(crate) fn make_file(&self, path: &Path, bytes: u64) -> io::Result<()> {
         self.about_to(Step::Rename(path))?;
         let mut name = path.as_os_str().to_owned();
-        name.push(".new");
+        name.push(".twinvm-new");
         let temporary = Path::new(&name);
         let file = File::create(temporary)?;
         let made = file.set_len(bytes).and_then(|()| file.sync_all());
