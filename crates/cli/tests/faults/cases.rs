@@ -106,7 +106,12 @@ fn live_silent(scene: &mut Scene) {
     scene.flows();
     let (loser, winner) = (loser.end(), winner.end());
     let sent: BTreeSet<&[u8]> = winner.iter().map(|frame| &frame.bytes[..]).collect();
-    assert!(loser.len() > 10 && sent.len() > 10, "nothing was captured");
+    assert!(
+        loser.len() > 10 && sent.len() > 10,
+        "captured: {} frames of the loser, {} of the winner",
+        loser.len(),
+        sent.len()
+    );
     let late: Vec<_> = loser
         .iter()
         .filter(|frame| frame.at_us > went_on_us && frame.at_us < loses_until_us)
@@ -129,7 +134,9 @@ fn until_backup(scene: &mut Scene, node: usize) -> u64 {
     let mut before_us = 0;
     let found = scene.pair.wait_for("it is the backup", LIMIT, |pair| {
         let now_us = wall_us();
-        let is_backup = pair.status(node).is_ok_and(|it| it["role"] == "backup");
+        // One that is still joining says nothing either.
+        let is_named = |it: &serde_json::Value| it["role"] == "backup" && it["protected"] == true;
+        let is_backup = pair.status(node).is_ok_and(|it| is_named(&it));
         if !is_backup {
             before_us = now_us;
         }
