@@ -437,9 +437,17 @@ fn backup_bit_flips(scene: &mut Scene) {
         flipped.iter().any(named),
         "{alarm}: not one of {flipped:x?}"
     );
+    // The live node hears of it a moment later.
     for node in [live, other] {
-        let log = fs::read_to_string(scene.pair.log(node)).unwrap();
-        assert!(log.contains(&alarm), "{log}");
+        let log = scene.pair.log(node);
+        let says_so = |_: &mut Pair| {
+            let log = fs::read_to_string(&log).unwrap();
+            Ok(log.contains(&alarm).then_some(()))
+        };
+        scene
+            .pair
+            .wait_for("its log has the alarm", LIMIT, says_so)
+            .unwrap();
     }
     eprintln!("    {alarm}");
     assert!(scene.pair.is(live, "live"));
