@@ -6,6 +6,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -564,9 +565,11 @@ fn run_to_end(args: &[&str]) {
 }
 
 /// Two free ports, below those that the system gives to outgoing connections (Linux:
-/// `ip_local_port_range` begins at 32768).
+/// `ip_local_port_range` begins at 32768). Each call gives others: a test's are free now and then
+/// while its processes begin anew.
 pub(crate) fn free_ports() -> [SocketAddr; 2] {
-    let start = std::process::id() % 10_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id() % 10_000 + GIVEN.fetch_add(20, Ordering::Relaxed);
     let mut found: Vec<(SocketAddr, TcpListener)> = Vec::new();
     for offset in 0..10_000 {
         let port = 10_000 + (start + offset) % 10_000;
