@@ -29,7 +29,7 @@ const EVEN_MIN_NS: u64 = 50_000_000;
 const MOST_SHARE: u64 = 900;
 /// It runs at this share at least, for as long as a joining backup may take to get level.
 const LEAST_SHARE: u64 = 100;
-/// It does so for this long whatever the backup has to execute.
+/// It runs at [`MOST_SHARE`] for this long whatever the backup has to execute.
 const MOST_FOR_NS: u64 = 10_000_000_000;
 /// A joining backup is to be level this long after it was found to be behind: one that has much to
 /// execute would take too long at [`MOST_SHARE`].
