@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build test faults differential demo demo-ci bench durability image fuzz model simulate image-debian fmt lint check clean
+.PHONY: help build test beside-tests faults differential demo demo-ci bench durability image fuzz model simulate image-debian fmt lint check clean
 
 # The stages of one target follow each other; cargo itself uses all cores.
 .NOTPARALLEL:
@@ -48,12 +48,16 @@ test: ## every check and every test, from nothing: what CI runs
 	@$(STAGE) format 60 $(CARGO) fmt --all --check
 	@$(STAGE) build 1200 $(CARGO) build --release --workspace --all-targets $(LOCKED)
 	@$(STAGE) rules 60 $(OUT)/release/xtask check
-	@$(STAGE) lint 900 $(CARGO) clippy --release --workspace --all-targets $(LOCKED) -- -D warnings
-	@$(STAGE) "lint, one engine" 300 $(CARGO) clippy --release --package twinvm --no-default-features $(LOCKED) -- -D warnings
-	@$(STAGE) dependencies 1200 scripts/cargo-deny.sh
 	@$(STAGE) image 300 $(OUT)/release/twinvm image build redis --out target/image/redis --renew
-	@$(STAGE) tests 1200 $(CARGO) test --release --workspace $(LOCKED)
-	@$(STAGE) "tests, one engine" 300 $(CARGO) test --release --package twinvm-machine --no-default-features $(LOCKED)
+	@MAKE="$(MAKE)" scripts/beside.sh $(OUT)/beside-tests.log beside-tests \
+		$(STAGE) tests 2400 $(CARGO) test --release --workspace $(LOCKED)
+
+# Compilers' work, done while the tests mostly wait for processes; first what needs no lock of cargo's.
+beside-tests:
+	@$(STAGE) dependencies 2400 scripts/cargo-deny.sh
+	@$(STAGE) lint 1800 $(CARGO) clippy --release --workspace --all-targets $(LOCKED) -- -D warnings
+	@$(STAGE) "lint, one engine" 900 $(CARGO) clippy --release --package twinvm --no-default-features $(LOCKED) -- -D warnings
+	@$(STAGE) "tests, one engine" 900 $(CARGO) test --release --package twinvm-machine --no-default-features $(LOCKED)
 
 faults: ## real faults on three hosts in network namespaces; FAULTS=loss,disk chooses, FAULT_ROUNDS=3 repeats, FAULTS_OUTPUT=backup
 	@$(STAGE) setup 600 scripts/setup.sh test
