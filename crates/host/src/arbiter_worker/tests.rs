@@ -1,4 +1,4 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use twinvm_protocol::{Incarnation, LiveName, MemoryArbiter, NodeId};
 
@@ -104,13 +104,12 @@ fn a_hung_arbiter_never_blocks_the_asker() {
         answers,
         ..
     } = gated();
-    let start = Instant::now();
+    // One that waited would wait for ever: nobody gives a token.
     let mut accepted = 0;
     for req in 0..100 {
         let request = ArbiterRequest::Read { req: ReqId(req) };
         accepted += usize::from(worker.submit(request).is_ok());
     }
-    assert!(start.elapsed() < Duration::from_secs(1));
     // One is being asked, if its thread has come to it.
     assert!(
         (MAX_REQUESTS..=MAX_REQUESTS + 1).contains(&accepted),
@@ -144,9 +143,8 @@ fn a_dropped_worker_sends_no_waiting_request() {
     assert_eq!(answers.recv_timeout(PATIENCE).unwrap().req, ReqId(0));
     entered.recv_timeout(PATIENCE).unwrap();
     entered.recv_timeout(PATIENCE).unwrap();
-    let start = Instant::now();
+    // Its thread waits for a token all the while.
     drop(worker);
-    assert!(start.elapsed() < Duration::from_secs(1));
     token.send(()).unwrap();
     assert_eq!(answers.recv_timeout(PATIENCE).unwrap().req, ReqId(1));
     assert!(answers.recv_timeout(PATIENCE).is_err());

@@ -11,8 +11,21 @@ use super::*;
 
 const BYTES: u64 = 1 << 20;
 
+/// Opens a disk that nobody has open. A process that another test has just started holds a copy of
+/// every lock until it executes its program.
+fn open(path: &Path) -> DiskFile {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        match DiskFile::open(path, false) {
+            Ok(file) => return file,
+            Err(error) => assert!(Instant::now() < until, "{error}"),
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn start(path: &Path) -> DiskServer {
-    let file = DiskFile::open(path, false).unwrap();
+    let file = open(path);
     let listen = "127.0.0.1:0".parse().unwrap();
     DiskServer::start(listen, vec![("disk".to_owned(), file)], None, |_| {}).unwrap()
 }
@@ -348,7 +361,7 @@ fn requests_that_are_refused_and_clients_that_talk_nonsense() {
 fn what_a_server_can_not_start_with() {
     let folder = TempDir::new().unwrap();
     let path = image(&folder);
-    let file = || DiskFile::open(&path, false).unwrap();
+    let file = || open(&path);
     let refused = |listen: &str, names: Vec<(String, DiskFile)>| {
         let listen = listen.parse().unwrap();
         DiskServer::start(listen, names, None, |_| {})
@@ -377,7 +390,7 @@ fn what_a_server_can_not_start_with() {
     std::fs::remove_file(&holder).unwrap();
     let second = folder.path().join("second");
     File::create(&second).unwrap().set_len(512).unwrap();
-    let second = DiskFile::open(&second, false).unwrap();
+    let second = open(&second);
     assert_eq!(
         refused("127.0.0.1:0", vec![(disk(), file()), (disk(), second)]),
         "two exports are named disk: give each its own, as NAME=FILE"

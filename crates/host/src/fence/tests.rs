@@ -103,7 +103,9 @@ fn what_an_older_generation_wanted_is_ended() {
     let script = "[ $TWINVM_GENERATION = 9 ] && exit; touch began; sleep 60";
     let mut runner = Runner::of(script, Duration::from_secs(3600));
     runner.wish(1, 7);
+    let until = Instant::now() + PATIENCE;
     while !runner.folder.path().join("began").exists() {
+        assert!(Instant::now() < until, "it never began");
         thread::sleep(Duration::from_millis(1));
     }
     runner.wish(2, 9);

@@ -138,12 +138,22 @@ pub(crate) fn readable(fd: &impl std::os::fd::AsFd) -> io::Result<bool> {
     }
 }
 
-/// A shell script of a test's, at work in its folder.
+/// A shell script of a test's, at work in its folder. Another process writes it: a child that this
+/// one starts at that moment for another test would hold it open for writing, and such a file can't
+/// be executed (`ETXTBSY`).
 #[cfg(test)]
 pub(crate) fn script(folder: &std::path::Path, text: &str) -> std::path::PathBuf {
-    use std::os::unix::fs::PermissionsExt;
+    use std::io::Write;
     let program = folder.join("command");
-    std::fs::write(&program, format!("#!/bin/sh\ncd {folder:?}\n{text}")).unwrap();
-    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    let mut child = Command::new("sh")
+        .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
+        .arg(&program)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    write!(stdin, "#!/bin/sh\ncd {folder:?}\n{text}").unwrap();
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
     program
 }

@@ -145,14 +145,21 @@ fn one_that_takes_too_long_is_killed_with_all_that_it_started() {
         "[ $TWINVM_EVENT = next ] && exit 3\nsleep 600 & echo $! > child\nwait",
         Duration::from_millis(300),
     );
-    runner.tell("stuck");
-    let (level, text) = runner.says();
-    assert_eq!(level, NoteLevel::Warn);
-    assert!(
-        text.starts_with("stuck: ") && text.ends_with("killed: it took too long"),
-        "{text}"
-    );
-    let child: i32 = runner.wrote("child").trim().parse().unwrap();
+    let until = Instant::now() + PATIENCE;
+    let child: i32 = loop {
+        runner.tell("stuck");
+        let (level, text) = runner.says();
+        assert_eq!(level, NoteLevel::Warn);
+        assert!(
+            text.starts_with("stuck: ") && text.ends_with("killed: it took too long"),
+            "{text}"
+        );
+        // On a busy host its time may be over before it has started anything.
+        if let Ok(child) = runner.wrote("child").trim().parse() {
+            break child;
+        }
+        assert!(Instant::now() < until, "it never starts its child");
+    };
     let gone = |pid: i32| {
         let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         state.is_empty() || state.contains(") Z ")
@@ -162,10 +169,16 @@ fn one_that_takes_too_long_is_killed_with_all_that_it_started() {
         assert!(Instant::now() < until, "its child lives on");
         thread::sleep(Duration::from_millis(10));
     }
-    runner.tell("next");
-    let (level, text) = runner.says();
-    assert_eq!(level, NoteLevel::Warn);
-    assert!(text.ends_with("exit status: 3"), "{text}");
+    loop {
+        runner.tell("next");
+        let (level, text) = runner.says();
+        assert_eq!(level, NoteLevel::Warn);
+        if text.ends_with("exit status: 3") {
+            break;
+        }
+        let late = text.ends_with("killed: it took too long");
+        assert!(late && Instant::now() < until, "{text}");
+    }
     runner.end();
 }
 
@@ -251,6 +264,14 @@ fn a_node_is_never_held_up_by_a_runner_that_does_not_read() {
     assert_eq!(told, [Ok(()), Ok(())]);
     let mut gone = start("head", &["-c1"]);
     gone.runner.wait().unwrap();
-    assert_eq!(gone.tell(event.clone()), Err(HookTrouble::Gone));
+    // A process that another test has just started holds a copy of the pipe's end until it executes
+    // its program.
+    let until = Instant::now() + PATIENCE;
+    let mut short = event.clone();
+    short.why.clear();
+    while gone.tell(short.clone()) != Err(HookTrouble::Gone) {
+        assert!(Instant::now() < until, "it has ended, and nobody says so");
+        thread::sleep(Duration::from_millis(5));
+    }
     assert_eq!(gone.tell(event), Ok(()), "told once");
 }

@@ -106,7 +106,7 @@ fn it_connects_again_when_the_switch_comes_back() {
     for _ in 0..10_000 {
         assert!(!port.send(&packet(1, 60)));
     }
-    assert!(start.elapsed() < Duration::from_secs(2), "send waits");
+    assert!(start.elapsed() < PATIENCE, "send waits");
     thread::sleep(Duration::from_millis(100));
     assert!(heard.is_empty(), "told more than once");
     switch.restart();
@@ -206,22 +206,21 @@ fn a_full_event_channel_drops_frames() {
 }
 
 #[test]
-fn dropping_the_port_ends_everything_soon() {
+fn dropping_the_port_ends_everything() {
     let mut switch = Switch::new();
     let (connected, heard, mut stream) = port(&switch);
     drop(connected);
     assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
-    assert!(heard.recv_timeout(PATIENCE).is_err(), "its thread is alive");
+    let ended = Err(crossbeam_channel::RecvTimeoutError::Disconnected);
+    assert_eq!(heard.recv_timeout(PATIENCE), ended, "its thread is alive");
     // And while it looks for a switch.
     let (looking, heard, stream) = port(&switch);
     switch.stop();
     drop(stream);
     assert!(matches!(next(&heard), PortEvent::Lost { .. }));
     thread::sleep(Duration::from_millis(300));
-    let start = Instant::now();
     drop(looking);
-    assert!(heard.recv_timeout(PATIENCE).is_err());
-    assert!(start.elapsed() < LAST_PAUSE);
+    assert_eq!(heard.recv_timeout(PATIENCE), ended, "its thread is alive");
 }
 
 #[test]

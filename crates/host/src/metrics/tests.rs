@@ -117,17 +117,24 @@ fn dawdlers_are_few_and_gone_soon() {
 
 #[test]
 fn more_clients_than_places_are_sent_away_at_once() {
-    let server = server();
-    let held: Vec<TcpStream> = (0..MAX_CLIENTS).map(|_| connect(&server)).collect();
-    let mut more = connect(&server);
-    let mut answer = Vec::new();
-    // Closed without a word, long before those that hold the places are given up.
-    assert_eq!(more.read_to_end(&mut answer).unwrap(), 0);
-    let mut one = &held[0];
-    one.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    one.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let server = server();
+        let held: Vec<TcpStream> = (0..MAX_CLIENTS).map(|_| connect(&server)).collect();
+        let mut more = connect(&server);
+        let mut answer = String::new();
+        // Closed without a word, long before those that hold the places are given up.
+        let sent_away = more.read_to_string(&mut answer).is_ok() && answer.is_empty();
+        let mut one = &held[0];
+        let _ = one.write_all(b"GET /metrics HTTP/1.1\r\n\r\n");
+        let _ = one.read_to_string(&mut answer);
+        if sent_away && answer.starts_with("HTTP/1.1 200 ") {
+            return;
+        }
+        // On a busy host their time may be over by then.
+        let late = answer.contains("HTTP/1.1 408 ");
+        assert!(late && Instant::now() < until, "{answer}");
+    }
 }
 
 #[test]

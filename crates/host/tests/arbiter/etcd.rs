@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,11 +18,13 @@ use twinvm_protocol::Outcome;
 use crate::contract::contract;
 use crate::history::History;
 use crate::keys::{Authority, BOTH, CLIENT};
-use crate::places::{Place, open_with};
+use crate::places::{Patient, Place, open_with};
 
 /// Everything here comes within seconds, on a busy host too.
 const LIMIT: Duration = Duration::from_secs(60);
 const MEMBERS: usize = 3;
+/// Lines of each log that a failed test prints.
+const LOG_LINES: usize = 12;
 
 struct Cluster {
     members: Vec<Option<Child>>,
@@ -33,9 +35,10 @@ struct Cluster {
 }
 
 /// Free ports, below those that the system gives to outgoing connections (Linux:
-/// `ip_local_port_range` begins at 32768).
+/// `ip_local_port_range` begins at 32768). Each call gives others: members bind theirs later.
 fn free_ports(count: usize) -> Vec<SocketAddr> {
-    let start = std::process::id() % 10_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id() % 10_000 + GIVEN.fetch_add(100, Ordering::Relaxed);
     let ports = (0..10_000).map(|offset| 20_000 + (start + offset) % 10_000);
     // All stay bound until all are found.
     let bound = ports.filter_map(|port| {
@@ -134,6 +137,13 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         for member in 0..self.members.len() {
             self.kill(member);
+            if thread::panicking() {
+                let log = self.folder.path().join(format!("m{member}.log"));
+                let log = std::fs::read_to_string(log).unwrap_or_default();
+                let last: Vec<&str> = log.lines().rev().take(LOG_LINES).collect();
+                let last: Vec<&str> = last.into_iter().rev().collect();
+                eprintln!("---- m{member}.log ----\n{}", last.join("\n"));
+            }
         }
     }
 }
@@ -161,7 +171,7 @@ fn await_answer(arbiter: &mut dyn ArbiterBackend) -> Outcome {
 #[test]
 fn etcd_keeps_the_contract_and_survives_a_member() {
     let mut cluster = Cluster::start(MEMBERS, false);
-    contract(&cluster, 10);
+    contract(&Patient(&cluster), 10);
 
     // The member that all clients ask first dies in the middle of it.
     let history = History::default();
@@ -208,7 +218,7 @@ fn etcd_keeps_the_contract_and_survives_a_member() {
 #[test]
 fn etcd_over_tls_keeps_the_contract_and_strangers_out() {
     let cluster = Cluster::start(1, true);
-    contract(&cluster, 10);
+    contract(&Patient(&cluster), 10);
     let known = await_answer(&mut *cluster.open("expect"));
     assert!(matches!(known, Outcome::Read(Some(_))), "{known:?}");
 
@@ -254,7 +264,7 @@ fn etcd_over_tls_keeps_the_contract_and_strangers_out() {
 
     // New keys are used from the next call on, and bad ones aren't.
     let mut arbiter = cluster.open("expect");
-    assert_eq!(arbiter.read(), known);
+    assert_eq!(await_answer(&mut *arbiter), known);
     let old = std::fs::read(&own.cert).unwrap();
     std::fs::write(&own.cert, "half of it").unwrap();
     assert_eq!(arbiter.read(), known);
@@ -265,7 +275,7 @@ fn etcd_over_tls_keeps_the_contract_and_strangers_out() {
     assert_eq!(arbiter.read(), Outcome::Unknown);
     assert_ne!(std::fs::read(&own.cert).unwrap(), old);
     cluster.authority.issue("client", CLIENT);
-    assert_eq!(arbiter.read(), known);
+    assert_eq!(await_answer(&mut *arbiter), known);
 }
 
 #[test]

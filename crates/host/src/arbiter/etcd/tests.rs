@@ -84,9 +84,8 @@ fn only_a_whole_answer_is_a_record_or_none() {
 /// Time may be over at any moment, and after a pause nobody has been asked again yet.
 #[test]
 fn the_last_reason_is_told_whenever_the_time_is_over() {
-    let refuses = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let at = refuses.local_addr().expect("its address");
-    drop(refuses);
+    // Nobody is given this port.
+    let at: SocketAddr = "127.0.0.1:1".parse().expect("an address");
     let vm = VmName::new("shop").expect("a name");
     let mut arbiter = EtcdArbiter::new(vec![Member { at, name: None }], &vm, None);
     let why = arbiter
@@ -94,10 +93,19 @@ fn the_last_reason_is_told_whenever_the_time_is_over() {
         .expect_err("no time");
     assert!(why.contains("no time was left"), "{why}");
     for n in 0..20 {
-        let until = Instant::now() + PAUSE + Duration::from_micros(100 * n);
-        let why = arbiter
-            .ask("/", &json!({}), until)
-            .expect_err("nobody is there");
+        let mut ask = || {
+            let until = Instant::now() + PAUSE + Duration::from_micros(100 * n);
+            arbiter
+                .ask("/", &json!({}), until)
+                .expect_err("nobody is there")
+        };
+        // A busy host may keep it waiting before it asks for the first time.
+        let mut why = ask();
+        for _ in 0..2 {
+            if why.contains("no time was left") {
+                why = ask();
+            }
+        }
         assert!(
             why.contains(&at.to_string()) && why.contains("refused"),
             "{why}"

@@ -21,10 +21,30 @@ fn name(text: &str) -> VmName {
 }
 
 fn started() -> (TempDir, ArbiterServer) {
+    started_at("127.0.0.1:0")
+}
+
+fn started_at(listen: &str) -> (TempDir, ArbiterServer) {
     let folder = tempfile::tempdir().unwrap();
-    let listen = "127.0.0.1:0".parse().unwrap();
+    let listen = listen.parse().unwrap();
     let server = ArbiterServer::start(listen, folder.path(), None, drop).unwrap();
     (folder, server)
+}
+
+/// On addresses of their own, whose ports nobody else is given while they are free.
+const AGAIN: [&str; 2] = ["127.0.0.4:0", "127.0.0.5:0"];
+
+/// Starts it again at an address that it has had. A process that another test has just started holds
+/// a copy of every socket until it executes its program.
+fn again(address: SocketAddr, folder: &Path) -> ArbiterServer {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        match ArbiterServer::start(address, folder, None, drop) {
+            Ok(server) => return server,
+            Err(error) => assert!(Instant::now() < until, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn client(server: &ArbiterServer, vm: &str) -> TcpArbiter {
@@ -55,7 +75,7 @@ fn each_vm_has_a_register_of_its_own() {
 
 #[test]
 fn a_client_finds_the_server_that_was_started_again() {
-    let (folder, server) = started();
+    let (folder, server) = started_at(AGAIN[0]);
     let address = server.local_addr();
     let mut a = client(&server, "a");
     assert_eq!(
@@ -69,13 +89,13 @@ fn a_client_finds_the_server_that_was_started_again() {
         text.starts_with(&format!("arbiter tcp:{address}: ")),
         "{text}"
     );
-    let _server = ArbiterServer::start(address, folder.path(), None, drop).unwrap();
+    let _server = again(address, folder.path());
     assert_eq!(a.read(), Outcome::Read(Some(record(1, 1))));
 }
 
 #[test]
 fn a_server_on_another_folder_is_not_believed() {
-    let (_folder, server) = started();
+    let (_folder, server) = started_at(AGAIN[1]);
     let address = server.local_addr();
     let mut a = client(&server, "a");
     assert_eq!(
@@ -84,7 +104,7 @@ fn a_server_on_another_folder_is_not_believed() {
     );
     drop(server);
     let other = tempfile::tempdir().unwrap();
-    let _server = ArbiterServer::start(address, other.path(), None, drop).unwrap();
+    let _server = again(address, other.path());
     assert_eq!(a.read(), Outcome::Unknown);
     let text = a.take_trouble().expect("a text");
     assert!(
