@@ -7,7 +7,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::mpsc;
 
 use support::raw::{GUEST_MAC, ethernet};
 use support::{SOON, TestLan};
@@ -58,21 +58,30 @@ fn a_port_that_dies_within_a_frame_just_leaves() {
 #[test]
 fn a_port_that_never_reads_costs_bounded_memory_and_delays_nobody() {
     const QUEUE_BYTES: u64 = 4 << 20;
+    /// Frames on their way to the reader: fewer than its queue has room for.
+    const AHEAD: usize = 16;
     let lan = TestLan::start(&[]);
     let mut loud = lan.port();
     let _stuck = lan.port();
     let mut reader = lan.port();
     lan.wait_for(3, |event| matches!(event, LanEvent::PortJoined { .. }));
     let frames = 500;
-    let reading =
-        std::thread::spawn(move || (0..frames).all(|_| reader.receive(SOON).unwrap().is_some()));
-    for _ in 0..frames {
+    let (read, count) = mpsc::channel();
+    let reading = std::thread::spawn(move || {
+        (0..frames).all(|_| {
+            let came = reader.receive(SOON).unwrap().is_some();
+            came && read.send(()).is_ok()
+        })
+    });
+    for sent in 0..frames {
+        // The reader keeps up; the stuck port gets 30 MB.
+        if sent >= AHEAD && count.recv_timeout(SOON).is_err() {
+            break;
+        }
         let frame = ethernet([0xff; 6], GUEST_MAC, 0x88b5, &[1; 60_000]);
         loud.send(&frame).unwrap();
-        // The reader keeps up; the stuck port gets 30 MB.
-        std::thread::sleep(Duration::from_micros(200));
     }
-    assert!(reading.join().unwrap());
+    assert!(reading.join().unwrap(), "the reader has all of them");
     let stats = lan.stop();
     assert!(stats.frames_dropped > 300, "{stats:?}");
     assert!(stats.peak_queue_bytes <= QUEUE_BYTES, "{stats:?}");
