@@ -259,10 +259,7 @@ impl Demo {
     fn await_protection(&mut self, live: usize) -> Result<Status, DemoError> {
         let log = self.vm.files.node_log(live);
         let mut last = String::new();
-        let limit = match self.guest {
-            GuestKind::Redis => PROTECT_LIMIT,
-            GuestKind::Debian => PROTECT_WITH_DISK_LIMIT,
-        };
+        let limit = self.protect_limit();
         let protected = self.wait_for("the VM is protected", limit, LOOK, &log, |demo| {
             match demo.vm.status(live) {
                 Ok(status) if status.protected => return Some(status),
@@ -278,6 +275,24 @@ impl Demo {
             },
             other => other,
         })
+    }
+
+    /// The node that is live, once the VM would survive its death. A host that is busy for long
+    /// enough looks like a dead one: a node may have taken over, or be alone for a moment.
+    fn await_live_protected(&mut self) -> Result<usize, DemoError> {
+        let log = self.vm.files.node_log(0);
+        let limit = self.protect_limit();
+        self.wait_for("a live node is protected", limit, LOOK, &log, |demo| {
+            let (live, status) = demo.vm.live()?;
+            status.protected.then_some(live)
+        })
+    }
+
+    fn protect_limit(&self) -> Duration {
+        match self.guest {
+            GuestKind::Redis => PROTECT_LIMIT,
+            GuestKind::Debian => PROTECT_WITH_DISK_LIMIT,
+        }
     }
 
     fn start_clients(&mut self) -> Result<(), DemoError> {
@@ -366,6 +381,7 @@ impl Demo {
     fn kill_and_recover(&mut self, live: usize, which: (u32, u32)) -> Result<usize, DemoError> {
         let wait = self.rng.between(KILL_AFTER.0, KILL_AFTER.1);
         self.count_protected(wait, live)?;
+        let live = self.await_live_protected()?;
         let other = 1 - live;
         let killed = self.kill(live, which);
         let flowing_us = self.await_takeover(other, killed)?;
