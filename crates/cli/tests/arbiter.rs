@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use history::History;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use support::{Folder, LIMIT, Server, twinvm, twinvm_with};
+use support::{Folder, LIMIT, LISTEN, Server, twinvm, twinvm_with};
 use twinvm_config::Arbiter;
 use twinvm_host::arbiter::ArbiterKeys;
 use twinvm_host::arbiter_worker::ArbiterBackend;
@@ -40,7 +40,7 @@ fn open(address: &str, vm: &str) -> Box<dyn ArbiterBackend> {
 fn what_was_answered_outlives_kills_in_the_middle_of_a_storm() {
     const KILLS: usize = 4;
     let folder = Folder::new();
-    let mut server = serve("127.0.0.1:0", &folder.path("records"));
+    let mut server = serve(LISTEN, &folder.path("records"));
     let (address, spec) = (server.address.clone(), spec(&server));
     let history = History::default();
     let (stop, calls) = (AtomicBool::new(false), AtomicUsize::new(0));

@@ -4,13 +4,11 @@
 mod support;
 
 use std::ffi::OsString;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use support::{Folder, PROGRAM};
+use support::{Folder, PROGRAM, executable};
 
 /// Two guests boot one after the other, on a host that has other work.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -44,9 +42,8 @@ fn image() -> PathBuf {
 
 /// A search path on which the stand-in comes first.
 fn path_with_stand_in(folder: &Folder) -> OsString {
-    folder.file("qemu-system-riscv64", STAND_IN);
     let program = folder.path("qemu-system-riscv64");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    executable(&program, STAND_IN.as_bytes());
     let rest = std::env::var_os("PATH").unwrap_or_default();
     let folders = [program.parent().unwrap().to_owned()];
     std::env::join_paths(folders.into_iter().chain(std::env::split_paths(&rest))).unwrap()

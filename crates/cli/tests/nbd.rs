@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::{
-    Folder, LIMIT, PROGRAM, Running, Server, guest, json, refuses, shell_with_disk, twinvm,
+    Folder, LIMIT, LISTEN, PROGRAM, Running, Server, guest, json, refuses, shell_with_disk, twinvm,
 };
 
 /// `twinvm disk serve`.
@@ -183,7 +183,7 @@ poweroff -f
 fn a_guest_whose_server_is_killed_goes_on_and_replays() {
     let folder = Folder::new();
     let path = disk(&folder, "disk.img", 64 * MIB);
-    let mut server = serve(&[&path, "--listen", "127.0.0.1:0"]);
+    let mut server = serve(&[&path, "--listen", LISTEN]);
     let address = server.address.clone();
     let args = shell_with_disk(&folder, &format!("nbd://{address}/disk.img"));
     let script = format!(

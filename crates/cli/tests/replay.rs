@@ -5,10 +5,10 @@ mod support;
 use std::fs::{self, File};
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Folder, Running, guest, refuses, twinvm, twinvm_with};
+use support::{Folder, LIMIT, Running, guest, refuses, twinvm, twinvm_with};
 use twinvm_log::{BatchBuilder, Body, RecordingReader, RecordingWriter};
 
 /// A recording of the worker with some keys; its folder inside `folder`.
@@ -228,6 +228,13 @@ fn a_torn_end_is_left_out() {
     assert!(done.out.starts_with("equal: "), "{}", done.out);
 }
 
+/// The step of the last record of a recording that may still grow.
+fn recorded(dir: &Path) -> u64 {
+    let records = RecordingReader::open(dir).ok().into_iter().flatten();
+    let records = records.map_while(Result::ok);
+    records.last().map_or(0, |entry| entry.record.icount)
+}
+
 #[test]
 fn a_run_that_was_killed_leaves_a_good_recording() {
     let folder = Folder::new();
@@ -235,7 +242,12 @@ fn a_run_that_was_killed_leaves_a_good_recording() {
     let dir = folder.text("rec");
     let mut run = Running::start(&["run", "--kernel", &kernel, "--record", &dir]);
     run.line_with("working");
-    thread::sleep(Duration::from_millis(300));
+    // What is in the file now outlives it.
+    let until = Instant::now() + LIMIT;
+    while recorded(Path::new(&dir)) <= 1_000_000 {
+        assert!(Instant::now() < until, "the recording doesn't grow");
+        thread::sleep(Duration::from_millis(10));
+    }
     run.signal("KILL");
     assert_eq!(run.wait(), None);
     let (code, replay) = outcome(&["replay", &dir, "--json"]);

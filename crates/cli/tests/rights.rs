@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use support::{Folder, PROGRAM, guest};
+use support::{Folder, PROGRAM, executable, guest};
 
 /// Nobody on every Linux (the kernel's overflow user).
 const NOBODY: u32 = 65534;
@@ -19,8 +19,7 @@ fn folder() -> Folder {
     let folder = Folder::new();
     fs::set_permissions(folder.path("."), Permissions::from_mode(0o755)).unwrap();
     fs::hard_link(PROGRAM, folder.path("twinvm"))
-        .or_else(|_| fs::copy(PROGRAM, folder.path("twinvm")).map(drop))
-        .unwrap();
+        .unwrap_or_else(|_| executable(&folder.path("twinvm"), &fs::read(PROGRAM).unwrap()));
     folder
 }
 

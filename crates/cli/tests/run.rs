@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
@@ -172,11 +172,24 @@ fn a_guest_that_sleeps_costs_nothing() {
     let report = folder.text("report.json");
     let mut run = Running::start(&["run", "--kernel", &kernel, "--report", &report]);
     run.line_with("asleep");
+    let before = ticks(run.child.id());
     thread::sleep(Duration::from_secs(2));
+    let cost = ticks(run.child.id()) - before;
     run.signal("TERM");
     assert_eq!(run.wait(), Some(130));
+    assert!(cost < 10, "2 s of sleep cost {cost} ticks of 10 ms");
+    // What the beginning costs is there too.
     let cpu_s = json(&folder.path("report.json"))["cpu_s"].as_f64().unwrap();
-    assert!(cpu_s < 0.1, "2 s of sleep cost {cpu_s} s");
+    assert!(cpu_s < 1.0, "{cpu_s} s");
+}
+
+/// Processor time of a process, in ticks of 10 ms (proc_pid_stat(5), `utime` and `stime`).
+fn ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let [user, system] = [fields[11], fields[12]].map(|it| it.parse::<u64>().unwrap());
+    user + system
 }
 
 /// A terminal: our end and the program's.

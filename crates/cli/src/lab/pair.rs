@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -364,6 +365,9 @@ impl Pair {
 
 impl Drop for Pair {
     fn drop(&mut self) {
+        if thread::panicking() {
+            let _ = writeln!(io::stderr(), "{}", self.logs());
+        }
         let nodes = self.nodes.iter_mut().chain([&mut self.arbiter]).flatten();
         for child in nodes.chain(&mut self.relays) {
             // Both do nothing once it has been reaped.

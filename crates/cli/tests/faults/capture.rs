@@ -65,6 +65,11 @@ impl Capture {
     /// Ends it; all frames.
     pub(crate) fn end(mut self) -> Vec<Frame> {
         self.kill();
+        self.frames()
+    }
+
+    /// All frames that its file has by now.
+    pub(crate) fn frames(&self) -> Vec<Frame> {
         let bytes = fs::read(&self.file).expect("the capture's file");
         let number = |at: usize| {
             let four = bytes.get(at..at + 4)?;

@@ -19,7 +19,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// Answers that each client gets before clients are said to go on.
 const SOME: usize = 5;
 /// A loaded host must not look like a dead one.
-pub(crate) const SUSPECT: Duration = Duration::from_millis(800);
+pub(crate) const SUSPECT: Duration = Duration::from_millis(1500);
 /// The guest's memory.
 pub(crate) const RAM_BYTES: u64 = 256 << 20;
 /// Room for a node's own files, in KiB.

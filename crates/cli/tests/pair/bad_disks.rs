@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::cluster::{A, B, Cluster, NAMES, wait_for};
 use crate::server::{self, Counting, DISK_BYTES};
-use crate::shared::{Server, await_line, disk_at};
+use crate::shared::{LISTEN, Server, await_line, disk_at};
 
 /// Lines of a node that say this.
 fn lines(vm: &Cluster, node: usize, text: &str) -> usize {
@@ -130,7 +130,7 @@ fn whatever_a_server_does_the_guest_waits_and_loses_nothing() {
     let folder = TempDir::new().unwrap();
     let image = folder.path().join("shop.img");
     resize(&image, DISK_BYTES);
-    let mut served = Server::start(&image, "127.0.0.1:0");
+    let mut served = Server::start(&image, LISTEN);
     let address = served.address.clone();
     let mut vm = server::cluster();
     vm.file.more = disk_at(&address);

@@ -13,6 +13,9 @@ use crate::cluster::{LIMIT, echo, wait_for};
 
 /// Between two requests: a client that leaves the guest time to rest.
 const PAUSE: Duration = Duration::from_millis(3);
+/// A question without an answer for this long is asked again. The guest counts what it is asked, so
+/// this is longer than a busy host takes for an answer.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// One connection that says INCR again and again. Each reply must be one more than the last.
 pub(crate) struct Counter {
@@ -116,9 +119,7 @@ pub(crate) struct Asker(UnixStream);
 impl Asker {
     pub(crate) fn connect(lan: &Path) -> Self {
         let stream = UnixStream::connect(lan).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(1)))
-            .unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(stream)
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -157,7 +157,7 @@ impl VmFile {
             );
         }
         // A loaded host must not look like a dead one.
-        text.push_str("[protect]\nsuspect_ms = 1500\n");
+        text.push_str("[protect]\nsuspect_ms = 3000\n");
         text.push_str(&self.protect);
         if let Some(output) = self.output {
             let _ = writeln!(text, "output = {output:?}");
@@ -549,8 +549,11 @@ impl Drop for Cluster {
             let _ = child.wait();
         }
         if thread::panicking() {
-            for name in ["a.log", "b.log", "lan.log"] {
-                let text = fs::read_to_string(self.path(name)).unwrap_or_default();
+            for name in ["a.log", "b.log", "lan.log", "arbiter.log"] {
+                // Not every test has an arbiter of its own.
+                let Ok(text) = fs::read_to_string(self.path(name)) else {
+                    continue;
+                };
                 let from = text.len().saturating_sub(LOG_TAIL);
                 let tail = text.get(from..).unwrap_or(&text);
                 eprintln!("---- {name} ----\n{tail}");
@@ -562,6 +565,29 @@ impl Drop for Cluster {
 fn run_to_end(args: &[&str]) {
     let done = Command::new(PROGRAM).args(args).output().unwrap();
     assert!(done.status.success(), "{args:?}: {done:?}");
+}
+
+/// The program, ended after [`LIMIT`] (exit code 124): for runs that should be refused.
+pub(crate) fn short_run() -> Command {
+    let mut command = Command::new("timeout");
+    command.arg(LIMIT.as_secs().to_string()).arg(PROGRAM);
+    command
+}
+
+/// Makes a file that can be executed. Another process writes it: a child that this one starts at
+/// that moment for another test would hold it open for writing, and such a file can't be executed
+/// (`ETXTBSY`).
+pub(crate) fn script(path: &Path, text: &str) {
+    let mut child = Command::new("sh")
+        .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(text.as_bytes()).unwrap();
+    drop(stdin);
+    assert!(child.wait().unwrap().success(), "{path:?}");
 }
 
 /// Two free ports, below those that the system gives to outgoing connections (Linux:

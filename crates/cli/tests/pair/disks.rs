@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cluster::{A, B, Cluster, LIMIT, wait_for};
 
@@ -36,6 +36,7 @@ work() {
     done
     redis-cli SET rounds $n
   done
+  redis-cli SET rests 1
 }
 work >/dev/null 2>&1 </dev/null &
 ";
@@ -122,11 +123,18 @@ fn number(redis: SocketAddr, key: &str) -> Option<u64> {
     }
 }
 
+/// Rounds so far.
+#[track_caller]
+pub(crate) fn rounds_done(vm: &Cluster) -> u64 {
+    let redis = vm.redis.unwrap();
+    wait_for("the guest's count", || number(redis, "rounds"))
+}
+
 /// Waits for some more rounds, in which nothing may be wrong.
 #[track_caller]
 pub(crate) fn works_on(vm: &Cluster, rounds: u64) {
     let redis = vm.redis.unwrap();
-    let from = wait_for("the guest's count", || number(redis, "rounds"));
+    let from = rounds_done(vm);
     wait_for("more rounds", || {
         (number(redis, "rounds")? >= from + rounds).then_some(())
     });
@@ -148,21 +156,24 @@ fn rest_and_compare(vm: &Cluster, live: usize) {
     let mut stream = TcpStream::connect(redis).unwrap();
     stream.write_all(b"SET rest 1\r\nQUIT\r\n").unwrap();
     stream.read_to_string(&mut String::new()).unwrap();
-    let mut last = None;
     wait_for("the guest to rest", || {
-        let rounds = number(redis, "rounds")?;
-        let rests = last.replace(rounds) == Some(rounds);
-        std::thread::sleep(Duration::from_secs(3));
-        rests.then_some(())
+        (number(redis, "rests")? == 1).then_some(())
     });
+    let compare = || {
+        let (a, b) = (bytes(vm, "a"), bytes(vm, "b"));
+        assert_eq!((a.len(), b.len()), (DISK_BYTES as usize, a.len()));
+        assert!(a.iter().any(|byte| *byte != 0));
+        a.iter().zip(&b).position(|(a, b)| a != b)
+    };
     // The backup is some milliseconds behind.
+    let until = Instant::now() + LIMIT;
+    while let Some(at) = compare() {
+        assert!(Instant::now() < until, "the copies differ at byte {at}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
     let status = wait_for("the live node's status", || vm.status(live));
     assert_eq!(status["protected"], true);
     assert!(status["lag_ms"].as_f64().unwrap() < 1000.0);
-    let (a, b) = (bytes(vm, "a"), bytes(vm, "b"));
-    let differs = a.iter().zip(&b).position(|(a, b)| a != b);
-    assert_eq!((a.len(), differs), (DISK_BYTES as usize, None));
-    assert!(a.iter().any(|byte| *byte != 0));
 }
 
 #[test]

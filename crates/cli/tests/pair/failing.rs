@@ -19,7 +19,10 @@ fn says(vm: &Cluster, node: usize, text: &str) {
 /// The node that stays out joins again once somebody has mended its disk and started it.
 fn mended(vm: &mut Cluster, node: usize) {
     let stays_out = "stays out until it is started again: mend the disk first";
-    says(vm, node, stays_out);
+    // In whatever order they come.
+    for line in [stays_out, "error: disk 0 fails", "a write failed: "] {
+        says(vm, node, line);
+    }
     let told = vm.log(node);
     let lines = told
         .lines()

@@ -1,14 +1,14 @@
 //! A start by force: what is said first, when it is refused, and what comes of it.
 
 use std::fs;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use crate::client::Asker;
-use crate::cluster::{A, B, Cluster, NAMES, PROGRAM};
+use crate::cluster::{A, B, Cluster, NAMES, short_run};
 use crate::server::{self, Counting};
 
 fn forced(vm: &Cluster, node: usize, more: &[&str]) -> Output {
-    let mut command = Command::new(PROGRAM);
+    let mut command = short_run();
     command.args(vm.node_args(node)).arg("--force").args(more);
     command.output().unwrap()
 }
@@ -70,7 +70,7 @@ fn force_needs_its_words_and_an_arbiter() {
     // A node that has never run leaves nothing behind.
     refuses(&vm, A, &[], &["has no record", "--peer-is-off"]);
     assert!(!vm.file.state_dir.join(NAMES[A]).exists());
-    let mut command = Command::new(PROGRAM);
+    let mut command = short_run();
     let done = command.args(vm.node_args(A)).arg("--peer-is-off").output();
     assert_eq!(done.unwrap().status.code(), Some(2));
     vm.file.arbiter_server = Some("127.0.0.1:1".into());

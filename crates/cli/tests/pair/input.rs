@@ -5,10 +5,9 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
 
 use crate::client::Asker;
-use crate::cluster::{A, B, Cluster, PROGRAM};
+use crate::cluster::{A, B, Cluster, short_run};
 
 /// Everything below a folder, sorted.
 fn tree(folder: &Path) -> Vec<String> {
@@ -33,7 +32,7 @@ fn tree(folder: &Path) -> Vec<String> {
 fn refuses(vm: &Cluster, name: &str, words: &[&str]) {
     vm.write();
     let before = tree(vm.root());
-    let mut command = Command::new(PROGRAM);
+    let mut command = short_run();
     command.arg("node").arg(vm.path("VM.toml"));
     let done = command.args(["--name", name]).output().unwrap();
     let said = String::from_utf8_lossy(&done.stderr);
@@ -135,7 +134,7 @@ fn folders_without_the_right_to_write() {
         vm.file.state_dir = state.to_owned();
         vm.file.arbiter = arbiter.to_owned();
         vm.write();
-        let mut command = Command::new(PROGRAM);
+        let mut command = short_run();
         command.args(vm.node_args(A));
         // Root may write everywhere.
         if rustix::process::geteuid().is_root() {

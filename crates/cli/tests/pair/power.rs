@@ -49,6 +49,8 @@ const LOAD: Duration = Duration::from_secs(6);
 const ANSWERS: usize = 100;
 /// Moments at which power is cut, for each disk.
 const CUTS: u64 = 40;
+/// A client without an answer for this long has lost its server.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Where Redis writes commands (redis.conf: `appenddirname`, `appendfilename`).
 const COMMANDS: &str = "/appendonlydir/appendonly.aof.1.incr.aof";
 
@@ -318,7 +320,7 @@ impl Scene {
 fn connect(redis: SocketAddr) -> Option<BufReader<TcpStream>> {
     let stream = TcpStream::connect(redis).ok()?;
     stream.set_nodelay(true).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
     Some(BufReader::new(stream))
 }
 

@@ -1,12 +1,11 @@
 //! Who may run: one process for each state folder, and nobody without the arbiter's record.
 
 use std::fs;
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use crate::client::Asker;
-use crate::cluster::{A, B, Cluster, PROGRAM, free_ports};
+use crate::cluster::{A, B, Cluster, free_ports, short_run};
 
 #[test]
 fn a_second_process_with_the_same_state_folder_refuses() {
@@ -16,10 +15,7 @@ fn a_second_process_with_the_same_state_folder_refuses() {
     // Other ports, so that nothing but the folder is in its way.
     vm.file.channels = free_ports();
     vm.write();
-    let done = Command::new(PROGRAM)
-        .args(vm.node_args(A))
-        .output()
-        .unwrap();
+    let done = short_run().args(vm.node_args(A)).output().unwrap();
     let folder = vm.file.state_dir.join("a");
     assert_eq!(
         String::from_utf8_lossy(&done.stderr),

@@ -4,14 +4,14 @@
 //! Started by anybody but root they stay who they are; the rest is tried all the same.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::client::{Asker, Counter};
-use crate::cluster::{A, B, Cluster, NAMES, PROGRAM, alone, wait_for};
+use crate::cluster::{A, B, Cluster, NAMES, PROGRAM, alone, short_run, wait_for};
 use crate::namespace::{in_namespaces, inside, ip};
 
 /// A user and a group that nothing on the host belongs to.
@@ -96,7 +96,11 @@ fn assert_own_files(vm: &Cluster, node: usize) {
     let entries = fs::read_dir(&folder).unwrap();
     let files = entries.map(|entry| entry.unwrap().path());
     for path in files.chain([folder.clone()]) {
-        let meta = fs::metadata(&path).unwrap();
+        // A file that is being replaced has its new name by now.
+        let meta = match fs::metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            found => found.unwrap(),
+        };
         assert_eq!(meta.uid(), owner, "{path:?}");
     }
     assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
@@ -183,7 +187,7 @@ fn a_folder_of_another_user_is_named_with_the_mend() {
         return;
     }
     confine(&mut vm);
-    let done = Command::new(PROGRAM)
+    let done = short_run()
         .args(vm.node_args(A))
         .args(&vm.more_args)
         .output()

@@ -3,14 +3,13 @@
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::cluster::{A, B, Cluster, NAMES, free_ports};
+use crate::cluster::{A, B, Cluster, NAMES, free_ports, script};
 use crate::server::{self, Counting, DISK_BYTES};
 use crate::shared::await_line;
 
@@ -79,8 +78,7 @@ impl Storage {
             Self::program(),
             self.folder.path()
         );
-        fs::write(&fence, text).unwrap();
-        fs::set_permissions(&fence, fs::Permissions::from_mode(0o755)).unwrap();
+        script(&fence, &text);
         let address = self.ports[node];
         format!("[[disk]]\nnbd = \"nbd://{address}/\"\nfence = {fence:?}\n")
     }

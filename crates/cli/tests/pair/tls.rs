@@ -3,10 +3,9 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
 
 use crate::client::{Asker, Counter};
-use crate::cluster::{A, B, Cluster, PROGRAM, wait_for};
+use crate::cluster::{A, B, Cluster, short_run, wait_for};
 
 #[test]
 fn one_connection_outlives_losses_and_strangers() {
@@ -90,10 +89,7 @@ fn keys_that_cannot_be_used_are_bad_input() {
     vm.file.keys = Some(vm.path("keys"));
     vm.write();
     let refused = |vm: &Cluster, expected: &str| {
-        let done = Command::new(PROGRAM)
-            .args(vm.node_args(A))
-            .output()
-            .unwrap();
+        let done = short_run().args(vm.node_args(A)).output().unwrap();
         let text = String::from_utf8_lossy(&done.stderr);
         assert!(
             text.contains(expected) && text.lines().count() == 1,

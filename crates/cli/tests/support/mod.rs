@@ -6,8 +6,9 @@
 pub(crate) mod guest;
 pub(crate) mod redis;
 
-use std::fs;
-use std::io::{BufRead, BufReader};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -22,6 +23,8 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_twinvm");
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// A line may come after much that the program has to do before.
 const LINE_LIMIT: Duration = Duration::from_secs(180);
+/// Bytes of a program's messages that a failed test prints.
+const MESSAGES_SHOWN: usize = 4000;
 
 /// A folder of its own for each test.
 pub(crate) struct Folder(TempDir);
@@ -54,6 +57,22 @@ impl Folder {
         names.sort();
         names
     }
+}
+
+/// Makes a file that can be executed. Another process writes it: a child that this one starts at
+/// that moment for another test would hold it open for writing, and such a file can't be executed
+/// (`ETXTBSY`).
+pub(crate) fn executable(path: &Path, content: &[u8]) {
+    let mut child = Command::new("sh")
+        .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(content).unwrap();
+    drop(stdin);
+    assert!(child.wait().unwrap().success(), "{path:?}");
 }
 
 /// What a finished program has left.
@@ -97,10 +116,11 @@ pub(crate) fn json(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// A program that is killed if the test fails before it has ended.
+/// A program that is killed if the test fails before it has ended; its messages are shown then.
 pub(crate) struct Running {
     pub(crate) child: Child,
     out: BufReader<ChildStdout>,
+    messages: File,
 }
 
 impl Running {
@@ -110,14 +130,19 @@ impl Running {
 
     /// The same, however the program is started.
     pub(crate) fn spawn(command: &mut Command) -> Self {
+        let messages = tempfile::tempfile().unwrap();
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(messages.try_clone().unwrap())
             .spawn()
             .unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
-        Self { child, out }
+        Self {
+            child,
+            out,
+            messages,
+        }
     }
 
     /// Reads standard output up to a line that contains `text`; that line.
@@ -178,6 +203,10 @@ impl Running {
     }
 }
 
+/// Where a server listens that is to come back at the same address: on an address of the loopback
+/// that nobody else uses, so that meanwhile nobody is given its port.
+pub(crate) const LISTEN: &str = "127.0.0.2:0";
+
 /// A server that says where it listens; killed when it is dropped.
 pub(crate) struct Server {
     pub(crate) running: Running,
@@ -235,5 +264,11 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            let mut said = vec![0; MESSAGES_SHOWN];
+            let count = self.messages.read_at(&mut said, 0).unwrap_or(0);
+            let said = String::from_utf8_lossy(&said[..count]);
+            eprintln!("---- messages of {} ----\n{said}", self.child.id());
+        }
     }
 }
