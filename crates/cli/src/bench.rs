@@ -11,6 +11,7 @@ mod clock;
 mod compare;
 mod cpu;
 mod debian;
+mod debians;
 mod devices;
 mod disk;
 mod guests;
@@ -35,7 +36,6 @@ mod stats;
 mod table;
 mod takeover;
 mod tap;
-mod trio;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};

@@ -1,15 +1,17 @@
-//! What a request to the guest's disk costs: fio in a Debian guest, alone and protected, with QEMU
-//! beside it on a copy of the same file.
+//! What a request to the guest's disk costs: fio in a Debian guest, alone, beside a neighbour that
+//! does the same, and protected, and QEMU with a copy of the same file.
 
 use serde_json::Value;
 
+use super::debians::{ALONE, BESIDE, Debians, NEIGHBOUR, QEMU, Shell};
 use super::report::{Row, Section};
-use super::trio::{QEMU, Shell, Trio};
-use super::{Bench, join, trio};
+use super::{Bench, debians, join};
 use crate::demo::error::DemoError;
 
 pub(super) const NAME: &str = "disk";
 const TITLE: &str = "fio in a Debian guest, its disk a file: QEMU, ours alone, ours protected";
+/// What a request may cost protected, as a part of what it costs alone: alone ÷ protected is 0.9.
+const MOST: f64 = 1.0 / 0.9;
 /// The file that fio works on.
 const FILE: &str = "/var/tmp/fio.dat";
 const FILE_MIB: u32 = 256;
@@ -57,13 +59,14 @@ const NOTHING: &str = "--rw=randwrite --bs=4k --iodepth=1 --io_size=4k";
 
 /// Measures all three in turns.
 pub(super) fn measure(bench: &Bench) -> Result<Vec<Section>, DemoError> {
-    trio::measure(bench, (NAME, TITLE), inside)
+    debians::measure(bench, (NAME, TITLE), inside)
 }
 
 fn inside(bench: &Bench) -> Result<Vec<Section>, DemoError> {
-    let mut trio = Trio::start(bench, NAME)?;
-    let (mut qemu, mut ours) = (trio.shell(QEMU)?, trio.shell(QEMU + 1)?);
-    for shell in [&mut qemu, &mut ours] {
+    let mut debians = Debians::start(bench, NAME)?;
+    let (mut qemu, mut ours) = (debians.shell(QEMU)?, debians.shell(ALONE)?);
+    let mut neighbour = debians.shell(NEIGHBOUR)?;
+    for shell in [&mut qemu, &mut ours, &mut neighbour] {
         fio(
             bench,
             shell,
@@ -71,29 +74,35 @@ fn inside(bench: &Bench) -> Result<Vec<Section>, DemoError> {
         )?;
     }
     let file = (FILE, u64::from(FILE_MIB) << 20);
-    let joins = trio.without_qemu(|trio| join::measure(bench, trio, &mut ours, file))?;
-    let rows = trio.in_turns(|trio, which, row| {
+    let joins = debians.without_others(|debians| join::measure(bench, debians, &mut ours, file))?;
+    let rows = debians.in_turns(|debians, which, row| {
         let shell = if which == QEMU { &mut qemu } else { &mut ours };
-        turn(bench, trio, which, shell, row)
+        let neighbour = (which == BESIDE).then_some(&mut neighbour);
+        turn(bench, debians, which, (shell, neighbour), row)
     })?;
-    let [qemu, mut alone, mut protected] = rows;
+    let [qemu, mut alone, beside, mut protected] = rows;
+    let mut bars = Vec::new();
     for work in &WORKS {
         alone.compare(work.cpu, &format!("{} ÷ QEMU's", work.cpu), &qemu);
-        protected.compare(work.cpu, &format!("{} ÷ alone", work.cpu), &alone);
+        let ratio = format!("{} ÷ alone", work.cpu);
+        protected.compare(work.cpu, &ratio, &alone);
+        protected.compare(work.cpu, &format!("{} ÷ beside", work.cpu), &beside);
+        bars.extend(protected.bar(&ratio, MOST));
     }
     let notes = vec![format!(
         "fio --direct=1 --ioengine=libaio on a file of {FILE_MIB} MiB in the guest's ext4; 4k \
          random writes 16 deep, 1 MiB in sequence 4 deep. CPU of the process that runs the guest \
-         (protected: of the live node), less what a fio with one request takes. flush: fsync after \
-         each 4k write, one at a time. Host files in the host's page cache on all sides; a flush \
+         (protected: of the live node), less what a fio with one request takes. Beside a neighbour: \
+         another Debian, which nobody protects, does the same again and again meanwhile. flush: \
+         fsync after each 4k write, one at a time. Host files in the host's page cache on all sides; a flush \
          is fdatasync on the live node's host (`flush = \"live\"`). re-join: the backup was killed \
          and away for the turns between."
     )];
     let fio = Section {
         name: NAME.to_owned(),
         title: TITLE.to_owned(),
-        rows: vec![qemu, alone, protected],
-        bars: Vec::new(),
+        rows: vec![qemu, alone, beside, protected],
+        bars,
         notes,
         compared: Vec::new(),
     };
@@ -102,15 +111,25 @@ fn inside(bench: &Bench) -> Result<Vec<Section>, DemoError> {
 
 fn turn(
     bench: &Bench,
-    trio: &Trio<'_>,
+    debians: &Debians<'_>,
     which: usize,
-    shell: &mut Shell,
+    (shell, mut neighbour): (&mut Shell, Option<&mut Shell>),
     row: &mut Row,
 ) -> Result<(), DemoError> {
     let mut measured = |words: &str| -> Result<(Value, f64), DemoError> {
-        let before = trio.cpu_s(which)?;
+        if let Some(neighbour) = &mut neighbour {
+            keep_busy(bench, neighbour, words)?;
+        }
+        let before = debians.cpu_s(which)?;
         let job = fio(bench, shell, words)?;
-        Ok((job, trio.cpu_s(which)? - before))
+        let used_s = debians.cpu_s(which)? - before;
+        if let Some(neighbour) = &mut neighbour {
+            neighbour.run(
+                bench,
+                "rm /run/busy; while pgrep -x fio >/dev/null; do sleep 0.1; done",
+            )?;
+        }
+        Ok((job, used_s))
     };
     let (_, own_s) = measured(NOTHING)?;
     for work in &WORKS {
@@ -135,15 +154,25 @@ fn turn(
     Ok(())
 }
 
+/// Has the neighbour do this again and again, until its file of that name has gone.
+fn keep_busy(bench: &Bench, neighbour: &mut Shell, words: &str) -> Result<(), DemoError> {
+    let fio = command(words);
+    let again = format!("while [ -e /run/busy ]; do {fio}; done");
+    let begun = "until pgrep -x fio >/dev/null; do sleep 0.1; done";
+    let line = format!("touch /run/busy; ( {again} ) >/dev/null 2>&1 & {begun}");
+    neighbour.run(bench, &line).map(drop)
+}
+
+fn command(words: &str) -> String {
+    format!(
+        "fio --name=bench --filename={FILE} --size={FILE_MIB}m --direct=1 --ioengine=libaio \
+         --randseed=1 --lat_percentiles=0 {words} --output-format=json"
+    )
+}
+
 /// Runs fio and gives the report of its job.
 fn fio(bench: &Bench, shell: &mut Shell, words: &str) -> Result<Value, DemoError> {
-    let said = shell.run(
-        bench,
-        &format!(
-            "fio --name=bench --filename={FILE} --size={FILE_MIB}m --direct=1 --ioengine=libaio \
-             --randseed=1 --lat_percentiles=0 {words} --output-format=json"
-        ),
-    )?;
+    let said = shell.run(bench, &command(words))?;
     job_of(&said).ok_or_else(|| DemoError::failed(format!("fio's report is none: {said}")))
 }
 

@@ -5,8 +5,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::Bench;
+use super::debians::{ALONE, Debians, Shell};
 use super::report::{Bar, Row, Section};
-use super::trio::{ROWS, Shell, Trio};
 use crate::demo::error::DemoError;
 
 const TITLE: &str = "A node joins, the guest computing and writing to its disk";
@@ -75,11 +75,11 @@ impl Mark {
     }
 }
 
-/// Joins the VM of `trio`, which is alone, twice: the first time with nothing, then after a while
+/// Joins the VM of `debians`, which is alone, twice: the first time with nothing, then after a while
 /// away. `file` of so many bytes is there in the guest. It is protected in the end.
 pub(super) fn measure(
     bench: &Bench,
-    trio: &mut Trio<'_>,
+    debians: &mut Debians<'_>,
     shell: &mut Shell,
     (file, file_bytes): (&str, u64),
 ) -> Result<Section, DemoError> {
@@ -95,24 +95,24 @@ pub(super) fn measure(
     for name in ["first join", "after a minute"] {
         let mut row = Row::new(name);
         let begun = Mark::take(bench, shell)?;
-        let again = trio.is_protected();
+        let again = debians.is_protected();
         if again {
-            trio.become_(ROWS.len() - 2)?;
+            debians.become_(ALONE)?;
             thread::sleep(AWAY);
         }
         let before = Mark::take(bench, shell)?;
         thread::sleep(BESIDE);
         let start = Mark::take(bench, shell)?;
-        let sent_before = trio.disk_bytes_sent()?;
-        let join = trio.join()?;
+        let sent_before = debians.disk_bytes_sent()?;
+        let join = debians.join()?;
         let end = Mark::take(bench, shell)?;
-        let sent = trio.disk_bytes_sent()? - sent_before;
+        let sent = debians.disk_bytes_sent()? - sent_before;
         thread::sleep(BESIDE);
         let after = Mark::take(bench, shell)?;
 
         let limit = match again {
             true => end.written - begun.written,
-            false => trio.disk_bytes_used()?,
+            false => debians.disk_bytes_used()?,
         };
         let (alone, during) = (start.rate_since(&before), end.rate_since(&start));
         let slowed = (1.0 - during / alone) * 100.0;
@@ -155,7 +155,7 @@ pub(super) fn measure(
              live node to the joining one, compressed; memory and log are not in it. In use: what \
              the live node's file takes of its host's disk. Written: sectors that the guest's disk \
              has counted, from the backup's end to protection. Both nodes and their arbiter share \
-             the host's cores and its disk; QEMU stands still.",
+             the host's cores and its disk; the other guests stand still.",
             file_bytes >> 20
         )],
         compared: Vec::new(),

@@ -1,14 +1,14 @@
-//! What a transaction of PostgreSQL costs: pgbench on this host, the server in a Debian guest, alone
-//! and protected, with QEMU beside it.
+//! What a transaction of PostgreSQL costs: pgbench on this host, the server in a Debian guest, alone,
+//! beside a neighbour that does the same, and protected, and in QEMU.
 
 use std::process::Command;
 use std::time::Duration;
 
+use super::debians::{ALONE, BESIDE, Debians, NEIGHBOUR, PROTECTED, QEMU};
 use super::netns::tool;
 use super::report::{Bar, Row, Section};
 use super::stats::Summary;
-use super::trio::{QEMU, ROWS, Trio};
-use super::{Bench, find_program, trio};
+use super::{Bench, debians, find_program};
 use crate::demo::error::DemoError;
 use crate::demo::processes::{Process, read_end};
 
@@ -19,6 +19,8 @@ const CLIENTS: u32 = 4;
 const SCALE: u32 = 2;
 /// Making the tables, and one run, on a busy host too.
 const LIMIT: Duration = Duration::from_secs(300);
+/// The neighbour is at work before the one that is measured begins.
+const AHEAD: Duration = Duration::from_millis(300);
 const LOG_BYTES: u64 = 64 << 10;
 
 /// One kind of transaction. Runs last a time and not a number of them, so that a slow host gets
@@ -57,12 +59,12 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Section>, DemoError> {
         let why = "no pgbench in PATH: scripts/pgbench.sh fetches it";
         return Ok(vec![Section::skipped(NAME, TITLE, why)]);
     }
-    trio::measure(bench, (NAME, TITLE), |bench| Ok(vec![inside(bench)?]))
+    debians::measure(bench, (NAME, TITLE), |bench| Ok(vec![inside(bench)?]))
 }
 
-fn pgbench(trio: &Trio<'_>, row: usize) -> Command {
+fn pgbench(debians: &Debians<'_>, row: usize) -> Command {
     let mut command = Command::new("pgbench");
-    let host = trio.address(row, 5432).ip().to_string();
+    let host = debians.address(row, 5432).ip().to_string();
     command
         .args(["-h", &host, "-U", "postgres"])
         .env("LC_ALL", "C");
@@ -70,9 +72,9 @@ fn pgbench(trio: &Trio<'_>, row: usize) -> Command {
 }
 
 fn inside(bench: &Bench) -> Result<Section, DemoError> {
-    let mut trio = Trio::start(bench, NAME)?;
-    for row in [QEMU, QEMU + 1] {
-        let mut command = pgbench(&trio, row);
+    let mut debians = Debians::start(bench, NAME)?;
+    for row in [QEMU, ALONE, NEIGHBOUR] {
+        let mut command = pgbench(&debians, row);
         command.args([
             "--initialize",
             "--quiet",
@@ -82,15 +84,15 @@ fn inside(bench: &Bench) -> Result<Section, DemoError> {
         ]);
         tool(bench, &mut command, LIMIT)?;
     }
-    trio.become_(ROWS.len() - 1)?;
+    debians.become_(PROTECTED)?;
     // The first of each is not counted: caches fill, and code is translated.
-    for row in [QEMU, QEMU + 1] {
+    for row in [QEMU, ALONE, NEIGHBOUR] {
         for work in &WORKS {
-            run(bench, &trio, row, work)?;
+            run(bench, &debians, row, work)?;
         }
     }
-    let rows = trio.in_turns(|trio, which, row| turn(bench, trio, which, row))?;
-    let [qemu, mut alone, mut protected] = rows;
+    let rows = debians.in_turns(|debians, which, row| turn(bench, debians, which, row))?;
+    let [qemu, mut alone, beside, mut protected] = rows;
     let mut bars = Vec::new();
     for Work {
         cpu, rate, least, ..
@@ -99,8 +101,10 @@ fn inside(bench: &Bench) -> Result<Section, DemoError> {
         alone.compare(cpu, &format!("{rate} CPU ÷ QEMU's"), &qemu);
         alone.compare(rate, &format!("{rate} rate ÷ QEMU's"), &qemu);
         protected.compare(cpu, &format!("{rate} CPU ÷ alone"), &alone);
+        protected.compare(cpu, &format!("{rate} CPU ÷ beside"), &beside);
         let ratio = format!("{rate} rate ÷ alone");
         protected.compare(rate, &ratio, &alone);
+        protected.compare(rate, &format!("{rate} rate ÷ beside"), &beside);
         if let Some(found) = Summary::of(protected.samples(&ratio)) {
             bars.push(Bar {
                 what: format!("{rate}: rate alone ÷ rate protected"),
@@ -113,25 +117,34 @@ fn inside(bench: &Bench) -> Result<Section, DemoError> {
     Ok(Section {
         name: NAME.to_owned(),
         title: TITLE.to_owned(),
-        rows: vec![qemu, alone, protected],
+        rows: vec![qemu, alone, beside, protected],
         bars,
         notes: vec![format!(
             "pgbench -c {CLIENTS} -j 1, scale {SCALE}: {} s of select-only and {} s of TPC-B \
              transactions a turn. CPU per transaction of the process that runs the guest \
-             (protected: of the live node). PostgreSQL 17 as Debian sets it up, 64 MB of buffers, \
+             (protected: of the live node). Beside a neighbour: another Debian, which nobody \
+             protects, serves another pgbench of the same kind meanwhile. PostgreSQL 17 as Debian sets it up, 64 MB of buffers, \
              fsync on; a flush is fdatasync on the live node's host (`flush = \"live\"`). Both \
-             nodes, QEMU and pgbench share the host.",
+             nodes, QEMU, the neighbour and pgbench share the host.",
             WORKS[0].seconds, WORKS[1].seconds
         )],
         compared: Vec::new(),
     })
 }
 
-fn turn(bench: &Bench, trio: &Trio<'_>, which: usize, row: &mut Row) -> Result<(), DemoError> {
+fn turn(
+    bench: &Bench,
+    debians: &Debians<'_>,
+    which: usize,
+    row: &mut Row,
+) -> Result<(), DemoError> {
     for work in &WORKS {
-        let before = trio.cpu_s(which)?;
-        let found = run(bench, trio, which, work)?;
-        let used = trio.cpu_s(which)? - before;
+        let busy = (which == BESIDE).then(|| keep_busy(bench, debians, work));
+        let busy = busy.transpose()?;
+        let before = debians.cpu_s(which)?;
+        let found = run(bench, debians, which, work)?;
+        let used = debians.cpu_s(which)? - before;
+        drop(busy);
         row.sample(work.cpu, "ms", used * 1e3 / found.transactions);
         row.sample(work.rate, "1/s", found.rate);
     }
@@ -146,24 +159,40 @@ struct Found {
     rate: f64,
 }
 
+/// pgbench for so long.
+fn load(debians: &Debians<'_>, which: usize, work: &Work, seconds: u32) -> Command {
+    let mut command = pgbench(debians, which);
+    command
+        .args(["--no-vacuum", "--jobs", "1"])
+        .args(["--client", &CLIENTS.to_string()])
+        .args(["--time", &seconds.to_string()])
+        .args(work.options)
+        .arg("postgres");
+    command
+}
+
+/// Keeps the neighbour's server busy with the same until what it gives is dropped.
+fn keep_busy(bench: &Bench, debians: &Debians<'_>, work: &Work) -> Result<Process, DemoError> {
+    let log = bench.dir.join("pgbench-beside.log");
+    let mut command = load(debians, NEIGHBOUR, work, LIMIT.as_secs() as u32);
+    let process = Process::start("the neighbour's pgbench", &mut command, &log)?;
+    std::thread::sleep(AHEAD);
+    Ok(process)
+}
+
 /// One run.
-fn run(bench: &Bench, trio: &Trio<'_>, which: usize, work: &Work) -> Result<Found, DemoError> {
+fn run(
+    bench: &Bench,
+    debians: &Debians<'_>,
+    which: usize,
+    work: &Work,
+) -> Result<Found, DemoError> {
     let log = bench.dir.join("pgbench.log");
     if log.exists() {
         std::fs::remove_file(&log).map_err(DemoError::io(&log))?;
     }
-    let mut command = pgbench(trio, which);
-    command.args([
-        "--no-vacuum",
-        "--jobs",
-        "1",
-        "--client",
-        &CLIENTS.to_string(),
-    ]);
-    command
-        .args(["--time", &work.seconds.to_string()])
-        .args(work.options);
-    let mut process = Process::start("pgbench", command.arg("postgres"), &log)?;
+    let mut command = load(debians, which, work, work.seconds);
+    let mut process = Process::start("pgbench", &mut command, &log)?;
     bench.wait_for("pgbench ends", LIMIT, &log, || {
         Ok(process.wait(std::time::Instant::now()).then_some(()))
     })?;

@@ -1,6 +1,7 @@
-//! A whole Debian on a disk, twice: QEMU's, and a pair of ours that is alone or protected, in turns.
-//! All on TAP: the pair's nodes on hosts of their own (network namespaces) with TLS between them,
-//! QEMU beside the client.
+//! A whole Debian on a disk, three times: QEMU's, a pair of ours that is alone or protected, in turns,
+//! and a neighbour of that, which nobody protects and which does the same work while the pair's VM
+//! does it alone. All on TAP: the pair's nodes on hosts of their own (network namespaces) with TLS
+//! between them, the others beside the client.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,14 +23,23 @@ use crate::demo::sessions::{keep_to_ourselves, make_key};
 use crate::lab::pair::{Pair, Parts};
 
 /// The rows: the yardstick first.
-pub(super) const ROWS: [&str; 3] = ["QEMU", "alone", "protected"];
+pub(super) const ROWS: [&str; 4] = ["QEMU", "alone", "beside a neighbour", "protected"];
 pub(super) const QEMU: usize = 0;
-const PROTECTED: usize = 2;
+pub(super) const ALONE: usize = 1;
+pub(super) const BESIDE: usize = 2;
+pub(super) const PROTECTED: usize = 3;
+/// Not a row: the neighbour itself.
+pub(super) const NEIGHBOUR: usize = ROWS.len();
 /// QEMU's own network, beside the pair's.
 const QEMU_TAP: Tap = Tap {
     name: "bench-qemu",
     host: Ipv4Addr::new(10, 0, 3, 2),
     guest: Ipv4Addr::new(10, 0, 3, 15),
+};
+const NEIGHBOUR_TAP: Tap = Tap {
+    name: "bench-beside",
+    host: Ipv4Addr::new(10, 0, 4, 2),
+    guest: Ipv4Addr::new(10, 0, 4, 15),
 };
 /// Services start on a busy host; a disk goes over.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -77,26 +87,28 @@ pub(super) struct Join {
     pub(super) pause_ms: Option<f64>,
 }
 
-/// Both machines.
-pub(super) struct Trio<'a> {
+/// All machines.
+pub(super) struct Debians<'a> {
     bench: &'a Bench,
     name: &'static str,
     qemu: Guest,
-    /// Goes after the guest.
-    _disk: DiskCopy,
+    neighbour: Guest,
+    /// They go after the guests.
+    _disks: [DiskCopy; 2],
     pub(super) pair: Pair,
     live: usize,
     key: PathBuf,
 }
 
-impl<'a> Trio<'a> {
-    /// Boots both; nobody protects ours yet.
+impl<'a> Debians<'a> {
+    /// Boots all; nobody protects ours yet.
     pub(super) fn start(bench: &'a Bench, name: &'static str) -> Result<Self, DemoError> {
         let image = bench.debian.as_ref();
         let image = image.ok_or_else(|| DemoError::failed("no Debian image"))?;
         let key = bench.dir.join("ssh_key");
         let public = make_key(&key)?;
         let disk = DiskCopy::make(bench, image, Kind::Qemu)?;
+        let own_disk = DiskCopy::make(bench, image, Kind::Run)?;
         let dir = bench.dir.join("lab");
         match fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -104,7 +116,6 @@ impl<'a> Trio<'a> {
             }
             _ => fs::create_dir_all(&dir).map_err(DemoError::io(&dir))?,
         }
-        let mut vm = spec(image, &disk, Wire::Tap(QEMU_TAP))?;
         let with_key = |cmdline: &str| {
             format!("{cmdline} systemd.set_credential_binary=ssh.authorized_keys.root:{public}")
         };
@@ -123,43 +134,52 @@ impl<'a> Trio<'a> {
             pinned: false,
             suspect_ms: SUSPECT_MS,
         })?;
-        netns::settle(bench, &[QEMU_TAP])?;
-        vm.cmdline = with_key(&vm.cmdline);
-        say(&format!("{name:<11}Debian boots, QEMU's and ours"));
-        let mut qemu = Guest::power_on(bench, Kind::Qemu, &vm)?;
-        let mut trio = Self {
+        netns::settle(bench, &[QEMU_TAP, NEIGHBOUR_TAP])?;
+        say(&format!(
+            "{name:<11}Debian boots, QEMU's, ours and its neighbour"
+        ));
+        let boot = |kind, disk, tap| {
+            let mut vm = spec(image, disk, Wire::Tap(tap))?;
+            vm.cmdline = with_key(&vm.cmdline);
+            let mut guest = Guest::power_on(bench, kind, &vm)?;
+            await_login(bench, &mut guest, kind)?;
+            Ok::<_, DemoError>(guest)
+        };
+        let mut debians = Self {
             bench,
             name,
             pair,
             live: 0,
             key,
-            qemu: {
-                await_login(bench, &mut qemu, Kind::Qemu)?;
-                qemu
-            },
-            _disk: disk,
+            qemu: boot(Kind::Qemu, &disk, QEMU_TAP)?,
+            neighbour: boot(Kind::Run, &own_disk, NEIGHBOUR_TAP)?,
+            _disks: [disk, own_disk],
         };
-        trio.pair.start_arbiter()?;
-        trio.pair.start_node(0)?;
-        trio.pair.await_ready(LIMIT)?;
-        Ok(trio)
+        debians.pair.start_arbiter()?;
+        debians.pair.start_node(0)?;
+        debians.pair.await_ready(LIMIT)?;
+        Ok(debians)
     }
 
-    /// Does something while QEMU's guest stands still: even an idle one takes its part of the cores.
-    pub(super) fn without_qemu<T>(
+    /// Does something while the other guests stand still: even idle ones take their part of the
+    /// cores.
+    pub(super) fn without_others<T>(
         &mut self,
         what: impl FnOnce(&mut Self) -> Result<T, DemoError>,
     ) -> Result<T, DemoError> {
         self.qemu.stand_still();
+        self.neighbour.stand_still();
         let done = what(self);
+        self.neighbour.go_on();
         self.qemu.go_on();
         done
     }
 
-    /// Where a row's guest is.
+    /// Where a row's guest is, or the neighbour.
     pub(super) fn address(&self, row: usize, port: u16) -> SocketAddr {
         let guest = match row {
             QEMU => QEMU_TAP.guest,
+            NEIGHBOUR => NEIGHBOUR_TAP.guest,
             _ => crate::lab::hosts::GUEST,
         };
         SocketAddr::from((guest, port))
@@ -234,7 +254,7 @@ impl<'a> Trio<'a> {
     pub(super) fn in_turns(
         &mut self,
         mut turn: impl FnMut(&mut Self, usize, &mut Row) -> Result<(), DemoError>,
-    ) -> Result<[Row; 3], DemoError> {
+    ) -> Result<[Row; ROWS.len()], DemoError> {
         let mut rows = ROWS.map(Row::new);
         for round in 0..self.bench.runs {
             for step in 0..ROWS.len() {
@@ -266,7 +286,7 @@ impl<'a> Trio<'a> {
         Ok(rows)
     }
 
-    /// A shell in a row's guest.
+    /// A shell in a row's guest, or in the neighbour.
     pub(super) fn shell(&self, row: usize) -> Result<Shell, DemoError> {
         let log = self.bench.dir.join(format!("shell-{row}.log"));
         match fs::remove_file(&log) {
