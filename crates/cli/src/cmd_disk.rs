@@ -4,7 +4,11 @@ mod grow;
 mod import;
 mod info;
 mod serve;
+mod whole;
 
+use std::path::Path;
+
+use crate::guest::check_raw;
 use crate::{BAD_INPUT, Outcome};
 
 /// Makes disks of other images, looks at them, makes them larger, serves them to both nodes
@@ -42,6 +46,11 @@ pub(crate) fn run(args: DiskArgs) -> Outcome {
         What::Grow(args) => grow::run(&args),
         What::Serve(args) => serve::serve(&args),
     }
+}
+
+/// What to say of a file that is no raw disk, if it is none.
+fn not_raw(path: &Path) -> Result<(), (u8, String)> {
+    check_raw(path).map_err(|error| (BAD_INPUT, error.to_string()))
 }
 
 /// A size in bytes: a number, or one with K, M, G or T behind it.

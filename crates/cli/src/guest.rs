@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use twinvm_config::{ConsoleKind, Disk, MAX_DEVICES, Node, VmConfig};
-use twinvm_host::disk::{DiskError, DiskFile, DiskSpec};
+use twinvm_host::disk::{DiskError, DiskFile, DiskSpec, StoredMark};
 use twinvm_host::fence::Fence;
 use twinvm_host::hooks::HookCommand;
 use twinvm_host::nbd::{NbdError, NbdSpec, NbdTarget};
@@ -19,6 +19,8 @@ use twinvm_machine::{
 };
 use twinvm_nbd::address::Address;
 use twinvm_nbd::wire::Claim;
+
+use crate::image_kind;
 
 /// A file that is longer, and longer than the guest's memory, is not read: a wrong name must
 /// not cost the host its own.
@@ -73,6 +75,17 @@ pub(crate) enum GuestError {
         .0.display()
     )]
     NoDisk(PathBuf),
+    /// It would be written over as if it were raw.
+    #[error(
+        "disk {}: a {kind} image, and a disk has to be raw: make one of it with twinvm disk import",
+        path.display()
+    )]
+    NotRaw {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        kind: &'static str,
+    },
     /// An export can't be a disk.
     #[error(transparent)]
     Nbd(#[from] NbdError),
@@ -132,6 +145,17 @@ pub(crate) enum GuestError {
     Machine(MachineError),
 }
 
+/// A file that is an image of another format is no disk.
+pub(crate) fn check_raw(path: &Path) -> Result<(), GuestError> {
+    match image_kind::ImageKind::not_raw(path) {
+        Some(kind) => Err(GuestError::NotRaw {
+            path: path.to_owned(),
+            kind,
+        }),
+        None => Ok(()),
+    }
+}
+
 /// A disk of a VM that runs alone, before it is at work.
 pub(crate) enum OpenDisk {
     /// A file, locked.
@@ -162,7 +186,10 @@ pub(crate) fn open_disks(vm: &VmConfig) -> Result<Vec<OpenDisk>, GuestError> {
         Ok(match disk {
             Disk::File {
                 path, read_only, ..
-            } => OpenDisk::File(DiskFile::open(path, *read_only)?),
+            } => {
+                check_raw(path)?;
+                OpenDisk::File(DiskFile::open(path, *read_only)?)
+            }
             Disk::Nbd {
                 address, read_only, ..
             } => {
@@ -249,6 +276,9 @@ pub(crate) fn own_disks(
 ) -> Result<NodeDisks, GuestError> {
     let (mut slots, mut specs, mut shared) = (Vec::new(), Vec::new(), Vec::new());
     let first = vm.nets.len();
+    // What the guest has written to a disk that is in use may begin like anything.
+    let folder = vm.state_dir.join(&node.name);
+    let is_new = matches!(StoredMark::read(&folder), Ok(None));
     for (number, disk) in (0..).zip(vm.disks_of(node)) {
         let device = (first + usize::from(number)) as u8;
         let (path, bytes, read_only) = match disk {
@@ -275,6 +305,9 @@ pub(crate) fn own_disks(
                 continue;
             }
         };
+        if is_new {
+            check_raw(&path)?;
+        }
         let found = match fs::metadata(&path) {
             Ok(about) => Some(about.len()),
             Err(error) if error.kind() == ErrorKind::NotFound => None,

@@ -18,6 +18,7 @@ mod cmd_run;
 mod demo;
 mod engine_arg;
 mod guest;
+mod image_kind;
 mod lab;
 mod perf_map;
 mod process_args;

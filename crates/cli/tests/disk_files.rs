@@ -3,9 +3,14 @@
 mod support;
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use support::twinvm;
 
 const CLUSTER: usize = 64 << 10;
@@ -97,13 +102,41 @@ fn images_become_disks() {
         &fs::read(path("in.qcow2")).unwrap()[..50],
     )
     .unwrap();
+    // The middle of what is on the disk, its tables and the end of its last cluster are missing.
+    let whole = fs::read(path("in.qcow2")).unwrap();
+    for (name, clusters) in [("l1", 1), ("l2", 2), ("data", 3)] {
+        fs::write(path(name), &whole[..clusters * CLUSTER + 100]).unwrap();
+    }
     fs::write(path("x.vmdk"), b"KDMV and so on").unwrap();
+    fs::write(path("x.xz"), b"\xfd7zXZ\0 and so on").unwrap();
+    fs::write(path("empty"), b"").unwrap();
     for (args, why) in [
         (vec![text("backed.qcow2"), text("new.img")], "backing"),
         (vec![text("cut.qcow2"), text("new.img")], "can't be read"),
+        (
+            vec![text("l1"), text("new.img")],
+            "has 65636 bytes, and what is in the image goes to",
+        ),
+        (
+            vec![text("l2"), text("new.img")],
+            "131172 bytes, and what is in the image goes to 196608 at least: it was cut short",
+        ),
+        (
+            vec![text("data"), text("new.img")],
+            "goes to 262144 at least",
+        ),
         (vec![text("x.vmdk"), text("new.img")], "a VMDK file"),
+        (
+            vec![text("x.xz"), text("new.img")],
+            "a xz file, not qcow2 or raw: unpack it first (unxz)",
+        ),
+        (vec![text("empty"), text("new.img")], "the image is empty"),
+        (
+            vec![text("in.raw"), text("none/new.img")],
+            "its folder is not there: make it first",
+        ),
         (vec![text("in.raw"), text("out.img")], "it is there already"),
-        (vec![text("none"), text("new.img")], "No such file"),
+        (vec![text("none"), text("new.img")], "there is no such file"),
         (
             vec![
                 text("in.raw"),
@@ -140,6 +173,61 @@ fn images_become_disks() {
     assert!(done.err.contains(why), "{}", done.err);
     assert_eq!(fs::read(path("mine.img.new")).unwrap(), b"mine");
     assert!(!path("mine.img").exists());
+}
+
+#[test]
+fn an_import_that_is_interrupted_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    // Nothing in it, and minutes to find that out.
+    let image = fs::File::create(path("in.raw")).unwrap();
+    image.set_len(1 << 40).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_twinvm"))
+        .args(["disk", "import"])
+        .args([path("in.raw"), path("out.img")])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    while !path("out.img.new").exists() {
+        assert!(Instant::now() < until, "it does not begin");
+        thread::sleep(Duration::from_millis(5));
+    }
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let mut said = String::new();
+    child.stderr.unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("interrupted, it is not made"), "{said}");
+    assert!(!path("out.img").exists() && !path("out.img.new").exists());
+}
+
+#[test]
+fn an_image_that_is_not_raw_is_no_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("debian.img");
+    qcow2(&image, 7);
+    let before = fs::read(&image).unwrap();
+    let text = image.to_str().unwrap();
+    let why = "debian.img: a qcow2 image, and a disk has to be raw: make one of it with twinvm disk \
+               import";
+    let program = dir.path().join("program");
+    fs::write(&program, [0; 64]).unwrap();
+    for args in [
+        &["run", "--kernel", program.to_str().unwrap(), "--disk", text][..],
+        &["disk", "grow", text, "1G"],
+        &["disk", "serve", text, "--listen", "127.0.0.1:0"],
+    ] {
+        let done = twinvm(args);
+        assert_eq!(done.code, Some(2), "{args:?}: {}", done.err);
+        assert!(done.err.contains(why), "{args:?}: {}", done.err);
+    }
+    assert!(fs::read(&image).unwrap() == before);
+    let shown = twinvm(&["disk", "info", text]);
+    assert!(
+        shown.out.contains("holds       a qcow2 image"),
+        "{}",
+        shown.out
+    );
 }
 
 #[test]

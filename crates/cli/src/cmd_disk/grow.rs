@@ -23,6 +23,7 @@ pub(super) struct GrowArgs {
 
 pub(super) fn run(args: &GrowArgs) -> Outcome {
     let bytes = super::bytes(&args.size)?;
+    super::not_raw(&args.file)?;
     let before = grow(&args.file, bytes).map_err(|error| (BAD_INPUT, error.to_string()))?;
     say::answer(format_args!(
         "{}: {bytes} bytes, it had {before}; partitions and file systems in it are as they were",

@@ -1,31 +1,28 @@
 //! `twinvm disk import`.
 
 use std::fs::{self, File};
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crossbeam_channel::{Receiver, bounded};
 use imago::file::File as ImageFile;
 use imago::qcow2::Qcow2;
 use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder};
 
+use twinvm_host::signals::{SignalEvent, SignalWatch};
+
+use super::whole;
+use crate::image_kind::ImageKind;
 use crate::{BAD_INPUT, FAULT, Outcome, say};
 
 /// Bytes that are read at a time; those that are all zeros become a hole.
 const PIECE_BYTES: usize = 64 << 10;
 const SECTOR_BYTES: u64 = 512;
+/// Exit code: somebody has ended it.
+const INTERRUPTED: u8 = 130;
 /// Largest disk, as nodes have them.
 const MAX_BYTES: u64 = 1 << 46;
-
-/// What the first bytes of a file say, and a word for it.
-const OTHERS: [(&[u8], &str); 5] = [
-    (b"KDMV", "VMDK"),
-    (b"# Disk DescriptorFile", "VMDK"),
-    (b"vhdxfile", "VHDX"),
-    (b"conectix", "VHD"),
-    (b"\x1f\x8b", "gzip"),
-];
-const QCOW2: &[u8] = b"QFI\xfb";
 
 /// Makes a raw disk image of another image
 ///
@@ -37,8 +34,14 @@ Examples:
   twinvm disk import debian-13-nocloud-riscv64.qcow2 shop.img --size 8G
   twinvm disk import old.raw shop.img
 
-An image with a backing file is refused: qemu-img convert makes one of both. Nothing is left of OUT
-if it can't be made whole.")]
+An image with a backing file is refused: qemu-img convert makes one of both. So is a qcow2 image that
+was cut short on its way here. Nothing is left of OUT if it can't be made whole.
+
+Exit codes:
+  0    made
+  2    bad input; nothing was made
+  125  the image can't be read to its end, or OUT can't be written; nothing is left of it
+  130  ended from outside: Ctrl-C, SIGTERM or SIGHUP; nothing is left of it")]
 pub(super) struct ImportArgs {
     /// The image to read
     #[arg(value_name = "IN")]
@@ -65,13 +68,23 @@ pub(super) fn run(args: &ImportArgs) -> Outcome {
         ));
     }
     if !bytes.is_multiple_of(SECTOR_BYTES) || !(1..=MAX_BYTES).contains(&bytes) {
-        return refused(format!(
-            "{bytes} bytes: a disk is whole sectors of {SECTOR_BYTES} bytes, at most 64T"
-        ));
+        return refused(match (bytes, &args.size) {
+            (0, None) => format!("{}: the image is empty", args.from.display()),
+            _ => format!(
+                "{bytes} bytes: a disk is whole sectors of {SECTOR_BYTES} bytes, at most 64T"
+            ),
+        });
     }
     if args.to.exists() {
-        return refused(format!("{}: it is there already", args.to.display()));
+        return refused(format!(
+            "{}: it is there already: remove it, or give OUT another name",
+            args.to.display()
+        ));
     }
+    // What is half made is not left behind.
+    let (signals_in, signals) = bounded(1);
+    let _watch =
+        SignalWatch::start(signals_in).map_err(|error| (FAULT, format!("signals: {error}")))?;
     let mut name = args.to.clone().into_os_string();
     name.push(".new");
     let temporary = PathBuf::from(name);
@@ -89,13 +102,23 @@ pub(super) fn run(args: &ImportArgs) -> Outcome {
                 temporary.display()
             ));
         }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return refused(format!(
+                "{}: its folder is not there: make it first",
+                args.to.display()
+            ));
+        }
         Err(error) => return refused(format!("{}: {error}", temporary.display())),
     };
-    let used = match copy(&image, content, &file, bytes) {
-        Ok(used) => used,
-        Err(error) => {
+    let used = match copy(&image, content, &file, bytes, &signals) {
+        Ok(Some(used)) => used,
+        ended => {
             let _ = fs::remove_file(&temporary);
-            return Err((FAULT, format!("{}: {error}", args.to.display())));
+            let to = args.to.display();
+            return Err(match ended {
+                Err(error) => (FAULT, format!("{to}: {error}")),
+                Ok(_) => (INTERRUPTED, format!("{to}: interrupted, it is not made")),
+            });
         }
     };
     fs::rename(&temporary, &args.to).map_err(|error| {
@@ -117,27 +140,38 @@ enum Image {
 
 impl Image {
     fn open(path: &Path) -> Result<Self, String> {
-        let failed = |error: io::Error| format!("{}: {error}", path.display());
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                format!(
+                    "{}: there is no such file: give another path",
+                    path.display()
+                )
+            }
+            _ => format!("{}: {error}", path.display()),
+        };
         let mut file = File::open(path).map_err(failed)?;
         let about = file.metadata().map_err(failed)?;
         if !about.is_file() {
             return Err(format!("{}: not a regular file", path.display()));
         }
-        let mut head = Vec::new();
-        (&mut file)
-            .take(32)
-            .read_to_end(&mut head)
-            .map_err(failed)?;
-        if let Some((_, kind)) = OTHERS.iter().find(|(magic, _)| head.starts_with(magic)) {
-            return Err(format!(
-                "{}: a {kind} file, not qcow2 or raw: convert or unpack it first (qemu-img convert \
-                 -O qcow2, gunzip)",
-                path.display()
-            ));
+        match ImageKind::of(&mut file).map_err(failed)? {
+            None => return Ok(Self::Raw(file, about.len())),
+            Some(ImageKind::Qcow2) => {}
+            Some(ImageKind::Disk(kind)) => {
+                return Err(format!(
+                    "{}: a {kind} file, not qcow2 or raw: convert it first (qemu-img convert -O \
+                     qcow2)",
+                    path.display()
+                ));
+            }
+            Some(ImageKind::Packed(kind, program)) => {
+                return Err(format!(
+                    "{}: a {kind} file, not qcow2 or raw: unpack it first ({program})",
+                    path.display()
+                ));
+            }
         }
-        if !head.starts_with(QCOW2) {
-            return Ok(Self::Raw(file, about.len()));
-        }
+        let own = file.try_clone().map_err(failed)?;
         // What an image names is not opened: it may name any file of this host.
         let storage = ImageFile::try_from(file).map_err(failed)?;
         let opened = Qcow2::<ImageFile>::builder(storage).open(DenyImplicitOpenGate::default());
@@ -148,6 +182,14 @@ impl Image {
                 path.display()
             )
         })?;
+        if let Some(bytes) = whole::lacks(&own).map_err(failed)? {
+            return Err(format!(
+                "{}: the file has {} bytes, and what is in the image goes to {bytes} at least: it \
+                 was cut short, download or copy it again",
+                path.display(),
+                about.len()
+            ));
+        }
         Ok(Self::Qcow2(Box::new(FormatAccess::new(image))))
     }
 
@@ -166,13 +208,22 @@ impl Image {
     }
 }
 
-/// Writes what has content; gives how many bytes that are.
-fn copy(image: &Image, content: u64, file: &File, bytes: u64) -> io::Result<u64> {
+/// Writes what has content; gives how many bytes that are, or nothing if a signal has ended it.
+fn copy(
+    image: &Image,
+    content: u64,
+    file: &File,
+    bytes: u64,
+    signals: &Receiver<SignalEvent>,
+) -> io::Result<Option<u64>> {
     file.set_len(bytes)?;
     let mut piece = vec![0; PIECE_BYTES];
     let (mut at, mut used, mut shown) = (0, 0, 0);
     let terminal = io::stderr().is_terminal();
     while at < content {
+        if signals.try_recv().is_ok() {
+            return Ok(None);
+        }
         let len = (content - at).min(PIECE_BYTES as u64);
         let data = &mut piece[..len as usize];
         image.read(data, at)?;
@@ -191,5 +242,5 @@ fn copy(image: &Image, content: u64, file: &File, bytes: u64) -> io::Result<u64>
         say::part("\r");
     }
     file.sync_all()?;
-    Ok(used)
+    Ok(Some(used))
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use twinvm_host::disk::{DiskError, DiskFile, StoredMark};
 
+use crate::image_kind::ImageKind;
 use crate::{BAD_INPUT, Outcome, say};
 
 /// Shows what a disk is, and what a node's copy of it is worth
@@ -42,6 +43,11 @@ pub(super) fn run(args: &InfoArgs) -> Outcome {
         about.blocks() * 512,
         used_by.as_deref().unwrap_or("no")
     ))?;
+    if let Some(kind) = ImageKind::not_raw(path) {
+        say::answer(format_args!(
+            "holds       a {kind} image: no VM can use it before twinvm disk import makes it raw"
+        ))?;
+    }
     let Some(folder) = &args.node else {
         return Ok(0);
     };

@@ -92,6 +92,13 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
+/// Whether a pair has claimed the disk.
+fn has_holder(path: &Path) -> bool {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".holder");
+    Path::new(&name).exists()
+}
+
 pub(super) fn serve(args: &ServeArgs) -> Outcome {
     let bad = |error: &dyn std::fmt::Display| (BAD_INPUT, error.to_string());
     let fault = |error: std::io::Error| (FAULT, error.to_string());
@@ -106,6 +113,10 @@ pub(super) fn serve(args: &ServeArgs) -> Outcome {
         .map(|text| named(text))
         .collect::<Result<_, String>>()
         .map_err(|why| (BAD_INPUT, why))?;
+    // What a VM has on its disk is nobody else's business.
+    for (_, path) in files.iter().filter(|(_, path)| !has_holder(path)) {
+        super::not_raw(path)?;
+    }
     // Before anybody is listened to, and while there is one thread.
     let mut folders: Vec<OwnFolder> = Vec::new();
     for (_, path) in &files {

@@ -2,6 +2,7 @@
 //! server that is gone, slow, or exports something else. One line says so; the guest loses nothing.
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::process::Signal;
@@ -176,7 +177,7 @@ fn whatever_a_server_does_the_guest_waits_and_loses_nothing() {
     assert!(counting.is_silence());
     drop(served);
     served = Server::start(&image, &address);
-    await_line(&vm, A, "the server is there again");
+    await_line(&vm, A, ": the server is there again");
     counting.end();
     for text in ["has not answered", "had 67108864", "is read-only"] {
         assert_eq!(lines(&vm, A, text), 1, "{text}: {}", vm.log(A));
@@ -191,4 +192,28 @@ fn whatever_a_server_does_the_guest_waits_and_loses_nothing() {
     vm.await_note(B, "disk 0 of 262144 sectors");
     counting.add();
     assert_eq!(counting.count, 5);
+}
+
+/// What the guest writes to its own disk is its own business.
+#[test]
+fn an_image_that_is_not_raw_is_no_disk_until_a_guest_has_made_it_so() {
+    let mut vm = server::cluster();
+    let path = vm.path("a.img");
+    let begins = |bytes: &[u8; 4]| {
+        let file = File::options().write(true).open(&path).unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+    };
+    begins(b"QFI\xfb");
+    refused(
+        &mut vm,
+        A,
+        &["a.img: a qcow2 image, and a disk has to be raw: make one of it with twinvm disk import"],
+    );
+    begins(&[0; 4]);
+    vm.start(A);
+    vm.await_role(A, "live");
+    vm.kill(A);
+    begins(b"QFI\xfb");
+    vm.start(A);
+    vm.await_role(A, "live");
 }
