@@ -204,10 +204,11 @@ impl Shown {
     }
 }
 
-/// What an unprotected node has said last, if it has said anything.
+/// What an unprotected node has said last, if it has said anything that another line doesn't say.
 fn note(answer: &Value) -> Option<&str> {
     let note = answer["waiting_for"].as_str()?;
-    (answer["protected"] != true && !note.is_empty()).then_some(note)
+    let said = answer["disks"]["stays_out"] == note;
+    (answer["protected"] != true && !note.is_empty() && !said).then_some(note)
 }
 
 /// How far a copy of disks is, why the node joins nobody, and what requests of disks wait for.
@@ -218,13 +219,14 @@ fn disks(answer: &Value) -> Vec<String> {
         copying["done_bytes"].as_u64(),
         copying["total_bytes"].as_u64(),
     ) {
-        lines.push(format!(
-            "  disks to {}: {}, {} of {} MiB",
-            text(&copying["to"]),
-            text(&copying["stage"]),
-            done >> 20,
-            total >> 20
-        ));
+        let (to, stage) = (text(&copying["to"]), text(&copying["stage"]));
+        lines.push(match (done >> 20, total >> 20) {
+            // How much it is isn't known yet, or it is nothing.
+            (0, 0) => format!("  disks to {to}: a copy begins"),
+            // Only the live node knows.
+            (done, 0) => format!("  disks to {to}: {stage}, {done} MiB so far"),
+            (done, total) => format!("  disks to {to}: {stage}, {done} of {total} MiB"),
+        });
     }
     if let Some(why) = answer["stays_out"].as_str() {
         lines.push(format!("  STAYS OUT: {why}"));
@@ -308,6 +310,16 @@ mod tests {
                 "  WAITS: disk nbd://h/x: fence has failed"
             ]
         );
+        let copying = |done: u64| {
+            json!({"copying": {
+                "to": "this node", "stage": "copied", "done_bytes": done, "total_bytes": 0,
+            }})
+        };
+        assert_eq!(disks(&copying(0)), ["  disks to this node: a copy begins"]);
+        assert_eq!(
+            disks(&copying(7 << 20)),
+            ["  disks to this node: copied, 7 MiB so far"]
+        );
     }
 
     #[test]
@@ -318,6 +330,7 @@ mod tests {
             json!({"protected": false, "waiting_for": ""}),
             json!({"protected": false}),
             json!({"protected": true, "waiting_for": "paired"}),
+            json!({"protected": false, "waiting_for": "disk 0 fails", "disks": {"stays_out": "disk 0 fails"}}),
         ] {
             assert_eq!(note(&silent), None, "{silent}");
         }

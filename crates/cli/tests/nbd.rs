@@ -214,7 +214,7 @@ fn a_guest_whose_server_is_killed_goes_on_and_replays() {
     run.line_with("reboot: Power down");
     assert_eq!(run.wait(), Some(0));
     let err = fs::read_to_string(folder.path("err")).unwrap();
-    assert!(err.contains("the server is there again"), "{err}");
+    assert!(err.contains(": the server is there again"), "{err}");
     assert!(!err.contains("I/O error"), "{err}");
 
     let done = twinvm(&["replay", &folder.text("rec"), "--json"]);

@@ -20,6 +20,7 @@ use twinvm_machine::{DiskRequest, SECTOR_BYTES};
 use twinvm_nbd::address::{Address, Server};
 use twinvm_nbd::client::{Claimed, Haggle, HaggleError};
 use twinvm_nbd::wire::{Claim, DEFAULT_BLOCK_BYTES, Export, ExportFlags, Reader};
+use twinvm_protocol::NoteLevel;
 
 use crate::disk::DiskDone;
 use crate::fence::{Fence, Fencing};
@@ -312,8 +313,8 @@ impl NbdSpec {
     }
 }
 
-/// Where lines for a person go.
-pub type Tell = Arc<dyn Fn(String) + Send + Sync>;
+/// Where lines for a person go, and how bad what they say is.
+pub type Tell = Arc<dyn Fn(NoteLevel, String) + Send + Sync>;
 
 /// A disk at work. Dropping it waits a little for the requests under way.
 pub struct NbdDisk {

@@ -261,8 +261,8 @@ impl NodeLoop {
         self.meter.sample(now_ns, &self.replica);
         self.happenings.look(&self.replica, &mut self.journal);
         self.disks.look(now_ns, &self.replica, &mut self.journal);
-        while let Some(line) = self.shared.line() {
-            self.journal.tell(NoteLevel::Warn, "disk", &line);
+        while let Some((level, line)) = self.shared.line() {
+            self.journal.tell(level, "disk", &line);
         }
         if let Some(notice) = self.keys.look(now_ns) {
             self.journal.note(NoteLevel::Warn, &notice);
@@ -321,7 +321,7 @@ impl NodeLoop {
             if let Ok(reply) = self.inputs.arbiter.try_recv() {
                 self.watch.answered(self.env.now().mono_ns);
                 if let Some(trouble) = reply.trouble {
-                    self.journal.line(&trouble);
+                    self.journal.note(NoteLevel::Warn, &trouble);
                 }
                 self.apply(Event::Arbiter {
                     req: reply.req,
@@ -365,7 +365,7 @@ impl NodeLoop {
                 });
             }
             ChannelEvent::DialFailed { .. } => self.apply(Event::DialFailed),
-            ChannelEvent::Refused { why } => self.journal.line(&why),
+            ChannelEvent::Refused { why } => self.journal.note(NoteLevel::Warn, &why),
             ChannelEvent::Received { conn, message } => {
                 self.watch.heard(self.env.now().mono_ns);
                 self.apply(Event::Received { conn, message });

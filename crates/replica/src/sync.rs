@@ -33,7 +33,7 @@ pub struct SyncProgress {
     pub stage: &'static str,
     /// Bytes of disks that are done with: copied, or found equal.
     pub done_bytes: u64,
-    /// Bytes of disks that are to be looked at or copied, as far as is known.
+    /// Bytes of disks that are to be looked at or copied, as far as is known; 0 if nothing is.
     pub total_bytes: u64,
 }
 

@@ -51,7 +51,7 @@ impl Disks {
             let disk = match opened {
                 OpenDisk::File(file) => Running::File(Disk::start(file, &done_in)?),
                 OpenDisk::Nbd(target) => {
-                    let tell = |text| say::line(format_args!("twinvm run: {text}"));
+                    let tell = |_, text| say::line(format_args!("twinvm run: {text}"));
                     Running::Nbd(NbdDisk::start(*target, &done_in, Arc::new(tell))?)
                 }
             };

@@ -115,7 +115,7 @@ fn what_was_written_is_there_after_takeovers_and_old_writes_come_too_late() {
     drop(server);
     await_line(&vm, A, "the connection is lost");
     let _again = Server::start(&image, &address);
-    await_line(&vm, A, "the server is there again");
+    await_line(&vm, A, ": the server is there again");
     works_on(&vm, 25);
     vm.start(B);
     vm.await_protected(A);

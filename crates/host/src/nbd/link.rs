@@ -14,6 +14,7 @@ use crossbeam_channel::Sender;
 use twinvm_machine::{DiskOp, DiskRequest};
 use twinvm_nbd::transfers::{Ended, Frame, Job, Next, Payload, Transfers, ZEROS_BYTES};
 use twinvm_nbd::wire::{Command, Export, Reply, Request};
+use twinvm_protocol::NoteLevel;
 
 use super::stream::{Halves, Socket};
 use super::{Failure, NbdError, NbdSpec, NbdTarget, Open, Tell, fits};
@@ -252,8 +253,8 @@ impl Shared {
         woken.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    fn say(&self, what: &str) {
-        (self.tell)(format!("disk {}: {what}", self.spec.address));
+    fn say(&self, level: NoteLevel, what: &str) {
+        (self.tell)(level, format!("disk {}: {what}", self.spec.address));
     }
 
     /// Connects, asks, and connects again, until everybody is to end.
@@ -266,7 +267,7 @@ impl Shared {
             let next = open.take().map_or_else(|| self.connect(lost), Some);
             let Some(next) = next else { return };
             if lost {
-                self.say("the server is there again");
+                self.say(NoteLevel::Info, "the server is there again");
             }
             let why = match self.use_up(next) {
                 Ok(why) => why,
@@ -333,7 +334,7 @@ impl Shared {
             match fence.keep_off(self.spec.claim.generation, *takeover, &wanted) {
                 None => return false,
                 Some(Ok(())) => {
-                    self.say("fence has kept the other node off");
+                    self.say(NoteLevel::Info, "fence has kept the other node off");
                     self.lock().waits = None;
                     return true;
                 }
@@ -351,7 +352,7 @@ impl Shared {
 
     /// Says why requests wait from now on.
     fn wait_since(&self, why: String) {
-        self.say(&why);
+        self.say(NoteLevel::Warn, &why);
         self.lock().waits = Some(why);
     }
 
@@ -480,7 +481,7 @@ impl Shared {
                 "the server has not answered for {} s; the guest's requests wait",
                 SLOW.as_secs()
             );
-            self.say(&why);
+            self.say(NoteLevel::Warn, &why);
             state.waits = Some(why);
         }
     }
@@ -525,7 +526,7 @@ impl Shared {
             };
             state.heard = Instant::now();
             if std::mem::take(&mut state.is_slow) {
-                self.say("the server answers again");
+                self.say(NoteLevel::Info, "the server answers again");
                 state.waits = None;
             }
             let Ok(ended) = state.transfers.answered(&reply, &data, &export) else {

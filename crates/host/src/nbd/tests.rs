@@ -82,7 +82,7 @@ fn serve(folder: &Path, program: &str, args: &[&str]) -> Served {
 struct Running {
     disk: NbdDisk,
     done: Receiver<DiskDone>,
-    said: Arc<Mutex<Vec<String>>>,
+    said: Arc<Mutex<Vec<(NoteLevel, String)>>>,
     next: std::cell::Cell<u64>,
 }
 
@@ -92,7 +92,7 @@ impl Running {
         let said = Arc::new(Mutex::new(Vec::new()));
         let tell = {
             let said = Arc::clone(&said);
-            move |line| said.lock().unwrap().push(line)
+            move |level, line| said.lock().unwrap().push((level, line))
         };
         Self {
             disk: NbdDisk::start(target, &done_in, Arc::new(tell)).unwrap(),
@@ -137,13 +137,13 @@ impl Running {
         done.data
     }
 
-    /// Waits until a person has heard this.
-    fn hears(&self, what: &str) {
+    /// Waits until a person has heard this, and gives how bad it was said to be.
+    fn hears(&self, what: &str) -> NoteLevel {
         let until = Instant::now() + LONG;
         loop {
             let said = self.said.lock().unwrap().clone();
-            if said.iter().any(|line| line.contains(what)) {
-                return;
+            if let Some((level, _)) = said.iter().find(|(_, line)| line.contains(what)) {
+                return *level;
             }
             assert!(Instant::now() < until, "{what:?} is not in {said:?}");
             thread::sleep(Duration::from_millis(5));
@@ -202,7 +202,7 @@ fn works_as_a_disk(target: NbdTarget, file: &Path) {
         .read_exact_at(&mut bytes, 15 * MIB)
         .unwrap();
     assert_eq!(bytes, [9; 512]);
-    assert_eq!(running.said.lock().unwrap().as_slice(), [] as [String; 0]);
+    assert_eq!(running.said.lock().unwrap().as_slice(), []);
 }
 
 fn image(folder: &Path) -> PathBuf {
@@ -411,7 +411,9 @@ fn a_server_that_is_away_is_waited_for() {
         running.submit(op, n * 4096, 4096, &[n as u8 + 1; 4096]);
     }
     drop(served);
-    running.hears("the connection is lost (the server closed it): the guest's requests wait");
+    let level =
+        running.hears("the connection is lost (the server closed it): the guest's requests wait");
+    assert_eq!(level, NoteLevel::Warn);
     running.submit(DiskOp::Read, 8 * 4096, 512, &[]);
     assert!(running.done.try_recv().is_err());
 
@@ -448,7 +450,10 @@ fn a_server_that_is_away_is_waited_for() {
         .collect();
     ids.sort_unstable();
     assert_eq!(ids, (1..10).collect::<Vec<u64>>());
-    running.hears("the server is there again");
+    assert_eq!(
+        running.hears(": the server is there again"),
+        NoteLevel::Info
+    );
     for n in 0..8u64 {
         assert_eq!(running.read(n * 4096, 4096), vec![n as u8 + 1; 4096]);
     }

@@ -1,6 +1,6 @@
 //! Carries out what the replica asks.
 
-use twinvm_protocol::{Outcome, ReqId};
+use twinvm_protocol::{NoteLevel, Outcome, ReqId};
 use twinvm_replica::{Action, Env, Event};
 
 use super::{NodeError, NodeLoop};
@@ -18,14 +18,16 @@ impl NodeLoop {
             match action {
                 Action::Dial => {
                     if let Err(error) = self.hub.dial() {
-                        self.journal.line(&format!("dialling the peer: {error}"));
+                        let text = format!("dialling the peer: {error}");
+                        self.journal.note(NoteLevel::Warn, &text);
                         self.replica.apply(&mut self.env, Event::DialFailed);
                     }
                 }
                 Action::Send { conn, message } => match self.hub.send(conn, message) {
                     Ok(()) | Err(SendError::Gone) => {}
                     Err(error) => {
-                        self.journal.line(&format!("channel: {error}"));
+                        let text = format!("channel: {error}");
+                        self.journal.note(NoteLevel::Warn, &text);
                         self.hub.close(conn);
                         self.conns.retain(|known| *known != conn);
                         self.replica

@@ -189,6 +189,8 @@ impl NodeDisks {
                 );
             }
             (Some(_), Some((_, told_ns))) if now_ns.saturating_sub(told_ns) < TELL_NS => {}
+            // How much it is isn't known yet, or it is nothing.
+            (Some((_, progress)), _) if progress.total_bytes.max(progress.done_bytes) == 0 => {}
             (Some((out, progress)), _) => {
                 self.told = Some((out, now_ns));
                 let whose = if out {
@@ -196,12 +198,11 @@ impl NodeDisks {
                 } else {
                     "from the live node"
                 };
-                let text = format!(
-                    "disks {whose}: {}, {} of {} MiB",
-                    progress.stage,
-                    progress.done_bytes >> 20,
-                    progress.total_bytes >> 20
-                );
+                let (stage, done) = (progress.stage, progress.done_bytes >> 20);
+                let text = match progress.total_bytes >> 20 {
+                    0 => format!("disks {whose}: {stage}, {done} MiB so far"),
+                    total => format!("disks {whose}: {stage}, {done} of {total} MiB"),
+                };
                 journal.tell(NoteLevel::Info, "disks", &text);
             }
         }

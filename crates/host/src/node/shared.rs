@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded, never};
 use twinvm_machine::{DiskRequest, MAX_DISK_REQUESTS};
-use twinvm_protocol::Generation;
+use twinvm_protocol::{Generation, NoteLevel};
 use twinvm_replica::Reads;
 
 use crate::disk::DiskDone;
@@ -19,6 +19,9 @@ use crate::nbd::{NbdDisk, NbdTarget};
 
 /// Lines for the journal that wait: a server that is away has few to say.
 const MAX_LINES: usize = 64;
+
+/// One for the journal.
+type Line = (NoteLevel, String);
 
 /// A disk that both nodes reach.
 pub struct SharedDisk {
@@ -36,7 +39,7 @@ pub(super) struct SharedDisks {
     /// While this node is live; of some, while it is a backup or about to be one.
     running: Vec<(u8, NbdDisk)>,
     done: Receiver<DiskDone>,
-    lines: (Sender<String>, Receiver<String>),
+    lines: (Sender<Line>, Receiver<Line>),
 }
 
 impl SharedDisks {
@@ -76,7 +79,7 @@ impl SharedDisks {
             let Some(target) = target(disk) else { continue };
             let lines = self.lines.0.clone();
             // One that nobody reads is lost, and nothing waits for it.
-            let tell = Arc::new(move |line| drop(lines.try_send(line)));
+            let tell = Arc::new(move |level, line| drop(lines.try_send((level, line))));
             let started = NbdDisk::start(target, &done_in, tell)?;
             self.running.push((disk.device, started));
         }
@@ -118,7 +121,7 @@ impl SharedDisks {
     }
 
     /// The next line for the journal.
-    pub(super) fn line(&self) -> Option<String> {
+    pub(super) fn line(&self) -> Option<Line> {
         self.lines.1.try_recv().ok()
     }
 }

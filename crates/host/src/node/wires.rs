@@ -2,6 +2,7 @@
 
 use super::NodeLoop;
 use crate::port::PortEvent;
+use twinvm_protocol::NoteLevel;
 use twinvm_replica::Event;
 
 impl NodeLoop {
@@ -20,7 +21,7 @@ impl NodeLoop {
             match self.inputs.wires[wire].try_recv() {
                 Ok(PortEvent::Frame(bytes)) => self.waiting_frames[wire] = Some(bytes),
                 Ok(PortEvent::Lost { why }) => {
-                    self.journal.line(&why);
+                    self.journal.note(NoteLevel::Warn, &why);
                     return true;
                 }
                 Ok(PortEvent::Reconnected) => {
@@ -31,7 +32,7 @@ impl NodeLoop {
                     return true;
                 }
                 Ok(PortEvent::Note { text }) => {
-                    self.journal.line(&text);
+                    self.journal.note(NoteLevel::Warn, &text);
                     return true;
                 }
                 Err(_) => return false,

@@ -171,6 +171,11 @@ impl DisksIn for In {
     }
 
     fn progress(&self) -> SyncProgress {
-        progress(self.sync.as_ref().map(SyncIn::progress).unwrap_or_default())
+        let done = progress(self.sync.as_ref().map(SyncIn::progress).unwrap_or_default());
+        SyncProgress {
+            // Only the live node knows.
+            total_bytes: 0,
+            ..done
+        }
     }
 }
