@@ -30,6 +30,9 @@ fn mended(vm: &mut Cluster, node: usize) {
     assert_eq!(lines.count(), 1, "{told}");
     assert_eq!(vm.log(node).matches("a write failed: ").count(), 1, "once");
     vm.await_solo(1 - node);
+    vm.await_note(node, stays_out);
+    let told = vm.log(node);
+    assert!(!told.contains("waiting to join"), "{told}");
     vm.kill(node);
     vm.start(node);
     vm.await_protected(1 - node);

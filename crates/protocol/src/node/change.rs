@@ -68,6 +68,7 @@ impl<T> Node<T> {
                 core.act(Action::ColdStart {
                     generation: record.generation,
                 });
+                core.note_alone(record.generation);
                 let live = Live::new(record, Default::default(), Position(0));
                 (Role::Live(Box::new(live)), format!("started: {record}"))
             }
@@ -115,6 +116,7 @@ impl<T> Node<T> {
                     generation: record.generation,
                 });
                 core.act(Action::Announce);
+                core.note_alone(record.generation);
                 let halted = claim.follow.halted;
                 let mut held = claim.follow.held;
                 if core.broken(Mutation::NoResend) {

@@ -100,6 +100,8 @@ pub(crate) struct Core<T> {
     pub(crate) beat: u64,
     pub(crate) terminating: bool,
     last_note: String,
+    /// Why this node joins nobody until it is started again.
+    pub(crate) stays_out: Option<String>,
     /// Why the peer and this node can't go together, by the last hello of the one we dialled.
     pub(crate) refused: Option<String>,
     pub(crate) mutation: Option<Mutation>,
@@ -132,6 +134,7 @@ impl<T> Core<T> {
             beat: 0,
             terminating: false,
             last_note: String::new(),
+            stays_out: None,
             refused: None,
             mutation: None,
         }
@@ -177,6 +180,15 @@ impl<T> Core<T> {
             self.last_note.clone_from(&text);
             self.act(Action::Note { level, text });
         }
+    }
+
+    /// This node is live from now on, and alone: what was noted before is not so any more. That it
+    /// is live another action says.
+    pub(crate) fn note_alone(&mut self, generation: Generation) {
+        self.last_note = format!(
+            "live alone, generation {generation}: node {} joins when it runs",
+            self.me.peer_name
+        );
     }
 
     pub(crate) fn last_note(&self) -> &str {
@@ -369,6 +381,7 @@ impl<T> Core<T> {
     /// Keeps one attempt to reach the peer going. Called by roles that look for it.
     pub(crate) fn tick_dial(&mut self, now: Instant) {
         match self.dial {
+            Dial::Idle { .. } if self.stays_out.is_some() => {}
             Dial::Idle { next } if now >= next => {
                 self.dial = Dial::Dialing { since: now };
                 self.act(Action::Dial);
@@ -382,6 +395,7 @@ impl<T> Core<T> {
 
     pub(crate) fn dial_deadline(&self) -> Option<Instant> {
         match self.dial {
+            Dial::Idle { .. } if self.stays_out.is_some() => None,
             Dial::Idle { next } => Some(next),
             Dial::Dialing { since } => Some(since.plus_ms(DIAL_MS)),
             Dial::Open { .. } => None,

@@ -64,10 +64,12 @@ fn waiting_for_disks<T>(core: &Core<T>, named: Generation, answer: Option<&Answe
         Some((theirs, _)) => format!("node {peer_name} has {theirs}"),
         None => format!("what node {peer_name} has is not known, since it doesn't answer"),
     };
-    format!(
-        "waiting: this node may start by generation {named}, but has {own}; {newest}. To start from \
-         this copy all the same, see twinvm node --help, --force"
-    )
+    // Nobody has ever had the VM: there is nothing to force.
+    let mend = match named {
+        Generation(0) => "Put the VM's disks here, or start the other node first if it has them",
+        _ => "To start from this copy all the same, see twinvm node --help, --force",
+    };
+    format!("waiting: this node may start by generation {named}, but has {own}; {newest}. {mend}")
 }
 
 /// The search.
@@ -291,6 +293,8 @@ impl Seek {
                     ),
                 );
             }
+            // What there is to say has been said: starting the other node wouldn't end it.
+            Some(record) if record.live.id != core.me.id && core.stays_out.is_some() => {}
             Some(record) if record.live.id != core.me.id => {
                 core.note(
                     NoteLevel::Info,

@@ -34,6 +34,16 @@ pub struct Status {
 }
 
 impl<T> Node<T> {
+    /// From now on this node joins nobody, for this reason; `None`: it joins again.
+    pub fn stay_out(&mut self, why: Option<String>) {
+        self.core.stays_out = why;
+    }
+
+    /// Why this node joins nobody until it is started again, if so.
+    pub fn stays_out(&self) -> Option<&str> {
+        self.core.stays_out.as_deref()
+    }
+
     /// Whether the VM is protected as far as this node knows, as [`Status::protected`].
     pub fn protected(&self) -> bool {
         match &self.role {
@@ -113,7 +123,8 @@ impl<T> Node<T> {
             }
             // What a person has to mend outlives what is noted beside it.
             Role::Cold(_) | Role::Frozen(_) => {
-                if let Some(why) = &self.core.refused {
+                let why = self.core.stays_out.as_ref().or(self.core.refused.as_ref());
+                if let Some(why) = why {
                     status.note.clone_from(why);
                 }
             }

@@ -47,9 +47,6 @@ impl Replica {
             self.node.handle(protocol_time(now), event);
             while let Some(action) = self.node.next_action() {
                 match sort(action) {
-                    Sorted::Driver(Action::Dial) if self.disks.stays_out() => {
-                        events.push_back(ProtocolEvent::DialFailed);
-                    }
                     Sorted::Driver(action) => {
                         if let Action::Exit { .. } = action {
                             self.last_alarm("this node ends");

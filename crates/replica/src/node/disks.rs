@@ -41,8 +41,6 @@ pub(super) struct Disks {
     /// Of the guest's flushes in flight, with [`Flush::Both`]: done here, and done at the backup.
     flushed_here: Vec<DiskResult>,
     flushed_there: BTreeSet<(u8, u64)>,
-    /// Why this node joins nobody until it is started again.
-    stays_out: Option<String>,
     /// A claim waits for this flush, holding the log up to there.
     claim_flush: Option<(u64, Position)>,
     flushes: u64,
@@ -57,7 +55,6 @@ impl Disks {
             kept: VecDeque::new(),
             flushed_here: Vec::new(),
             flushed_there: BTreeSet::new(),
-            stays_out: None,
             claim_flush: None,
             flushes: 0,
         }
@@ -70,10 +67,6 @@ impl Disks {
     pub(super) fn any(&self) -> bool {
         self.any
     }
-
-    pub(super) fn stays_out(&self) -> bool {
-        self.stays_out.is_some()
-    }
 }
 
 impl Replica {
@@ -84,7 +77,7 @@ impl Replica {
 
     /// Why this node joins nobody until it is started again, if so.
     pub fn stays_out(&self) -> Option<&str> {
-        self.disks.stays_out.as_deref()
+        self.node.stays_out()
     }
 
     /// Hands out the requests that the machine has made since the last call.
@@ -231,11 +224,11 @@ impl Replica {
                      it is started again: mend the disk first"
                 );
                 self.note(NoteLevel::Error, why.clone());
-                self.disks.stays_out = Some(why);
+                self.node.stay_out(Some(why));
                 let ctl = twinvm_protocol::Ctl::Takeover;
                 self.tell(env, ProtocolEvent::Ctl(ctl));
                 if !self.frozen {
-                    self.disks.stays_out = None;
+                    self.node.stay_out(None);
                     return true;
                 }
                 self.keep(result.clone());
@@ -250,7 +243,7 @@ impl Replica {
                     "{disk} fails here: this node can't be the backup and stays out until it is \
                      started again: mend the disk first"
                 );
-                self.disks.stays_out = Some(why.clone());
+                self.node.stay_out(Some(why.clone()));
                 self.tell(env, ProtocolEvent::Unfit { why });
                 false
             }
@@ -264,7 +257,7 @@ impl Replica {
             "{why}: this node can't be the backup and stays out until it is started again: mend \
              the disk first"
         );
-        self.disks.stays_out = Some(why.clone());
+        self.node.stay_out(Some(why.clone()));
         self.note(NoteLevel::Error, why.clone());
         self.tell(env, ProtocolEvent::Unfit { why });
     }
@@ -285,7 +278,7 @@ impl Replica {
                 "{disk} can be read at the live node and not here: this node can't be the backup \
                  and stays out until it is started again: mend its way to the disk first"
             );
-            self.disks.stays_out = Some(why.clone());
+            self.node.stay_out(Some(why.clone()));
             return why;
         }
         format!(
@@ -337,7 +330,7 @@ impl Replica {
     /// What came while the machine was frozen.
     pub(super) fn disks_thaw(&mut self, now: HostTime) {
         // Nobody has taken the VM over: its errors are the guest's.
-        self.disks.stays_out = None;
+        self.node.stay_out(None);
         for result in std::mem::take(&mut self.disks.kept) {
             if self.in_flight(result.device, result.id).is_some() {
                 self.deliver(now, result);
@@ -494,7 +487,7 @@ impl Replica {
                     "what was written can't be made durable here ({why}): this node doesn't claim \
                      the VM, and stays out until it is started again: mend the disk first"
                 );
-                self.disks.stays_out = Some(why.clone());
+                self.node.stay_out(Some(why.clone()));
                 self.tell(env, ProtocolEvent::Unfit { why });
             }
         }

@@ -101,6 +101,11 @@ fn a_backup_never_told_claims_only_if_named() {
     assert_eq!((expect, record), (Generation(5), claimed(6)));
     let acts = one.answer(req, Outcome::Won(record));
     assert!(has!(acts, Action::GoLive { .. }));
+    // What it noted as a backup is over.
+    assert_eq!(
+        one.node.status().note,
+        "live alone, generation 6: node you joins when it runs"
+    );
 
     let mut one = One::untold();
     one.ev(Event::ChannelDown { conn: CONN });

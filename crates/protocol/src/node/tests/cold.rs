@@ -92,6 +92,30 @@ fn the_id_not_named_never_starts() {
     }
 }
 
+#[test]
+fn a_node_that_stays_out_dials_nobody_and_says_why_it_waits() {
+    let record = theirs(3, false);
+    let (mut one, _) = with_record(3, Some(record), Config::default());
+    one.node.stay_out(Some("the disk fails: mend it".into()));
+    let later = |one: &mut One| {
+        let mut all = Vec::new();
+        for _ in 0..20 {
+            let acts = one.wait(500);
+            if let Some(req) = read(&acts) {
+                all.extend(one.answer(req, Outcome::Read(Some(record))));
+            }
+            all.extend(acts);
+        }
+        all
+    };
+    let acts = later(&mut one);
+    assert!(!has!(acts, Action::Dial | Action::Note { .. }), "{acts:?}");
+    assert_eq!(one.node.status().note, "the disk fails: mend it");
+    one.node.stay_out(None);
+    assert!(has!(later(&mut one), Action::Dial));
+    assert!(one.node.status().note.contains("waiting to join"));
+}
+
 /// The state folder that the record names is gone: no start of either node mends that.
 #[test]
 fn an_id_that_is_neither_nodes_is_told_with_the_mend() {
