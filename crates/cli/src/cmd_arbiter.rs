@@ -54,8 +54,8 @@ enum What {
 #[command(after_help = "\
 Examples:
   twinvm arbiter serve --listen 127.0.0.1:7790 --dir /var/lib/twinvm-arbiter
-  twinvm arbiter serve --listen 192.0.2.3:7790 --dir /var/lib/twinvm-arbiter --keys keys-arbiter \
-    --user twinvm
+  twinvm arbiter serve --listen 192.0.2.3:7790 --dir /var/lib/twinvm-arbiter \\
+      --keys keys-arbiter --user twinvm
 
 Once it listens it prints `listening on` and the address with the port it got. SIGTERM or Ctrl-C
 ends it.

@@ -68,6 +68,14 @@ pub enum AuthorityError {
         /// What it said.
         source: io::Error,
     },
+    /// There is no folder to write to.
+    #[error("{path}: can't make the folder: {source}: name one that you can make, or that is there", path = path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The library that makes certificates said no.
     #[error("making a certificate: {0}")]
     Make(String),
@@ -288,7 +296,10 @@ fn write_all(folder: &Path, files: &[(String, &str)], force: bool) -> Result<(),
         move |source| AuthorityError::Io { path, source }
     };
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(io(folder))?;
+    made.map_err(|source| AuthorityError::Folder {
+        path: folder.to_owned(),
+        source,
+    })?;
     for (name, _) in files {
         let path = folder.join(name);
         if !force && fs::symlink_metadata(&path).is_ok() {
