@@ -17,7 +17,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -39,6 +39,10 @@ pub const MAX_CLIENTS: usize = 8;
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// The node answers, or says how far it is, within this time.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the server's end waits until answers that were given are written.
+const WRITTEN_LIMIT: Duration = Duration::from_secs(1);
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Longest path of a Unix socket in bytes (`sun_path` without its final zero).
 pub(crate) const MAX_PATH_BYTES: usize = 107;
@@ -164,13 +168,15 @@ pub enum CtlServerError {
     },
 }
 
-/// The server. Dropping it ends the listening and removes the socket; requests that are
-/// being answered still get their answers.
+/// The server. Dropping it ends the listening and removes the socket; answers that were given are
+/// written by then, since the process may end next.
 #[derive(Debug)]
 pub struct CtlServer {
     path: PathBuf,
     socket: Arc<UnixListener>,
     ended: Arc<AtomicBool>,
+    /// Requests that were read and have no answer yet.
+    asked: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -202,15 +208,18 @@ impl CtlServer {
         let socket = Arc::new(UnixListener::bind(path).map_err(failed)?);
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
         let ended = Arc::new(AtomicBool::new(false));
-        let (accepting, flag) = (Arc::clone(&socket), Arc::clone(&ended));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (accepting, flag, count) =
+            (Arc::clone(&socket), Arc::clone(&ended), Arc::clone(&asked));
         let thread = thread::Builder::new()
             .name("ctl".to_owned())
-            .spawn(move || accept(&accepting, &flag, &calls))
+            .spawn(move || accept(&accepting, &flag, &count, &calls))
             .map_err(failed)?;
         Ok(CtlServer {
             path: path.to_owned(),
             socket,
             ended,
+            asked,
             thread: Some(thread),
         })
     }
@@ -225,11 +234,20 @@ impl Drop for CtlServer {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+        let until = Instant::now() + WRITTEN_LIMIT;
+        while self.asked.load(Ordering::Acquire) > 0 && Instant::now() < until {
+            thread::sleep(LOOK);
+        }
     }
 }
 
-fn accept(socket: &UnixListener, ended: &AtomicBool, calls: &Sender<CtlCall>) {
-    let calls = calls.clone();
+fn accept(
+    socket: &UnixListener,
+    ended: &AtomicBool,
+    asked: &Arc<AtomicUsize>,
+    calls: &Sender<CtlCall>,
+) {
+    let (calls, asked) = (calls.clone(), Arc::clone(asked));
     accept_few(
         "ctl client",
         MAX_CLIENTS,
@@ -239,17 +257,21 @@ fn accept(socket: &UnixListener, ended: &AtomicBool, calls: &Sender<CtlCall>) {
             let busy = "too many requests at a time: try again";
             answer(stream, Err(busy.to_owned()));
         },
-        move |stream| serve(stream, &calls),
+        move |stream| serve(stream, &calls, &asked),
     );
 }
 
-fn serve(stream: &UnixStream, calls: &Sender<CtlCall>) {
-    let result = Lines::of(stream)
+fn serve(stream: &UnixStream, calls: &Sender<CtlCall>, asked: &AtomicUsize) {
+    let request = Lines::of(stream)
         .next(MAX_REQUEST_BYTES, REQUEST_TIMEOUT)
         .map_err(|error| error.to_string())
-        .and_then(|line| parse_request(&line))
-        .and_then(|request| call(stream, request, calls));
-    answer(stream, result);
+        .and_then(|line| parse_request(&line));
+    asked.fetch_add(1, Ordering::AcqRel);
+    answer(
+        stream,
+        request.and_then(|request| call(stream, request, calls)),
+    );
+    asked.fetch_sub(1, Ordering::AcqRel);
 }
 
 /// What a client's line asks.

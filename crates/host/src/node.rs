@@ -78,6 +78,7 @@ pub fn run(options: NodeOptions) -> Result<ExitReason, NodeError> {
     }
     let end = node.run();
     let hooks = node.happenings.end(&end, &mut node.journal);
+    node.leave_unanswered();
     // Everything else is let go of first: a command may take its time.
     drop(node);
     if let Some(mut hooks) = hooks {
@@ -192,6 +193,13 @@ impl NodeLoop {
         // Its socket is in the folder.
         drop(ctl_server);
         store.forget_if_new();
+    }
+
+    /// Whoever still waits for an answer hears that the node has ended.
+    fn leave_unanswered(&mut self) {
+        self.ctl_waiting.clear();
+        self.file_snapshot = FileSnapshot::default();
+        while self.inputs.ctl.try_recv().is_ok() {}
     }
 
     fn run(&mut self) -> Result<ExitReason, NodeError> {

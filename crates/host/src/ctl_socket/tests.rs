@@ -246,6 +246,23 @@ fn a_busy_an_ending_and_an_ended_loop() {
     assert_eq!(ask(&path), text);
 }
 
+/// A process that ends as soon as it has answered has said so.
+#[test]
+fn an_answer_that_was_given_is_written_when_the_server_has_ended() {
+    for _ in 0..100 {
+        let s = served(1);
+        let mut client = UnixStream::connect(&s.path).unwrap();
+        client.write_all(b"{\"op\":\"stop\"}\n").unwrap();
+        let call = s.calls.recv_timeout(PATIENCE).unwrap();
+        call.reply.send(Ok(json!({"begun": true})));
+        drop(s.server);
+        client.set_nonblocking(true).unwrap();
+        let mut answer = [0; 64];
+        let count = client.read(&mut answer).unwrap();
+        assert_eq!(&answer[..count], b"{\"ok\":{\"begun\":true}}\n");
+    }
+}
+
 #[test]
 fn what_a_killed_node_left_is_replaced() {
     let s = served(1);
