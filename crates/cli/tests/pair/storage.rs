@@ -2,14 +2,16 @@
 //! whoever goes live is let in by `twinvm-storage`. ssh is left out.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use rustix::process::Signal;
+use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::cluster::{A, B, Cluster, NAMES, free_ports, script};
+use crate::cluster::{A, B, Cluster, NAMES, free_ports, script, wait_for};
 use crate::server::{self, Counting, DISK_BYTES};
 use crate::shared::await_line;
 
@@ -69,8 +71,8 @@ impl Storage {
         assert!(said.contains(why), "{said}");
     }
 
-    /// The disk in VM.toml of a node.
-    fn disk(&self, node: usize) -> String {
+    /// The disk in VM.toml of a node, and who reads it.
+    fn disk(&self, node: usize, reads: &str) -> String {
         let fence = self.folder.path().join("fence");
         let text = format!(
             "#!/bin/sh\nexport LISTEN=127.0.0.1\n\
@@ -80,11 +82,11 @@ impl Storage {
         );
         script(&fence, &text);
         let address = self.ports[node];
-        format!("[[disk]]\nnbd = \"nbd://{address}/\"\nfence = {fence:?}\n")
+        format!("[[disk]]\nnbd = \"nbd://{address}/\"\nfence = {fence:?}\nreads = {reads:?}\n")
     }
 
-    fn start(&self, vm: &mut Cluster, node: usize) {
-        vm.file.more = self.disk(node);
+    fn start(&self, vm: &mut Cluster, node: usize, reads: &str) {
+        vm.file.more = self.disk(node, reads);
         vm.write();
         vm.start(node);
     }
@@ -99,8 +101,35 @@ impl Drop for Storage {
     }
 }
 
+/// Bytes of log for an answer of the guest, which reads its disk for each: the least of some, since
+/// time is logged, too.
+fn log_of_an_answer(vm: &Cluster, node: usize, counting: &mut Counting) -> u64 {
+    let bytes = || vm.status(node).unwrap()["log_bytes"].as_u64().unwrap();
+    wait_for("answers of a protected VM", || {
+        vm.await_protected(node);
+        let generation = vm.generation();
+        let answers = (0..20).map(|_| {
+            let before = bytes();
+            counting.add();
+            bytes() - before
+        });
+        let least = answers.min();
+        least.filter(|_| vm.generation() == generation)
+    })
+}
+
 #[test]
 fn a_disk_at_nbdkit_goes_from_node_to_node() {
+    let logged = goes_from_node_to_node("log");
+    // A command that leaves the other node the right to read, and a server of which it reads what
+    // the live node writes at another one.
+    let own = goes_from_node_to_node("own");
+    eprintln!("log bytes for an answer: {logged} with reads in the log, {own} without");
+    assert!(own + 256 < logged, "{own} and {logged} bytes");
+}
+
+/// Bytes of log for an answer.
+fn goes_from_node_to_node(reads: &str) -> u64 {
     let storage = Storage::new();
     let done = storage.does(None);
     assert!(
@@ -108,15 +137,15 @@ fn a_disk_at_nbdkit_goes_from_node_to_node() {
         "scripts/setup.sh test installs nbdkit and psmisc: {done:?}"
     );
     let mut vm = server::cluster();
-    storage.start(&mut vm, A);
+    storage.start(&mut vm, A, reads);
     await_line(&vm, A, "fence has kept the other node off");
     vm.await_role(A, "live");
     let mut counting = Counting::connect(&vm);
     counting.add();
     // A node that is started looks at the disk, and gets no further.
-    storage.start(&mut vm, B);
+    storage.start(&mut vm, B, reads);
     vm.await_protected(A);
-    counting.add();
+    let log_bytes = log_of_an_answer(&vm, A, &mut counting);
     // The live node stands still, and asks again when another one has gone on.
     counting.begin();
     vm.signal(A, Signal::STOP);
@@ -125,6 +154,8 @@ fn a_disk_at_nbdkit_goes_from_node_to_node() {
     vm.signal(A, Signal::CONT);
     vm.await_protected(B);
     counting.add();
+    // What it reads as a backup now goes through the port that refuses writes.
+    assert_eq!(vm.status(A).unwrap()["divergence"], Value::Null);
     // The storage host is started again.
     let holder = storage.folder.path().join("test/holder");
     let had = fs::read_to_string(&holder).unwrap();
@@ -149,5 +180,39 @@ fn a_disk_at_nbdkit_goes_from_node_to_node() {
     storage.refuses("test a 0x99", "no generation");
     assert_eq!(fs::read_to_string(&holder).unwrap(), now);
     counting.add();
-    assert_eq!(counting.count, 7);
+    log_bytes
+}
+
+/// A program whose first thread has ended while another one has a file open: so is a server that was
+/// killed in the middle of a write.
+const HEADLESS: &str = "
+import ctypes, sys, threading, time
+disk = open(sys.argv[1], 'r+b')
+threading.Thread(target=lambda: (print(flush=True), time.sleep(600))).start()
+ctypes.CDLL(None).pthread_exit(None)
+";
+
+#[test]
+fn who_has_the_disk_open_is_ended_to_his_last_thread() {
+    let storage = Storage::new();
+    let mut writer = Command::new("python3")
+        .args(["-c", HEADLESS])
+        .arg(storage.folder.path().join("test/disk.img"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut begun = [0];
+    let said = writer.stdout.as_mut().unwrap().read_exact(&mut begun);
+    said.unwrap();
+    let state = format!("/proc/{}/stat", writer.id());
+    wait_for("its first thread's end", || {
+        let state = fs::read_to_string(&state).unwrap();
+        state.contains(") Z ").then_some(())
+    });
+    let done = storage.does(Some("test a 5"));
+    let lives = writer.try_wait().unwrap().is_none();
+    let _ = writer.kill();
+    assert!(done.status.success(), "{done:?}");
+    assert!(!lives, "it still had the disk open");
+    writer.wait().unwrap();
 }
