@@ -46,16 +46,16 @@ impl Intake {
         held.take(conn, stored, bytes, after_other, now, ack)
     }
 
-    /// See [`twinvm_replica::Intake::told`].
-    pub(crate) fn told(&self, conn: ConnId, number: u64) -> Vec<Stored> {
-        self.lock().told(conn, number)
+    /// See [`twinvm_replica::Intake::next`].
+    pub(crate) fn next(&self, conn: ConnId, number: u64) -> Option<Stored> {
+        self.lock().next(conn, number)
     }
 
     /// See [`twinvm_replica::Intake::close`].
     pub(crate) fn close(&self) -> Vec<Stored> {
         #[cfg(test)]
         if let Some(conn) = self.close_late {
-            let stored = self.lock().told(conn, u64::MAX);
+            let stored = std::iter::from_fn(|| self.next(conn, u64::MAX)).collect();
             self.lock().close();
             return stored;
         }

@@ -75,17 +75,17 @@ fn session(close_late: bool) {
         })
     };
     let mut held = 1;
-    let mut hold = |stored: Vec<Stored>| {
-        for stored in stored {
-            assert_eq!(stored.first, Position(held), "in order, each once");
-            held = stored.end.0;
-        }
+    let mut hold = |stored: Stored| {
+        assert_eq!(stored.first, Position(held), "in order, each once");
+        held = stored.end.0;
     };
-    // It hears of some, and then suspects.
+    // It hears of some, and then suspects, perhaps for what it has found in one of them.
     if let Ok(number) = told.recv() {
-        hold(intake.told(CONN, number));
+        let most = shuttle::rand::Rng::gen_range(&mut shuttle::rand::thread_rng(), 1..BATCHES);
+        let next = || intake.next(CONN, number);
+        (0..most).map_while(|_| next()).for_each(&mut hold);
     }
-    hold(intake.close());
+    intake.close().into_iter().for_each(hold);
     // From here on the drain reads its last position.
     let drained = held;
     reader.join().expect("the reader ends");

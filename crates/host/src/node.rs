@@ -380,7 +380,7 @@ impl NodeLoop {
             }
             ChannelEvent::Stored { conn, number } => {
                 self.watch.heard(self.env.now().mono_ns);
-                for stored in self.env.intake.told(conn, number) {
+                while let Some(stored) = self.env.intake.next(conn, number) {
                     self.apply(Event::Stored { conn, stored });
                 }
             }

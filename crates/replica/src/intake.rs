@@ -14,7 +14,9 @@
 //! ```
 //!
 //! What was acked must be in the log with which this node claims. So storing and acking are one step
-//! for everybody else, and [`Intake::close`] takes what is stored and ends both in one step, too.
+//! for everybody else, and [`Intake::close`] takes what is stored and ends both in one step, too. And
+//! the loop takes one batch at a time: what its own work on one ends the session for finds the others
+//! here.
 //!
 //! A batch is taken only if it goes on exactly where storing stands. One that comes while an earlier
 //! one is still on its way to the loop goes there as well, and the loop stores and acks it.
@@ -43,13 +45,22 @@ pub struct Intake {
 struct Open {
     /// The session, how far it is stored, by whomever, and what acks say.
     storing: Storing,
-    /// Each with the number of the event that tells the loop of it.
-    batches: VecDeque<(u64, Stored)>,
+    batches: VecDeque<Held>,
     records: usize,
     bytes: usize,
-    /// Number of the last event sent, and since when the loop has not taken it.
+    /// Number of the last event sent, and of the last one that the loop has come to.
     told: u64,
-    untaken_ns: Option<u64>,
+    come_to: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    stored: Stored,
+    bytes: usize,
+    /// When it came.
+    at_ns: u64,
+    /// Number of the event that tells the loop of it.
+    told: u64,
 }
 
 /// What became of a batch.
@@ -77,7 +88,7 @@ impl Intake {
                     records: 0,
                     bytes: 0,
                     told: 0,
-                    untaken_ns: None,
+                    come_to: 0,
                 });
             }
         }
@@ -91,8 +102,8 @@ impl Intake {
     pub fn wants(&self, conn: ConnId, first: Position, now: HostTime) -> bool {
         let open = self.open.as_ref().filter(|open| open.storing.conn == conn);
         open.is_some_and(|open| {
-            let since = |at: u64| now.mono_ns.saturating_sub(at);
-            let stuck = open.untaken_ns.is_some_and(|at| since(at) > MAX_UNTAKEN_NS);
+            let waits = |held: &Held| now.mono_ns.saturating_sub(held.at_ns) > MAX_UNTAKEN_NS;
+            let stuck = open.batches.front().is_some_and(waits);
             open.storing.end == first
                 && open.records < MAX_RECORDS
                 && open.bytes < MAX_BYTES
@@ -116,15 +127,17 @@ impl Intake {
         let Some(open) = open.filter(|open| open.storing.end == stored.first) else {
             return Taken::No;
         };
-        let new = after_other || open.untaken_ns.is_none();
-        if new {
-            open.told += 1;
-            open.untaken_ns.get_or_insert(now.mono_ns);
-        }
+        let new = after_other || open.come_to == open.told;
+        open.told += u64::from(new);
         open.storing.end = stored.end;
         open.records += stored.records();
         open.bytes += bytes;
-        open.batches.push_back((open.told, stored));
+        open.batches.push_back(Held {
+            stored,
+            bytes,
+            at_ns: now.mono_ns,
+            told: open.told,
+        });
         let Storing {
             end: received,
             emitted,
@@ -139,32 +152,23 @@ impl Intake {
         Taken::Yes(new.then_some(open.told))
     }
 
-    /// What the event of this number tells of, for the loop.
-    pub fn told(&mut self, conn: ConnId, number: u64) -> Vec<Stored> {
-        let Some(open) = self.of(conn) else {
-            return Vec::new();
-        };
-        if open.told == number {
-            open.untaken_ns = None;
-        }
-        let of_it = open.batches.iter().take_while(|(n, _)| *n <= number);
-        let count = of_it.count();
-        let taken: Vec<Stored> = open
-            .batches
-            .drain(..count)
-            .map(|(_, stored)| stored)
-            .collect();
-        open.records -= taken.iter().map(Stored::records).sum::<usize>();
-        if open.batches.is_empty() {
-            open.bytes = 0;
-        }
-        taken
+    /// The next batch that the event of this number tells of, for the loop; `None` behind the last.
+    pub fn next(&mut self, conn: ConnId, number: u64) -> Option<Stored> {
+        let open = self.of(conn)?;
+        open.come_to = open.come_to.max(number);
+        let held = open.batches.pop_front_if(|held| held.told <= number)?;
+        open.records -= held.stored.records();
+        open.bytes -= held.bytes;
+        Some(held.stored)
     }
 
     /// Storing and acking end, in one step with reading what is stored: what was acked and not taken
     /// yet.
     pub fn close(&mut self) -> Vec<Stored> {
         let batches = self.open.take().into_iter().flat_map(|open| open.batches);
-        batches.map(|(_, stored)| stored).collect()
+        batches.map(|held| held.stored).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

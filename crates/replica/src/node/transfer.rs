@@ -26,6 +26,10 @@ pub struct Storing {
     pub progress: Progress,
 }
 
+fn too_many_records() -> String {
+    format!("more than {MAX_BACKLOG} records wait to be executed")
+}
+
 impl Replica {
     /// Hands closed batches to the protocol; without a session nobody needs them.
     pub(super) fn collect_batches(&mut self, events: &mut VecDeque<ProtocolEvent<Output>>) {
@@ -215,14 +219,11 @@ impl Replica {
 
     /// Hands a batch to the machine that follows.
     pub(super) fn store(&mut self, session: SessionId, stored: Stored) -> Result<(), String> {
-        let push = |records: Vec<Record>, backlog: usize| {
-            if backlog + records.len() > MAX_BACKLOG {
-                return Err(format!(
-                    "more than {MAX_BACKLOG} records wait to be executed"
-                ));
-            }
-            Ok(records)
-        };
+        let push =
+            |records: Vec<Record>, backlog: usize| match backlog + records.len() <= MAX_BACKLOG {
+                true => Ok(records),
+                false => Err(too_many_records()),
+            };
         match &mut self.vm {
             Vm::Following(f) if f.session == session && !f.draining => {
                 let records = push(stored.records, f.replay.backlog())?;
@@ -238,23 +239,30 @@ impl Replica {
         }
     }
 
-    /// A batch that was stored and acked beside this loop.
+    /// A batch that was stored and acked beside this loop. So it is kept whatever there is, and too
+    /// much ends the session behind it.
     pub(super) fn stored_ahead(&mut self, env: &mut dyn Env, conn: ConnId, stored: Stored) {
         let (first, end, released) = (stored.first, stored.end, stored.released);
         // The session has ended meanwhile: its drain had this one.
         let Some(session) = self.node.storing(conn) else {
             return;
         };
-        let event = match self.store(session, stored) {
-            Ok(()) => ProtocolEvent::StoredAhead {
-                conn,
-                first,
-                end,
-                released,
-            },
-            Err(why) => ProtocolEvent::SessionFailed { session, why },
+        let Vm::Following(following) = &mut self.vm else {
+            return self.fatal("a log batch without a machine to follow it".to_owned());
+        };
+        following.replay.push(stored.records);
+        let fits = following.replay.backlog() <= MAX_BACKLOG;
+        let event = ProtocolEvent::StoredAhead {
+            conn,
+            first,
+            end,
+            released,
         };
         self.tell(env, event);
+        if !fits {
+            let why = too_many_records();
+            self.tell(env, ProtocolEvent::SessionFailed { session, why });
+        }
     }
 
     /// What was acked beside this loop belongs to the drain.

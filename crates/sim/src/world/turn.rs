@@ -152,12 +152,13 @@ impl World {
                 Ok(vec![event])
             }
             Some(Input::Stored(conn, number)) => {
+                if let Some(stored) = process.env.intake.next(conn, number) {
+                    process.inbox.push_front(Input::Stored(conn, number));
+                    return Ok(vec![Event::Stored { conn, stored }]);
+                }
                 process.channel_waits -= 1;
-                let stored = process.env.intake.told(conn, number).into_iter();
-                let events = stored.map(|stored| Event::Stored { conn, stored });
-                let events = events.collect();
                 self.room_again(slot, epoch);
-                Ok(events)
+                Ok(Vec::new())
             }
             Some(Input::Packet(bytes)) => {
                 let event = self.packet_for_guest(slot, epoch, bytes);
