@@ -65,9 +65,10 @@ pub(super) struct OwnReads {
     slots: [bool; VIRTIO_SLOTS],
     /// Live: what the backup may not have read yet, in the order of the log.
     unread: VecDeque<Unread>,
-    /// Live: writes that the gate has let go and that would change it. Bounded by what a machine may
-    /// have in flight.
-    writes: VecDeque<DiskRequest>,
+    /// Live: writes that the gate has let go and that would change it, each with the position that
+    /// the backup must come to before. No read of the same place is made while one waits, so that
+    /// stays. Bounded by what a machine may have in flight.
+    writes: VecDeque<(u64, DiskRequest)>,
     /// Live: the position that the backup is to be asked for, and was asked for last.
     ask: u64,
     asked: u64,
@@ -109,6 +110,12 @@ impl OwnReads {
             slots: self.slots,
             ..Self::default()
         };
+    }
+
+    /// Whether the backup may not have come so far.
+    fn awaits(&self, position: u64) -> bool {
+        let first = self.unread.front();
+        first.is_some_and(|first| first.position <= position)
     }
 
     /// The position that the backup must come to before this may be changed.
@@ -169,7 +176,8 @@ impl Replica {
         if self.overwrites_unread {
             return false;
         }
-        self.own_reads.writes.push_back(request.clone());
+        let write = (position, request.clone());
+        self.own_reads.writes.push_back(write);
         self.own_reads.ask = self.own_reads.ask.max(position);
         true
     }
@@ -193,10 +201,10 @@ impl Replica {
         if self.own_reads.writes.is_empty() {
             return;
         }
-        for request in std::mem::take(&mut self.own_reads.writes) {
-            match self.own_reads.holds(&request) {
-                Some(_) => self.own_reads.writes.push_back(request),
-                None => self.begin_request(request),
+        for (position, request) in std::mem::take(&mut self.own_reads.writes) {
+            match self.own_reads.awaits(position) {
+                true => self.own_reads.writes.push_back((position, request)),
+                false => self.begin_request(request),
             }
         }
         let own = &mut self.own_reads;
