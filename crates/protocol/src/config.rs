@@ -131,7 +131,8 @@ pub const FIRST_START_ASK_MS: u64 = 1000;
 /// After a planned takeover, how long the old live node leaves the record to the backup
 /// before it takes the VM back.
 pub const HANDOVER_MS: u64 = 1000;
-/// A joiner whose virtual time is this close (10 MHz ticks: 100 ms) has caught up.
+/// A joiner that is behind by no more (10 MHz ticks: 100 ms), in virtual time and in the time that it
+/// needs for what is left to execute, has caught up.
 pub const CAUGHT_UP_TICKS: u64 = 1_000_000;
 /// Connections a node keeps: a session, a dial, and callers that are about to be refused.
 pub const MAX_CONNS: usize = 8;

@@ -109,6 +109,10 @@ pub enum Event<T> {
         progress: Progress,
         /// The CPU thread's beat counter.
         beat: u64,
+        /// Live, of the node that joins: how far it is behind, 10 MHz ticks, in virtual time or in the
+        /// time that it needs for what is left to execute, whichever is more. `None` as long as nobody
+        /// knows how fast it is.
+        joiner_lag: Option<u64>,
     },
     /// The guest powered off, or reset under on_reset="exit". Everything up to `position`
     /// has been appended. On a backup: replay came to that point.

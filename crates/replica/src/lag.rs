@@ -55,6 +55,8 @@ pub(crate) struct BackupSpeed {
     per_s: Option<u64>,
     /// The same, each measurement counted for as long as it was.
     even: Even,
+    /// How long it has been watched, at work or not, up to [`EVEN_NS`].
+    watched_ns: u64,
 }
 
 /// A mean in which times count alike, whatever they show.
@@ -102,6 +104,7 @@ impl BackupSpeed {
         // it is at least as fast as this. Without that a guest which is held back for one wrong
         // measurement would never give it enough work for another.
         let idle = position >= mark.stored;
+        self.watched_ns = self.watched_ns.saturating_add(ns).min(EVEN_NS);
         if !idle || measured > self.even.per_s {
             self.even.add(measured, ns);
         }
@@ -130,6 +133,12 @@ impl BackupSpeed {
     /// time and may stand still for a moment without anybody's harm.
     pub(crate) fn even_per_s(&self) -> Option<u64> {
         (self.even.ns >= EVEN_MIN_NS).then_some(self.even.per_s.max(SLOWEST))
+    }
+
+    /// The same, also of one that was out of work for most of that while: it keeps up with a guest that
+    /// does little, and nobody knows how much faster it is.
+    pub(crate) fn at_least_per_s(&self) -> Option<u64> {
+        (self.watched_ns >= EVEN_MIN_NS).then_some(self.even.per_s.max(SLOWEST))
     }
 }
 

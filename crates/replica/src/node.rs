@@ -271,6 +271,9 @@ impl Replica {
                 self.tell(env, ProtocolEvent::Received { conn, message });
                 if tells {
                     self.peer_told(now);
+                    if self.node.has_joiner() {
+                        self.report_progress(env, true);
+                    }
                 }
             }
             Event::Stored { conn, stored } => {

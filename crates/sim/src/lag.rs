@@ -1,4 +1,4 @@
-//! A backup ten times slower than the live node, under a guest that never sleeps.
+//! A backup much slower than the live node, under a guest that never sleeps.
 
 use twinvm_protocol::RoleKind;
 
@@ -9,8 +9,6 @@ use crate::world::World;
 
 /// A thousand steps on the live node's host: 20 million a second.
 const FAST_NS: u64 = 50 * US;
-/// Ten times slower.
-const SLOW_NS: u64 = 10 * FAST_NS;
 /// How long the busy guest is watched.
 const WATCHED_MS: u64 = 8000;
 const LIVE: usize = 0;
@@ -28,7 +26,9 @@ pub struct LagSeen {
     pub paired_per_s: u64,
     /// The same of the backup.
     pub backup_per_s: u64,
-    /// How far the backup was behind at most, and typically.
+    /// How far it was behind when the guest was protected.
+    pub lag_then_ms: u64,
+    /// How far the backup was behind at most from then on, and typically.
     pub worst_lag_ms: u64,
     /// The median.
     pub median_lag_ms: u64,
@@ -69,23 +69,20 @@ fn lag_of(world: &World, ns_per_kstep: u64) -> u64 {
     live.saturating_sub(backup) * ns_per_kstep / 1000 / MS
 }
 
-fn lag_ms(world: &World) -> u64 {
-    lag_of(world, SLOW_NS)
-}
-
 fn per_s(world: &World, slot: usize, since: (u64, u64)) -> u64 {
     let (steps, at) = since;
     (world.progress(slot).0 - steps) * 1000 / ((world.now - at) / MS).max(1)
 }
 
-/// Watches a busy guest with a slow backup, then kills its live node: the process, or the whole
-/// host, of which the backup only hears silence.
+/// Watches a busy guest with a backup that is `times` slower, then kills its live node: the process,
+/// or the whole host, of which the backup only hears silence.
 ///
 /// # Errors
 /// What was found.
-pub fn lag(power: bool) -> Result<LagSeen, String> {
+pub fn lag(times: u64, power: bool) -> Result<LagSeen, String> {
+    let slow_ns = times * FAST_NS;
     let measures = Measures {
-        ns_per_kstep: [FAST_NS, SLOW_NS],
+        ns_per_kstep: [FAST_NS, slow_ns],
         clients: 2,
         max_asked: 10_000,
         think_ns: 100 * MS,
@@ -102,9 +99,10 @@ pub fn lag(power: bool) -> Result<LagSeen, String> {
     world.boot_now(BACKUP);
     let protected = |w: &mut World| w.protected(LIVE) && w.protected(BACKUP);
     seen.protected_after_ms = world.run_until(MS, 60_000 * MS, protected)? / MS;
+    seen.lag_then_ms = lag_of(&world, slow_ns);
     world.begin_clients();
-    watch(&mut world, &mut seen)?;
-    kill(&mut world, &mut seen, power)?;
+    watch(&mut world, &mut seen, slow_ns)?;
+    kill(&mut world, &mut seen, slow_ns, power)?;
     Ok(seen)
 }
 
@@ -173,14 +171,14 @@ pub struct SuddenSeen {
     pub answers: u64,
 }
 
-fn watch(world: &mut World, seen: &mut LagSeen) -> Result<(), String> {
+fn watch(world: &mut World, seen: &mut LagSeen, slow_ns: u64) -> Result<(), String> {
     let began = world.now;
     let mut lags = Vec::new();
     let mut half = None;
     let seen = std::cell::RefCell::new(seen);
     world.run_until(10 * MS, (WATCHED_MS + 10) * MS, |w| {
         let mut seen = seen.borrow_mut();
-        lags.push(lag_ms(w));
+        lags.push(lag_of(w, slow_ns));
         let (gate, queued) = w.held(LIVE);
         seen.gate_items = seen.gate_items.max(gate);
         seen.queued_bytes = seen.queued_bytes.max(queued);
@@ -202,8 +200,8 @@ fn watch(world: &mut World, seen: &mut LagSeen) -> Result<(), String> {
     Ok(())
 }
 
-fn kill(world: &mut World, seen: &mut LagSeen, power: bool) -> Result<(), String> {
-    seen.killed_at_lag_ms = lag_ms(world);
+fn kill(world: &mut World, seen: &mut LagSeen, slow_ns: u64, power: bool) -> Result<(), String> {
+    seen.killed_at_lag_ms = lag_of(world, slow_ns);
     world.end_for_good(LIVE, power);
     let limit = 10_000 * MS;
     let detected = |w: &mut World| w.role(BACKUP) != Some(RoleKind::Backup);

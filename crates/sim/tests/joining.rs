@@ -42,6 +42,17 @@ fn a_guest_goes_on_while_a_node_of_its_speed_joins() {
 }
 
 #[test]
+fn one_of_a_thirtieth_does_too() {
+    let seen = joined(30);
+    assert!(seen.behind_ms > 27_000, "{seen:#?}");
+    // A ninth more than it had to execute, and nine seconds.
+    let catching_up_ms = seen.protected_after_ms - seen.installed_after_ms;
+    assert!(catching_up_ms <= 50_000, "{seen:#?}");
+    assert!(seen.lag_then_ms <= 120, "{seen:#?}");
+    assert!(seen.worst_lag_after_ms <= 250, "{seen:#?}");
+}
+
+#[test]
 fn one_of_a_tenth_of_the_speed_gets_level_in_bounded_time() {
     let seen = joined(10);
     // Ten seconds of work for it, which would take it a hundred at nine tenths.

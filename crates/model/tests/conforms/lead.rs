@@ -273,7 +273,12 @@ impl Shadow {
         if let Some(event @ Event::Output { .. }) = event {
             self.feed(slot, event)?;
         } else {
-            self.feed(slot, Event::Progress { progress, beat: 0 })?;
+            let progress = Event::Progress {
+                progress,
+                beat: 0,
+                joiner_lag: Some(0),
+            };
+            self.feed(slot, progress)?;
             if let Some(event) = event {
                 self.feed(slot, event)?;
             }

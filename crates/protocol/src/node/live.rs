@@ -352,7 +352,11 @@ impl<T> Live<T> {
             return;
         }
         if read == Some(self.settled) {
-            *stage = PairingStage::GateOn { p: self.log_end };
+            // It may have fallen behind while the arbiter took its time.
+            *stage = match session.caught_up(self.log_end) {
+                true => PairingStage::GateOn { p: self.log_end },
+                false => PairingStage::CatchUp,
+            };
         } else {
             core.note(
                 NoteLevel::Error,
@@ -380,7 +384,7 @@ impl<T> Live<T> {
         let generation = self.settled.generation;
         match &mut self.link {
             Link::Pairing { session, stage } => match *stage {
-                PairingStage::CatchUp if session.caught_up(core.progress, log_end) => {
+                PairingStage::CatchUp if session.caught_up(log_end) => {
                     *stage = PairingStage::Probe { retry: None };
                     core.ask_read(now);
                     true

@@ -201,11 +201,18 @@ impl<T> Node<T> {
             Event::ChannelDown { conn } => self.on_channel_down(now, conn),
             Event::Received { conn, message } => self.on_received(now, conn, message),
             Event::Arbiter { req, outcome } => self.on_arbiter(now, req, outcome),
-            Event::Progress { progress, beat } => {
+            Event::Progress {
+                progress,
+                beat,
+                joiner_lag,
+            } => {
                 self.core.progress = progress;
                 self.core.beat = beat;
                 if let Role::Live(live) = &mut self.role {
                     live.log_end = live.log_end.max(progress.position);
+                    if let Some(session) = live.session_mut() {
+                        session.lag = joiner_lag;
+                    }
                 }
             }
             Event::Stored { session, end } => {

@@ -20,6 +20,8 @@ pub(crate) struct Session {
     pub(crate) acked: Position,
     /// How far the backup has executed.
     pub(crate) progress: Progress,
+    /// How far it is behind, ticks, if its speed is known.
+    pub(crate) lag: Option<u64>,
     pub(crate) installed: bool,
     heard_at: Instant,
     /// When it last executed something, or had nothing to execute.
@@ -44,6 +46,7 @@ impl Session {
             sent: Position(0),
             acked: Position(0),
             progress: Progress::default(),
+            lag: None,
             installed: false,
             heard_at: now,
             progressed_at: now,
@@ -74,11 +77,12 @@ impl Session {
         true
     }
 
-    /// Whether the joiner runs close behind.
-    pub(crate) fn caught_up(&self, live: Progress, log_end: Position) -> bool {
-        self.installed
-            && (self.progress.position >= log_end
-                || live.vtime.saturating_sub(self.progress.vtime) <= CAUGHT_UP_TICKS)
+    /// Whether the joiner runs close behind. As long as nobody knows how fast it is it doesn't: a
+    /// takeover might take many times what it is behind in virtual time.
+    pub(crate) fn caught_up(&self, log_end: Position) -> bool {
+        let level = self.progress.position >= log_end;
+        let close = |lag| level || lag <= CAUGHT_UP_TICKS;
+        self.installed && self.lag.is_some_and(close)
     }
 
     /// Grounds for suspicion that time has brought.

@@ -99,6 +99,7 @@ impl Proc {
                 vtime: now * 10,
             },
             beat: self.beat,
+            joiner_lag: Some(0),
         }
     }
 

@@ -151,8 +151,11 @@ impl Replica {
                 }
             }
             ProtocolAction::BeginInstall { session, position } => {
-                let (progress, beat) = (Progress::default(), self.beat);
-                events.push_back(ProtocolEvent::Progress { progress, beat });
+                events.push_back(ProtocolEvent::Progress {
+                    progress: Progress::default(),
+                    beat: self.beat,
+                    joiner_lag: None,
+                });
                 self.vm = Vm::Installing(Box::new(Install::new(
                     session,
                     position.0,

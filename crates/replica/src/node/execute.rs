@@ -46,6 +46,19 @@ impl Replica {
         ticks_for(steps, per_s)
     }
 
+    /// How far a joining backup is behind, as [`Self::lag_ticks`], once it has been watched for long
+    /// enough. One that was never out of work is as fast as was measured, any other at least as fast
+    /// as the guest has been.
+    fn joiner_lag(&self) -> Option<u64> {
+        let (Vm::Live(live), Some(peer)) = (&self.vm, self.peer) else {
+            return None;
+        };
+        let per_s = self.peer_speed.at_least_per_s()?;
+        let age = live.machine().mtime().saturating_sub(peer.vtime);
+        let steps = live.machine().icount().saturating_sub(peer.icount);
+        Some(age.max(ticks_for(steps, Some(per_s))))
+    }
+
     /// Whether a live guest must be held back now. Nobody takes over from a joining backup, so its
     /// lag is none of the reasons.
     pub(super) fn stalled(&self) -> bool {
@@ -439,8 +452,12 @@ impl Replica {
             Vm::Nothing | Vm::Installing(_) => return,
         };
         self.last_progress_ns = now.mono_ns;
-        let beat = self.beat;
-        self.tell(env, ProtocolEvent::Progress { progress, beat });
+        let event = ProtocolEvent::Progress {
+            progress,
+            beat: self.beat,
+            joiner_lag: self.joiner_lag(),
+        };
+        self.tell(env, event);
     }
 }
 

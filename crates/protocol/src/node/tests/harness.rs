@@ -281,6 +281,7 @@ impl One {
                 vtime: 0,
             },
             beat: 1,
+            joiner_lag: Some(0),
         });
         one
     }

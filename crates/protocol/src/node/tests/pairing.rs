@@ -107,26 +107,65 @@ fn gated_outputs_leave_by_ack_before_the_cas_is_out() {
 #[test]
 fn no_cas_before_the_snapshot_is_installed_and_replay_is_close() {
     let mut one = One::snapshot_sent();
-    one.ev(Event::Progress {
-        progress: Progress {
-            icount: 0,
-            position: Position(10),
-            vtime: 50_000_000,
-        },
-        beat: 2,
-    });
-    assert_eq!(read(&one.got(ack(9))), None, "not installed");
-    assert_eq!(read(&one.got(Message::Installed)), None, "5 s behind");
-    let acts = one.got(Message::Ack {
-        received: Position(9),
+    assert_eq!(read(&one.behind(Some(0))), None, "not installed");
+    one.behind(None);
+    assert_eq!(read(&one.got(Message::Installed)), None);
+    assert_eq!(read(&one.got(ack(9))), None, "of unknown speed");
+    assert_eq!(read(&one.behind(Some(1_000_001))), None, "more than 100 ms");
+    assert!(read(&one.behind(Some(1_000_000))).is_some(), "100 ms");
+}
+
+#[test]
+fn a_joiner_that_has_executed_all_is_close_however_slow_it_is() {
+    let mut one = One::snapshot_sent();
+    one.behind(Some(u64::MAX));
+    one.got(Message::Installed);
+    one.flushed(9, 10);
+    let level = |position| Message::Ack {
+        received: Position(10),
         emitted: Position(0),
         progress: Progress {
-            icount: 0,
-            position: Position(8),
-            vtime: 49_500_000,
+            position: Position(position),
+            ..Progress::default()
         },
-    });
-    assert!(read(&acts).is_some(), "50 ms behind");
+    };
+    assert_eq!(read(&one.got(level(9))), None);
+    assert!(read(&one.got(level(10))).is_some());
+}
+
+#[test]
+fn a_joiner_that_falls_behind_while_the_arbiter_is_asked_is_waited_for_once_more() {
+    let (mut one, req) = One::probing();
+    one.behind(Some(5_000_000));
+    let shown = || Outcome::Read(Some(mine(1, false)));
+    let acts = one.answer(req, shown());
+    assert_eq!((cas(&acts), read(&acts)), (None, None));
+    // The gate stays off.
+    assert_eq!(emitted(&one.output(11)), [11]);
+    one.flushed(9, 11);
+    let acts = one.got(ack(10));
+    assert_eq!((cas(&acts), read(&acts)), (None, None));
+    let req = read(&one.behind(Some(0))).expect("another probe");
+    one.output(12);
+    let acts = one.answer(req, shown());
+    assert_eq!(cas(&acts), None, "the gate is on, at 12");
+    one.flushed(11, 12);
+    assert!(cas(&one.got(ack(12))).is_some());
+}
+
+impl One {
+    /// The joiner is so far behind.
+    fn behind(&mut self, joiner_lag: Option<u64>) -> Acts {
+        self.ev(Event::Progress {
+            progress: Progress {
+                icount: 10,
+                position: Position(10),
+                vtime: 0,
+            },
+            beat: 2,
+            joiner_lag,
+        })
+    }
 }
 
 #[test]
