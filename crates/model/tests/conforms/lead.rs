@@ -86,7 +86,8 @@ impl Shadow {
                     bytes: vec![0],
                     last: true,
                 };
-                self.feed(slot, event)
+                self.feed(slot, event)?;
+                self.feed(slot, level_with(position))
             }
             What::Deliver => {
                 let message = self.deliver(down, slot)?;
@@ -265,20 +266,11 @@ impl Shadow {
         event: Option<Event<u8>>,
     ) -> Checked {
         let end = Position(u64::from(world.node(id).log.len()));
-        let progress = Progress {
-            position: end,
-            ..Progress::default()
-        };
         let wants = self.proc(slot)?.node.wants_log();
         if let Some(event @ Event::Output { .. }) = event {
             self.feed(slot, event)?;
         } else {
-            let progress = Event::Progress {
-                progress,
-                beat: 0,
-                joiner_lag: Some(0),
-            };
-            self.feed(slot, progress)?;
+            self.feed(slot, level_with(end))?;
             if let Some(event) = event {
                 self.feed(slot, event)?;
             }
@@ -289,5 +281,17 @@ impl Shadow {
             self.feed(slot, Event::Flushed { first, end, batch })?;
         }
         Ok(())
+    }
+}
+
+/// The live machine has come so far, and whoever joins is never behind: the model knows no lag.
+fn level_with(position: Position) -> Event<u8> {
+    Event::Progress {
+        progress: Progress {
+            position,
+            ..Progress::default()
+        },
+        beat: 0,
+        joiner_lag: Some(0),
     }
 }
