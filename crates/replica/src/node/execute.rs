@@ -330,6 +330,9 @@ impl Replica {
                 }
                 // Goes on with the result.
                 Ok(ReplayExit::Waits) => return,
+                Ok(ReplayExit::DiskDiffers { device, .. }) if self.shared.has(device) => {
+                    return self.read_again_later(device, env.now());
+                }
                 Ok(ReplayExit::DiskDiffers { device, status }) => {
                     let why = self.disk_differs(device, status);
                     events.push_back(ProtocolEvent::Unfit { why });
@@ -399,6 +402,7 @@ impl Replica {
         }
         self.examine_tick(env, now);
         self.probe_tick(env, now);
+        self.read_again(now);
         if !self.frozen {
             self.scrub(env, now);
         }

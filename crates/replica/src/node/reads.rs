@@ -36,6 +36,9 @@ const MAX_UNREAD: usize = 1 << 14;
 /// The number of a read that no guest has made. A machine counts from 0.
 const PROBE: u64 = u64::MAX;
 
+/// How long after a read has failed it is tried again: 100 ms.
+const AGAIN_NS: u64 = 100_000_000;
+
 /// How long a node that joins waits for what it will have to read: 10 s. Meanwhile the log for it
 /// grows at the live node.
 const PROBE_NS: u64 = 10_000_000_000;
@@ -74,6 +77,10 @@ pub(super) struct OwnReads {
     asked: u64,
     /// Backup: the live node wants to hear that the machine here has come so far.
     wanted: Option<u64>,
+    /// Backup, draining: the read that has failed here, and when it is to be tried again.
+    again: Option<(u8, u64, u64)>,
+    /// It was said that one has.
+    told: bool,
     /// Joining: disks that have not shown yet that they can be read here.
     probes: Vec<u8>,
     /// They have until then.
@@ -271,6 +278,41 @@ impl Replica {
             return self.disk_is_broken(env, &why);
         }
         self.install_if_whole(env);
+    }
+
+    /// A read has failed here, and the live node that could is perhaps gone: this machine may be the
+    /// only one, so it is kept and the read tried again. Whoever has lost it to the live node learns
+    /// that from the record.
+    pub(super) fn read_again_later(&mut self, device: u8, now: HostTime) {
+        let Vm::Following(following) = &mut self.vm else {
+            return;
+        };
+        let Some(id) = following.replay.once_more(device) else {
+            return;
+        };
+        let at = now.mono_ns.saturating_add(AGAIN_NS);
+        self.own_reads.again = Some((device, id, at));
+        if !std::mem::replace(&mut self.own_reads.told, true) {
+            let disk = self.disk_name(device);
+            self.note(
+                NoteLevel::Error,
+                format!(
+                    "{disk} can't be read here, so this node can't take over yet: it is tried \
+                     again and again; mend its way to the disk"
+                ),
+            );
+        }
+    }
+
+    /// The time for that has come.
+    pub(super) fn read_again(&mut self, now: HostTime) {
+        let due = |(_, _, at): &mut (u8, u64, u64)| *at <= now.mono_ns;
+        if let Some((device, id, _)) = self.own_reads.again.take_if(due)
+            && matches!(&self.vm, Vm::Following(following) if following.draining)
+            && let Some(request) = self.in_flight(device, id)
+        {
+            self.begin_request(request);
+        }
     }
 
     /// Begins what the machine that follows has asked for. No more of it may be under way than a

@@ -92,6 +92,14 @@ impl Replay {
         });
     }
 
+    /// The request that has ended here otherwise than the record in front says is to be carried out
+    /// once more: its number. Nothing is executed before it has ended again.
+    pub(crate) fn once_more(&mut self, device: u8) -> Option<u64> {
+        let first = self.disks.ended.pop_front_if(|one| one.device == device)?;
+        self.disks.waits = Some((device, first.id));
+        Some(first.id)
+    }
+
     /// Whether nothing can be executed before a request has ended here.
     pub fn waits_for_disk(&self) -> bool {
         self.disks.waits.is_some()

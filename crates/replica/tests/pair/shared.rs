@@ -37,6 +37,8 @@ pub(crate) struct Server {
     pub(crate) mute: bool,
     /// What they bring is not what is there.
     pub(crate) lies: bool,
+    /// They fail.
+    pub(crate) fails: bool,
 }
 
 impl Server {
@@ -56,6 +58,7 @@ impl Server {
             slower_ns: 0,
             mute: false,
             lies: false,
+            fails: false,
         }
     }
 
@@ -117,8 +120,8 @@ impl Server {
             return Some(Done::Request {
                 device: request.device,
                 id: request.id,
-                status: 0,
-                data,
+                status: u8::from(self.fails),
+                data: if self.fails { Vec::new() } else { data },
             });
         }
         let due = |(at, whose, _): &(u64, usize, DiskRequest)| *at <= now_ns && *whose == node;
@@ -356,6 +359,28 @@ fn a_backup_that_can_not_read_is_dropped_and_comes_back_when_it_can() {
     world.run_until("B is paired", |w| w.protected(A) && w.protected(B));
     world.run_ms(100);
     assert_eq!(world.divergence(B), None);
+}
+
+#[test]
+fn the_only_machine_left_is_kept_when_what_it_must_read_fails() {
+    let mut world = own_reads(400);
+    world.pair();
+    // The log goes on for a while, and then nobody but B has it.
+    world.server.as_mut().unwrap().mute = true;
+    world.run_ms(30);
+    world.server.as_mut().unwrap().fails = true;
+    world.kill(A);
+    world.server.as_mut().unwrap().mute = false;
+    world.run_ms(3000);
+    assert_eq!(world.role(B), Some(RoleKind::Claiming));
+    let told = "disk 0 can't be read here";
+    let notes = &world.side(B).notes;
+    let times = notes.iter().filter(|note| note.contains(told)).count();
+    assert_eq!(times, 1, "{notes:?}");
+    assert!(server(&world).read_beside < 100 + 3000 / 100);
+    world.server.as_mut().unwrap().fails = false;
+    world.run_until("B is live", |w| w.role(B) == Some(RoleKind::Live));
+    finish(&mut world, 400);
 }
 
 #[test]
