@@ -68,7 +68,9 @@ pub(super) fn lacks(file: &File) -> io::Result<Option<u64>> {
         file.read_exact_at(&mut table, at)?;
         for (l2, entry) in (0..).zip(table.chunks_exact(8)) {
             let entry = u64::from_be_bytes(entry.try_into().unwrap_or([0; 8]));
-            let left = header.disk_bytes.saturating_sub(first + l2 * cluster);
+            let left = header
+                .disk_bytes
+                .saturating_sub(first.saturating_add(l2 * cluster));
             if let Some(end) = missing(end_of(entry, header.cluster_bits, left.min(cluster))) {
                 return Ok(Some(end));
             }

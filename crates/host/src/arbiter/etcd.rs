@@ -85,6 +85,7 @@ impl EtcdArbiter {
             true => "no member is named".to_owned(),
             false => "no time was left to ask a member".to_owned(),
         };
+        let mut has_reason = false;
         loop {
             for _ in 0..self.members.len() {
                 let member = self.members[self.member].clone();
@@ -93,6 +94,8 @@ impl EtcdArbiter {
                 if now >= until {
                     return Err(failed);
                 }
+                // Of one that had less than its time because the call's was over, silence says nothing.
+                let cut_short = until < now + MEMBER_LIMIT;
                 let until = until.min(now + MEMBER_LIMIT);
                 let answer = self
                     .dial(member, until)
@@ -106,8 +109,14 @@ impl EtcdArbiter {
                         let text = String::from_utf8_lossy(&answer.body).into_owned();
                         failed = format!("{at} answers {}: {text}", answer.status);
                     }
+                    Err(error) if is_silence(&error) => {
+                        if !(cut_short && has_reason) {
+                            failed = format!("{at}: it does not answer in time");
+                        }
+                    }
                     Err(error) => failed = format!("{at}: {error}"),
                 }
+                has_reason = true;
                 self.member = (self.member + 1) % self.members.len();
             }
             if self.members.is_empty() || Instant::now() + PAUSE >= until {
@@ -206,6 +215,14 @@ impl EtcdArbiter {
             Outcome::Unknown
         })
     }
+}
+
+/// Nothing came until the time was over.
+fn is_silence(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+    )
 }
 
 /// The record in the answer to a read of one key.
