@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use support::{Folder, PROGRAM, executable};
+use support::executable::executable;
+use support::{Folder, PROGRAM};
 
 /// Two guests boot one after the other, on a host that has other work.
 const LIMIT: Duration = Duration::from_secs(240);

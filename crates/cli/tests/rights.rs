@@ -8,7 +8,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use support::{Folder, PROGRAM, executable, guest};
+use support::executable::executable;
+use support::{Folder, PROGRAM, guest};
 
 /// Nobody on every Linux (the kernel's overflow user).
 const NOBODY: u32 = 65534;

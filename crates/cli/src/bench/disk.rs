@@ -9,7 +9,8 @@ use super::{Bench, debians, join};
 use crate::demo::error::DemoError;
 
 pub(super) const NAME: &str = "disk";
-const TITLE: &str = "fio in a Debian guest, its disk a file: QEMU, ours alone, ours protected";
+const TITLE: &str =
+    "fio in a Debian guest, its disk a file: QEMU, ours alone, beside a neighbour, protected";
 /// What a request may cost protected, as a part of what it costs alone: alone ÷ protected is 0.9.
 const MOST: f64 = 1.0 / 0.9;
 /// The file that fio works on.

@@ -13,7 +13,8 @@ use crate::demo::error::DemoError;
 use crate::demo::processes::{Process, read_end};
 
 pub(super) const NAME: &str = "postgres";
-const TITLE: &str = "pgbench, the server in a Debian guest: QEMU, ours alone, ours protected";
+const TITLE: &str =
+    "pgbench, the server in a Debian guest: QEMU, ours alone, beside a neighbour, protected";
 const CLIENTS: u32 = 4;
 /// Of 100,000 accounts.
 const SCALE: u32 = 2;

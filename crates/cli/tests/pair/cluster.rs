@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -572,22 +572,6 @@ pub(crate) fn short_run() -> Command {
     let mut command = Command::new("timeout");
     command.arg(LIMIT.as_secs().to_string()).arg(PROGRAM);
     command
-}
-
-/// Makes a file that can be executed. Another process writes it: a child that this one starts at
-/// that moment for another test would hold it open for writing, and such a file can't be executed
-/// (`ETXTBSY`).
-pub(crate) fn script(path: &Path, text: &str) {
-    let mut child = Command::new("sh")
-        .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
-        .arg(path)
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(text.as_bytes()).unwrap();
-    drop(stdin);
-    assert!(child.wait().unwrap().success(), "{path:?}");
 }
 
 /// Two free ports, below those that the system gives to outgoing connections (Linux:

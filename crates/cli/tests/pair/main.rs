@@ -25,6 +25,8 @@ mod stop;
 mod storage;
 mod tls;
 
+#[path = "../support/executable.rs"]
+mod executable;
 #[path = "../support/namespace.rs"]
 mod namespace;
 #[path = "../../src/lab/patience.rs"]

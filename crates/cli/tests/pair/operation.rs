@@ -16,7 +16,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::client::{Asker, Counter};
-use crate::cluster::{self, A, B, Cluster, LIMIT, NAMES, PROGRAM, wait_for};
+use crate::cluster::{A, B, Cluster, LIMIT, NAMES, PROGRAM, wait_for};
+use crate::executable::executable;
 use crate::sandbox::{UID, confine, may_change_user};
 
 /// What `ctl` printed.
@@ -218,7 +219,7 @@ fn with_hook(vm: &mut Cluster) {
         "#!/bin/sh\necho \"$1 $TWINVM_VM/$TWINVM_NODE $TWINVM_EVENT $TWINVM_PROTECTED \
          $TWINVM_GENERATION $PPID\" >> {heard:?}\necho told\n"
     );
-    cluster::script(&hook, &script);
+    executable(&hook, script.as_bytes());
     vm.file.more = "[hooks]\ncommand = \"./hook.sh --for\"\n".to_owned();
     vm.write();
 }
@@ -311,7 +312,7 @@ fn the_hook_runs_as_the_nodes_user() {
     let hook = vm.path("hook.sh");
     let who = vm.path("who");
     let script = format!("#!/bin/sh\nid -u > {who:?}\n");
-    cluster::script(&hook, &script);
+    executable(&hook, script.as_bytes());
     fs::set_permissions(vm.root(), fs::Permissions::from_mode(0o777)).unwrap();
     vm.file.more = "[hooks]\ncommand = \"./hook.sh\"\n".to_owned();
     vm.write();

@@ -13,8 +13,9 @@ use std::thread;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::cluster::{A, B, Cluster, PROGRAM, script, wait_for};
+use crate::cluster::{A, B, Cluster, PROGRAM, wait_for};
 use crate::disks::{cluster_with, rounds_done, works_on};
+use crate::executable::executable;
 
 /// Where a server listens that is to come back at the same address: on an address of the loopback
 /// that nobody else uses, so that meanwhile nobody is given its port.
@@ -413,7 +414,7 @@ fn a_command_keeps_off_a_former_live_node_where_the_server_can_not() {
     image(folder.path());
     for (name, text) in [("fence", FENCE), ("serve", SERVE)] {
         let text = format!("#!/bin/sh\ncd {:?}\n{text}", folder.path());
-        script(&path(name), &text);
+        executable(&path(name), text.as_bytes());
     }
     let serve = |node: &str| {
         let done = Command::new(path("serve")).arg(node).status();

@@ -11,7 +11,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::cluster::{A, B, Cluster, NAMES, free_ports, script, wait_for};
+use crate::cluster::{A, B, Cluster, NAMES, free_ports, wait_for};
+use crate::executable::executable;
 use crate::server::{self, Counting, DISK_BYTES};
 use crate::shared::await_line;
 
@@ -80,7 +81,7 @@ impl Storage {
             Self::program(),
             self.folder.path()
         );
-        script(&fence, &text);
+        executable(&fence, text.as_bytes());
         let address = self.ports[node];
         format!("[[disk]]\nnbd = \"nbd://{address}/\"\nfence = {fence:?}\nreads = {reads:?}\n")
     }

@@ -2,12 +2,13 @@
 
 #![allow(dead_code)] // Each test uses some of it.
 
+pub(crate) mod executable;
 #[path = "../../../replica/tests/support/guest.rs"]
 pub(crate) mod guest;
 pub(crate) mod redis;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -57,22 +58,6 @@ impl Folder {
         names.sort();
         names
     }
-}
-
-/// Makes a file that can be executed. Another process writes it: a child that this one starts at
-/// that moment for another test would hold it open for writing, and such a file can't be executed
-/// (`ETXTBSY`).
-pub(crate) fn executable(path: &Path, content: &[u8]) {
-    let mut child = Command::new("sh")
-        .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
-        .arg(path)
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(content).unwrap();
-    drop(stdin);
-    assert!(child.wait().unwrap().success(), "{path:?}");
 }
 
 /// What a finished program has left.
