@@ -18,6 +18,7 @@
 //! machine and submits the requests in flight anew. On each [`DiskEvent::Sync`] both ask for
 //! pieces until there is none.
 
+pub mod background;
 mod blocks;
 pub mod durable;
 mod file;

@@ -175,6 +175,16 @@ impl<'a> Debians<'a> {
         done
     }
 
+    /// Inside [`Self::without_others`]: the neighbour alone runs again.
+    pub(super) fn neighbour_goes_on(&mut self) {
+        self.neighbour.go_on();
+    }
+
+    /// The end of that.
+    pub(super) fn neighbour_stands_still(&mut self) {
+        self.neighbour.stand_still();
+    }
+
     /// Where a row's guest is, or the neighbour.
     pub(super) fn address(&self, row: usize, port: u16) -> SocketAddr {
         let guest = match row {

@@ -75,7 +75,9 @@ fn inside(bench: &Bench) -> Result<Vec<Section>, DemoError> {
         )?;
     }
     let file = (FILE, u64::from(FILE_MIB) << 20);
-    let joins = debians.without_others(|debians| join::measure(bench, debians, &mut ours, file))?;
+    let joins = debians.without_others(|debians| {
+        join::measure(bench, debians, (&mut ours, &mut neighbour), file)
+    })?;
     let rows = debians.in_turns(|debians, which, row| {
         let shell = if which == QEMU { &mut qemu } else { &mut ours };
         let neighbour = (which == BESIDE).then_some(&mut neighbour);

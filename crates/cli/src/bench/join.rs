@@ -10,7 +10,7 @@ use super::report::{Bar, Row, Section};
 use crate::demo::error::DemoError;
 
 const TITLE: &str = "A node joins, the guest computing and writing to its disk";
-/// Windows before and after.
+/// Windows before and after, and beside a neighbour.
 const BESIDE: Duration = Duration::from_secs(10);
 /// How long the backup is away before it joins again.
 const AWAY: Duration = Duration::from_secs(60);
@@ -39,6 +39,8 @@ while True:
     done += 1
     count[0:8] = done.to_bytes(8, \"little\")
 ";
+
+const END: &str = "pkill -f [h]ashlib; true";
 
 /// What the guest has done up to a moment of its own clock.
 #[derive(Debug, Clone, Copy)]
@@ -76,20 +78,27 @@ impl Mark {
 }
 
 /// Joins the VM of `debians`, which is alone, twice: the first time with nothing, then after a while
-/// away. `file` of so many bytes is there in the guest. It is protected in the end.
+/// away. `file` of so many bytes is there in the guest, and in its neighbour. It is protected in the
+/// end.
 pub(super) fn measure(
     bench: &Bench,
     debians: &mut Debians<'_>,
-    shell: &mut Shell,
+    (shell, neighbour): (&mut Shell, &mut Shell),
     (file, file_bytes): (&str, u64),
 ) -> Result<Section, DemoError> {
     let load = LOAD
         .replace("FILE", file)
         .replace("BLOCKS", &(file_bytes / 4096).to_string());
-    shell.run(
-        bench,
-        &format!("rm -f /dev/shm/rounds; ( exec python3 -c '{load}' >/dev/null 2>&1 & ); sleep 3"),
-    )?;
+    let begin =
+        format!("rm -f /dev/shm/rounds; ( exec python3 -c '{load}' >/dev/null 2>&1 & ); sleep 3");
+    shell.run(bench, &begin)?;
+    debians.neighbour_goes_on();
+    neighbour.run(bench, &begin)?;
+    let first = Mark::take(bench, shell)?;
+    thread::sleep(BESIDE);
+    let beside = Mark::take(bench, shell)?.rate_since(&first);
+    neighbour.run(bench, END)?;
+    debians.neighbour_stands_still();
     let mut rows = Vec::new();
     let mut bars = Vec::new();
     for name in ["first join", "after a minute"] {
@@ -128,6 +137,7 @@ pub(super) fn measure(
         row.sample("meanwhile", "rounds/s", during);
         row.sample("protected", "rounds/s", after.rate_since(&end));
         row.sample("slowed by", "%", slowed);
+        row.sample("beside a neighbour", "rounds/s", beside);
         bars.push(Bar {
             what: format!("{name}: bytes sent"),
             value: sent / limit,
@@ -142,7 +152,7 @@ pub(super) fn measure(
         });
         rows.push(row);
     }
-    shell.run(bench, "pkill -f [h]ashlib; true")?;
+    shell.run(bench, END)?;
     Ok(Section {
         name: "join".to_owned(),
         title: TITLE.to_owned(),
@@ -151,11 +161,12 @@ pub(super) fn measure(
         notes: vec![format!(
             "A round: 512 KiB hashed with SHA-256 by Python, and 4 KiB of noise written somewhere \
              in a file of {} MiB. Meanwhile: from the joining node's start to protection, which \
-             takes the memory and the log with it, too. Sent: all messages for the disks from the \
-             live node to the joining one, compressed; memory and log are not in it. In use: what \
-             the live node's file takes of its host's disk. Written: sectors that the guest's disk \
-             has counted, from the backup's end to protection. Both nodes and their arbiter share \
-             the host's cores and its disk; the other guests stand still.",
+             takes the memory and the log with it, too. Beside a neighbour: nobody joins, and \
+             another VM, which nobody protects, does the same. Sent: all messages for the disks \
+             from the live node to the joining one, compressed; memory and log are not in it. In \
+             use: what the live node's file takes of its host's disk. Written: sectors that the \
+             guest's disk has counted, from the backup's end to protection. Both nodes and their \
+             arbiter share the host's cores and its disk; the other guests stand still.",
             file_bytes >> 20
         )],
         compared: Vec::new(),

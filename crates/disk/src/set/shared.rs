@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
 
 use super::slot::Slot;
 use super::{DiskEvent, DiskOptions, SetError};
+use crate::background;
 use crate::mark::{MARK, Mark, Stored, StoredDisk};
 use crate::medium::Medium;
 use crate::sync::SyncError;
@@ -97,9 +98,7 @@ impl Shared {
 
     /// Starts the thread of a synchronization.
     pub(crate) fn spawn(&self, work: impl FnOnce() + Send + 'static) -> Result<(), SyncError> {
-        let thread = thread::Builder::new().name("disk sync".to_owned());
-        let thread = thread
-            .spawn(work)
+        let thread = background::spawn("disk sync", work)
             .map_err(|error| SyncError::Thread(error.to_string()))?;
         let mut threads = locked(&self.threads);
         threads.retain(|thread| !thread.is_finished());

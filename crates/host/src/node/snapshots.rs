@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use serde_json::json;
+use twinvm_disk::background;
 use twinvm_machine::SnapshotStream;
 use twinvm_replica::{Env, Piece, SnapshotPieces, SnapshotSource};
 
@@ -126,13 +127,11 @@ impl NodeLoop {
             given_up: Arc::clone(&work.given_up),
         };
         // If there is no thread the reply is dropped, which says so.
-        self.file_snapshot.thread = thread::Builder::new()
-            .name("snapshot file".to_owned())
-            .spawn(move || {
-                let answer = work.write(stream);
-                work.reply.send(answer);
-            })
-            .ok();
+        self.file_snapshot.thread = background::spawn("snapshot file", move || {
+            let answer = work.write(stream);
+            work.reply.send(answer);
+        })
+        .ok();
         Ok(())
     }
 }

@@ -76,6 +76,7 @@ const PLAIN: &[i64] = &[
     c::SYS_exit_group,
     c::SYS_sched_yield,
     c::SYS_sched_getaffinity,
+    c::SYS_getpriority,
     c::SYS_getpid,
     c::SYS_getppid,
     c::SYS_gettid,
@@ -325,6 +326,11 @@ pub(super) fn allowed() -> Result<Rules, BackendError> {
     // Limits are read, never set.
     let reading = SeccompCondition::new(2, Qword, Eq, 0);
     rules.insert(c::SYS_prlimit64, any([reading])?);
+    // A thread may yield to others, for itself. To go before them needs CAP_SYS_NICE.
+    let process = on(0, Eq, c::PRIO_PROCESS as u64)?;
+    let itself = on(1, Eq, 0)?;
+    let rule = SeccompRule::new(vec![process, itself])?;
+    rules.insert(c::SYS_setpriority, vec![rule]);
     // A process that ends itself says so to itself.
     let own = u64::from(std::process::id());
     rules.insert(c::SYS_tgkill, any([on(0, Eq, own)])?);

@@ -86,7 +86,8 @@ fn the_rest_is_refused_as_if_the_kernel_did_not_have_it() {
         (libc::SYS_io_uring_setup, [0; 4]),
         (libc::SYS_memfd_create, [0; 4]),
         (libc::SYS_shmget, [0; 4]),
-        (libc::SYS_setpriority, [0; 4]),
+        (libc::SYS_setpriority, [libc::PRIO_PROCESS.into(), 1, 10, 0]),
+        (libc::SYS_setpriority, [libc::PRIO_USER.into(), 0, 10, 0]),
         (libc::SYS_symlinkat, [0; 4]),
         (libc::SYS_mknodat, [0; 4]),
         (libc::SYS_fchownat, [0; 4]),
@@ -178,6 +179,9 @@ fn the_rest_is_refused_as_if_the_kernel_did_not_have_it() {
     assert_eq!(&echo.join().unwrap(), b"hello");
     let folder = tempfile::tempdir().unwrap();
     crate::durable::replace_file(folder.path(), "file", b"content").unwrap();
+    // Copies yield to the guest.
+    let work = move || rustix::process::nice(0).is_ok() && rustix::process::nice(1).is_ok();
+    assert!(std::thread::spawn(work).join().unwrap());
     // Names are looked up for connections that are made again.
     use std::net::ToSocketAddrs;
     assert!(("localhost", 1).to_socket_addrs().unwrap().count() > 0);
