@@ -142,6 +142,7 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
         clock_for: Duration::from_secs(args.clock_for),
         kills: args.kills,
         silences: args.silences,
+        planned: args.planned,
         seed: args.seed,
     };
     let mut report = Report::new(machine::look(&bench)?);
@@ -242,6 +243,7 @@ struct Bench {
     /// Of `takeover`.
     kills: u32,
     silences: u32,
+    planned: u32,
     seed: u64,
 }
 

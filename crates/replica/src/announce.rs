@@ -102,6 +102,13 @@ impl Neighbours {
         cards.any(|card| card.device == device && voice::is_echo(card.mac, packet))
     }
 
+    /// Whether a packet from the wire has the guest's own address as its source: another node speaks
+    /// in its name.
+    pub(crate) fn is_own(&self, device: u8, packet: &[u8]) -> bool {
+        let mut cards = self.cards.iter();
+        cards.any(|card| card.device == device && voice::is_from(card.mac, packet))
+    }
+
     /// The packets that announce every card: RARP for the address of the card itself
     /// (switches learn its new port), gratuitous ARP for each IPv4 address (RFC 5227,
     /// section 3), an unsolicited neighbour advertisement for each IPv6 address

@@ -14,6 +14,7 @@ mod asked;
 mod disks;
 mod examine;
 mod execute;
+mod handover;
 mod points;
 mod reads;
 mod scrub;
@@ -104,6 +105,7 @@ pub struct Replica {
     vm: Vm,
     neighbours: Neighbours,
     frozen: bool,
+    handover: handover::Handover,
     /// The guest waits for a record; until then or the host time given.
     idle: Option<Option<u64>>,
     held_back: bool,
@@ -197,6 +199,7 @@ impl Replica {
             engine: None,
             vm: Vm::Nothing,
             frozen: false,
+            handover: handover::Handover::default(),
             idle: None,
             held_back: false,
             hold_until_ns: None,
@@ -248,7 +251,10 @@ impl Replica {
             Event::Tick => self.tick(env, now),
             Event::Slice => self.slice(env, now),
             Event::Frame { device, bytes } => self.frame(env, now, device, bytes),
-            Event::Terminate => self.tell(env, ProtocolEvent::Terminate),
+            Event::Terminate => self.tell_of_leaving(env, ProtocolEvent::Terminate),
+            Event::Ctl(ctl @ twinvm_protocol::Ctl::Takeover) => {
+                self.tell_of_leaving(env, ProtocolEvent::Ctl(ctl));
+            }
             Event::Ctl(ctl) => self.tell(env, ProtocolEvent::Ctl(ctl)),
             Event::ChannelUp {
                 conn,
@@ -301,6 +307,7 @@ impl Replica {
             }
         }
         self.begin_shared(env);
+        self.go_on_with_handover(env);
         self.go_on_with_sync(env);
         self.send_snapshot(env);
     }
@@ -340,10 +347,18 @@ impl Replica {
             Vm::Following(following) => following.examination.as_ref().map(|e| e.until_ns()),
             _ => None,
         };
-        let until = [protocol, wake, flush, self.hold_until_ns, examined]
-            .into_iter()
-            .flatten()
-            .min();
+        let handover = self.handover.until_ns();
+        let until = [
+            protocol,
+            wake,
+            flush,
+            self.hold_until_ns,
+            examined,
+            handover,
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         Wait::Until(until.unwrap_or(u64::MAX))
     }
 
@@ -351,7 +366,11 @@ impl Replica {
     /// and stops reading that wire for a while.
     pub fn net_room(&self, device: u8) -> bool {
         match &self.vm {
-            Vm::Live(live) => !self.frozen && live.machine().net_room(device),
+            Vm::Live(live) => {
+                (!self.frozen || self.handover.gathers()) && live.machine().net_room(device)
+            }
+            // They wait for the guest, which goes on here soon.
+            Vm::Following(_) if self.handover.is_next() => false,
             // Nobody here listens: frames may be thrown away.
             _ => true,
         }

@@ -38,7 +38,12 @@ pub(crate) fn give_voice(packet: &mut [u8]) {
 /// Whether a packet from the wire is what a backup sends for the card `mac`: the guest never hears
 /// itself.
 pub(crate) fn is_echo(mac: [u8; 6], packet: &[u8]) -> bool {
-    packet.get(SOURCE) == Some(&voice_of(mac)[..])
+    is_from(voice_of(mac), packet)
+}
+
+/// Whether a packet's source is this address.
+pub(crate) fn is_from(mac: [u8; 6], packet: &[u8]) -> bool {
+    packet.get(SOURCE) == Some(&mac[..])
 }
 
 #[cfg(test)]

@@ -89,6 +89,10 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 10,
           value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_TAKEOVERS)))]
     pub(super) silences: u32,
+    /// How often `takeover` asks the live node to hand the VM over
+    #[arg(long, value_name = "N", default_value_t = 10,
+          value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_TAKEOVERS)))]
+    pub(super) planned: u32,
     /// Seed of the random moments of `takeover` and of what its clients ask
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub(super) seed: u64,
@@ -102,7 +106,7 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     pub(super) markdown: bool,
     /// Measure nothing: print the samples of an earlier run
-    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["what", "runs", "out", "clock_for", "debian", "against", "engine", "programs", "scale", "quick", "kills", "silences", "seed"])]
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["what", "runs", "out", "clock_for", "debian", "against", "engine", "programs", "scale", "quick", "kills", "silences", "planned", "seed"])]
     pub(super) from: Option<PathBuf>,
     /// Where the guests' files and logs go
     #[arg(long, value_name = "DIR", default_value = "target/bench")]

@@ -94,8 +94,8 @@ fn bench_in(
         what: words.first().copied().unwrap_or_default().to_owned(),
         shown: 0,
     };
-    let limit =
-        LIMIT + LIMIT_PER_RUN * bench.runs + LIMIT_PER_TAKEOVER * (bench.kills + bench.silences);
+    let takeovers = bench.kills + bench.silences + bench.planned;
+    let limit = LIMIT + LIMIT_PER_RUN * bench.runs + LIMIT_PER_TAKEOVER * takeovers;
     let what = "the measurements in the namespace are done";
     let ended = bench.wait_for(what, limit, &log, || {
         inner.relay();

@@ -1,5 +1,5 @@
-//! Takeovers: how long clients wait when the live node's process is killed, and when its host
-//! falls silent. Two nodes and an arbiter on hosts of their own (network namespaces), TLS between
+//! Takeovers: how long clients wait when the live node's process is killed, when its host falls
+//! silent, and when it is asked to hand the VM over. Two nodes and an arbiter on hosts of their own (network namespaces), TLS between
 //! them, the guest's Redis on TAP under several clients.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -19,7 +19,7 @@ use crate::lab::pair::{NAMES, Pair, Parts, READY, REDIS};
 use twinvm_protocol::OutputFrom;
 
 const NAME: &str = "takeover";
-const TITLE: &str = "what clients wait when the live node's process or host goes, over TAP";
+const TITLE: &str = "what clients wait when the live node goes, or is asked to, over TAP";
 /// As VM.toml has it when it says nothing.
 const SUSPECT_MS: u64 = 300;
 const CLIENTS: u16 = 4;
@@ -47,6 +47,8 @@ impl From<LabError> for DemoError {
 enum How {
     Killed,
     Silent,
+    /// `twinvm ctl takeover`.
+    Planned,
 }
 
 /// Measures in namespaces of its own, or says why it can't.
@@ -55,9 +57,10 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Section>, DemoError> {
         return Ok(vec![inside(bench)?]);
     }
     say("takeover   on hosts that are network namespaces");
-    let [kills, silences, seed] = [
+    let [kills, silences, planned, seed] = [
         u64::from(bench.kills),
         u64::from(bench.silences),
+        u64::from(bench.planned),
         bench.seed,
     ]
     .map(|number| number.to_string());
@@ -67,6 +70,8 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Section>, DemoError> {
         &kills,
         "--silences",
         &silences,
+        "--planned",
+        &planned,
         "--seed",
         &seed,
     ];
@@ -134,6 +139,7 @@ fn inside(bench: &Bench) -> Result<Section, DemoError> {
     for (how, name, count) in [
         (How::Killed, "process killed", bench.kills),
         (How::Silent, "host silent", bench.silences),
+        (How::Planned, "planned", bench.planned),
     ] {
         let mut row = Row::new(name);
         for number in 1..=count {
@@ -166,7 +172,8 @@ fn inside(bench: &Bench) -> Result<Section, DemoError> {
     notes.push(format!(
         "suspect_ms {SUSPECT_MS}, seed {}; each client asks when its last question is answered; a \
          takeover {} to {} ms after protection. Host silent: SIGSTOP for the whole process, which \
-         later joins again.",
+         later joins again. Planned: as `twinvm ctl takeover` asks; what is lost would be \
+         missing in the history.",
         bench.seed,
         AFTER.0.as_millis(),
         AFTER.1.as_millis()
@@ -209,6 +216,7 @@ impl Run<'_> {
                 self.pair.silent = Some(live);
                 self.pair.signal(live, Signal::STOP)?;
             }
+            How::Planned => self.pair.hand_over(live)?,
         }
         // Until clients have their answers nobody is asked anything: it would take time from the
         // pause that is measured.
@@ -221,6 +229,8 @@ impl Run<'_> {
                 self.pair.signal(live, Signal::CONT)?;
                 self.pair.silent = None;
             }
+            // It joins again by itself.
+            How::Planned => {}
         }
         let back = Instant::now();
         // One that was stopped doesn't know yet that it has lost.
@@ -301,6 +311,7 @@ fn bars(row: &Row) -> Vec<Bar> {
             (EACH, 99.0, 250.0),
             (GUEST, 99.0, 60.0),
         ],
+        "planned" => &[(EACH, 99.0, 50.0)],
         _ => &[(EACH, 99.0, 700.0)],
     };
     let bar = |(quantity, percent, most): &(&str, f64, f64)| {

@@ -71,6 +71,7 @@ pub(super) fn idle_bench() -> Bench {
         runs: 1,
         kills: 0,
         silences: 0,
+        planned: 0,
         seed: 1,
         clock_for: Duration::ZERO,
     }

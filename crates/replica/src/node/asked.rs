@@ -105,12 +105,15 @@ impl Replica {
                     _ => 0,
                 };
                 self.collect_batches(events);
-                events.push_back(ProtocolEvent::Frozen {
-                    position: Position(position),
-                });
+                if !self.begin_gathering(now) {
+                    events.push_back(ProtocolEvent::Frozen {
+                        position: Position(position),
+                    });
+                }
             }
             ProtocolAction::Thaw => {
                 self.frozen = false;
+                self.stays();
                 self.resume(now);
                 self.disks_thaw(now);
             }
@@ -123,6 +126,7 @@ impl Replica {
                 drop(env.end_storing());
                 self.vm = Vm::Nothing;
                 self.frozen = false;
+                self.handover = handover::Handover::default();
                 self.hold_until_ns = None;
                 self.forget_peer();
                 self.idle = None;
@@ -199,6 +203,9 @@ impl Replica {
             }
             ProtocolAction::Side { session, bytes } => match &bytes[..] {
                 [disks::SUBJECT, bytes @ ..] => self.disks_heard(env, session, bytes, events),
+                [handover::SUBJECT, word @ ..] => {
+                    self.handover_heard(now, session, word, events);
+                }
                 _ => self.heard(env, session, &bytes, events),
             },
             _ => {}
@@ -256,6 +263,7 @@ impl Replica {
     fn set_live(&mut self, live: Result<Live, String>) {
         self.made_ns.clear();
         self.frozen = false;
+        self.handover = handover::Handover::default();
         self.idle = None;
         self.held_back = false;
         self.hold_until_ns = None;

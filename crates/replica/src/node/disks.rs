@@ -226,7 +226,7 @@ impl Replica {
                 self.note(NoteLevel::Error, why.clone());
                 self.node.stay_out(Some(why));
                 let ctl = twinvm_protocol::Ctl::Takeover;
-                self.tell(env, ProtocolEvent::Ctl(ctl));
+                self.tell_of_leaving(env, ProtocolEvent::Ctl(ctl));
                 if !self.frozen {
                     self.node.stay_out(None);
                     return true;

@@ -357,7 +357,7 @@ impl Replica {
     }
 
     pub(super) fn frame(&mut self, env: &mut dyn Env, now: HostTime, device: u8, bytes: Vec<u8>) {
-        if self.frozen {
+        if self.frozen && !self.goes_with_it(device, &bytes) {
             return;
         }
         // What the backup sends to all comes here too.

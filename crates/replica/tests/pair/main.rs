@@ -5,6 +5,7 @@ mod broken;
 mod disks;
 mod diverged;
 mod guest;
+mod handover;
 mod hops;
 mod shared;
 #[path = "../support/guest.rs"]

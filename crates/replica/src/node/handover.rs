@@ -1,0 +1,152 @@
+//! A planned takeover costs no packet: frames that come for the guest while it stands still go with
+//! it, and its backup's host is where they are sent before this one stops listening.
+//!
+//! ```text
+//! live: the guest is frozen, its outputs leave     backup: follows
+//!   all have left: "you are next" ──────────────────> announces the guest's addresses; frames
+//!                                                       wait at its wire from here on
+//!   what is still on its way to here  <──── "ready" ────┤
+//!   is logged where the guest stands,
+//!   GATHER_NS long; then the protocol                   executes it all, claims, is live
+//!   hears that the guest is frozen
+//! ```
+//!
+//! Without it nobody listens from the freeze to the announcement, and a client whose question comes
+//! then repeats it after 200 ms, the least that Linux waits.
+
+use super::*;
+
+/// First byte of a side message about this. Never reused.
+pub(super) const SUBJECT: u8 = 3;
+/// Second byte.
+const WORD_NEXT: u8 = 1;
+const WORD_READY: u8 = 2;
+/// How long frames may be on their way that were sent before the backup's announcement: 3 ms.
+const GATHER_NS: u64 = 3_000_000;
+/// All of it takes this long at most: 100 ms. A backup of an older release never says that it is
+/// ready.
+const MOST_NS: u64 = 100_000_000;
+
+/// Where a planned takeover stands.
+#[derive(Debug, Default)]
+pub(super) struct Handover {
+    /// Live: the freeze that comes next is for one.
+    asked: bool,
+    gathering: Option<Gathering>,
+    /// Live: the backup was told that it is next, and the guest has not run since.
+    told: bool,
+    /// Backup: it is next.
+    next: bool,
+}
+
+/// Frames are taken for a guest that stands still.
+#[derive(Debug)]
+struct Gathering {
+    session: SessionId,
+    until_ns: u64,
+}
+
+impl Handover {
+    /// Whether frames for a frozen guest are taken.
+    pub(super) fn gathers(&self) -> bool {
+        self.gathering.is_some()
+    }
+
+    /// Whether frames wait at this backup's wire.
+    pub(super) fn is_next(&self) -> bool {
+        self.next
+    }
+
+    /// When the next step is due at the latest.
+    pub(super) fn until_ns(&self) -> Option<u64> {
+        self.gathering.as_ref().map(|it| it.until_ns)
+    }
+}
+
+impl Replica {
+    /// Hands an event to the protocol that may begin a planned takeover.
+    pub(super) fn tell_of_leaving(&mut self, env: &mut dyn Env, event: ProtocolEvent<Output>) {
+        self.handover.asked = matches!(self.vm, Vm::Live(_)) && self.node.protected();
+        self.tell(env, event);
+        self.handover.asked = false;
+    }
+
+    /// The guest is frozen. Whether the protocol hears of it later, when all frames have come.
+    pub(super) fn begin_gathering(&mut self, now: HostTime) -> bool {
+        let Some(session) = self.node.session().filter(|_| self.handover.asked) else {
+            return false;
+        };
+        self.handover.gathering = Some(Gathering {
+            session,
+            until_ns: now.mono_ns.saturating_add(MOST_NS),
+        });
+        true
+    }
+
+    /// The guest stays here after all: frames shall come here again.
+    pub(super) fn stays(&mut self) {
+        if std::mem::take(&mut self.handover.told) {
+            self.announce();
+        }
+    }
+
+    /// After every event: the next step, if it is due.
+    pub(super) fn go_on_with_handover(&mut self, env: &mut dyn Env) {
+        let Some(gathering) = &self.handover.gathering else {
+            return;
+        };
+        let session = gathering.session;
+        let over = gathering.until_ns <= env.now().mono_ns || self.node.session() != Some(session);
+        // What leaves here after the announcement would have the guest looked for here again.
+        if !over && !self.handover.told && self.made_ns.is_empty() {
+            self.handover.told = true;
+            let bytes = vec![SUBJECT, WORD_NEXT];
+            self.tell(env, ProtocolEvent::Side { session, bytes });
+        }
+        if !over {
+            return;
+        }
+        self.handover.gathering = None;
+        let Vm::Live(live) = &mut self.vm else { return };
+        live.flush();
+        let position = Position(live.position());
+        self.send_batches(env);
+        self.tell(env, ProtocolEvent::Frozen { position });
+    }
+
+    /// A word about it from the other node.
+    pub(super) fn handover_heard(
+        &mut self,
+        now: HostTime,
+        session: SessionId,
+        word: &[u8],
+        events: &mut VecDeque<ProtocolEvent<Output>>,
+    ) {
+        match (word, &self.vm) {
+            // Once in a session: nobody makes a backup say it again and again.
+            ([WORD_NEXT], Vm::Following(following))
+                if following.session == session && !self.handover.next =>
+            {
+                self.handover.next = true;
+                self.announce();
+                let bytes = vec![SUBJECT, WORD_READY];
+                events.push_back(ProtocolEvent::Side { session, bytes });
+            }
+            ([WORD_READY], Vm::Live(_)) => {
+                let told = self.handover.told;
+                let gathering = self.handover.gathering.as_mut();
+                if let Some(gathering) = gathering.filter(|it| told && it.session == session) {
+                    let until_ns = now.mono_ns.saturating_add(GATHER_NS);
+                    gathering.until_ns = gathering.until_ns.min(until_ns);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a frame that comes for a frozen guest goes with it: not what the other node announces
+    /// in its name.
+    pub(super) fn goes_with_it(&self, device: u8, bytes: &[u8]) -> bool {
+        self.handover.gathers() && !self.neighbours.is_own(device, bytes)
+    }
+}
