@@ -16,6 +16,7 @@ use crate::lab::LabError;
 use crate::lab::clients::{Clients, Load};
 use crate::lab::history::Verdict;
 use crate::lab::pair::{NAMES, Pair, Parts, READY, REDIS};
+use twinvm_host::ctl_socket::{self, CtlRequest};
 use twinvm_protocol::OutputFrom;
 
 const NAME: &str = "takeover";
@@ -216,7 +217,7 @@ impl Run<'_> {
                 self.pair.silent = Some(live);
                 self.pair.signal(live, Signal::STOP)?;
             }
-            How::Planned => self.pair.hand_over(live)?,
+            How::Planned => hand_over(&self.pair, live)?,
         }
         // Until clients have their answers nobody is asked anything: it would take time from the
         // pause that is measured.
@@ -296,6 +297,15 @@ impl Run<'_> {
         });
         Ok(takeover?)
     }
+}
+
+/// Asks the live node to hand the VM over, as `twinvm ctl takeover` does; it has begun when this
+/// returns.
+fn hand_over(pair: &Pair, live: usize) -> Result<(), DemoError> {
+    let socket = pair.state(live).join("ctl.sock");
+    let asked = ctl_socket::request(&socket, &CtlRequest::Takeover {});
+    let why = |error| DemoError::failed(format!("node {}: {error}", NAMES[live]));
+    asked.map(drop).map_err(why)
 }
 
 fn wall_ms() -> f64 {

@@ -313,16 +313,6 @@ impl Pair {
             .map_err(|error| error.to_string())
     }
 
-    /// Asks the live node to hand the VM over, as `twinvm ctl takeover` does; it has begun when this
-    /// returns.
-    pub(crate) fn hand_over(&self, live: usize) -> Result<(), LabError> {
-        let socket = self.state(live).join("ctl.sock");
-        let asked = ctl_socket::request(&socket, &CtlRequest::Takeover {});
-        asked
-            .map(drop)
-            .map_err(LabError::of(format!("node {}", NAMES[live])))
-    }
-
     /// The node that is live and protected, if one is.
     pub(crate) fn protected(&self) -> Option<usize> {
         (0..2).find(|&node| {
