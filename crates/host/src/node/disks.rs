@@ -176,8 +176,12 @@ impl NodeDisks {
 
     /// Tells the journal how far a copy of disks is.
     pub(super) fn look(&mut self, now_ns: u64, replica: &Replica, journal: &mut Journal) {
-        let progress = replica.sync_progress();
-        match (progress, self.told) {
+        // Asked for seldom: whoever copies holds what knows it.
+        let recent = |(_, told_ns): (bool, u64)| now_ns.saturating_sub(told_ns) < TELL_NS;
+        if replica.is_syncing() && self.told.is_some_and(recent) {
+            return;
+        }
+        match (replica.sync_progress(), self.told) {
             (None, None) => {}
             (None, Some((out, _))) => {
                 self.told = None;
@@ -188,7 +192,6 @@ impl NodeDisks {
                     &format!("the copy of the disks {whose} the other node has ended"),
                 );
             }
-            (Some(_), Some((_, told_ns))) if now_ns.saturating_sub(told_ns) < TELL_NS => {}
             // How much it is isn't known yet, or it is nothing.
             (Some((_, progress)), _) if progress.total_bytes.max(progress.done_bytes) == 0 => {}
             (Some((out, progress)), _) => {

@@ -135,10 +135,14 @@ impl Replica {
                 self.neighbours = cards(&self.config);
                 self.forget_disks();
             }
-            ProtocolAction::TakeSnapshot { session } if self.disks.any() => {
-                self.begin_sync(env, session, events);
+            ProtocolAction::TakeSnapshot { session } => {
+                self.stays_for_sure();
+                if self.disks.any() {
+                    self.begin_sync(env, session, events);
+                } else {
+                    self.take_snapshot(env, session, events);
+                }
             }
-            ProtocolAction::TakeSnapshot { session } => self.take_snapshot(env, session, events),
             ProtocolAction::EndSession { session } => {
                 self.forget_peer();
                 if let Vm::Live(live) = &mut self.vm {

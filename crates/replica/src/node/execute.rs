@@ -357,11 +357,13 @@ impl Replica {
     }
 
     pub(super) fn frame(&mut self, env: &mut dyn Env, now: HostTime, device: u8, bytes: Vec<u8>) {
-        if self.frozen && !self.goes_with_it(device, &bytes) {
+        if self.frozen && !self.handover.gathers() {
             return;
         }
-        // What the backup sends to all comes here too.
-        if self.output == OutputFrom::Backup && self.neighbours.is_echo(device, &bytes) {
+        // What the backup sends to all comes here too, and so does what was sent in the guest's name
+        // while it went from one host to the other.
+        let own = self.neighbours.is_own(device, &bytes);
+        if own || self.output == OutputFrom::Backup && self.neighbours.is_echo(device, &bytes) {
             return;
         }
         let level = self.backup_is_level();

@@ -35,6 +35,8 @@ pub(super) struct Handover {
     gathering: Option<Gathering>,
     /// Live: the backup was told that it is next, and the guest has not run since.
     told: bool,
+    /// Live: the guest stayed, and the backup that was told may hear of it when it has come round.
+    in_doubt: bool,
     /// Backup: it is next.
     next: bool,
 }
@@ -86,6 +88,15 @@ impl Replica {
     /// The guest stays here after all: frames shall come here again.
     pub(super) fn stays(&mut self) {
         if std::mem::take(&mut self.handover.told) {
+            self.handover.in_doubt = true;
+            self.announce();
+        }
+    }
+
+    /// A node joins: one that was told before has given up since, and says nothing in the guest's
+    /// name any more.
+    pub(super) fn stays_for_sure(&mut self) {
+        if std::mem::take(&mut self.handover.in_doubt) {
             self.announce();
         }
     }
@@ -123,9 +134,13 @@ impl Replica {
         events: &mut VecDeque<ProtocolEvent<Output>>,
     ) {
         match (word, &self.vm) {
-            // Once in a session: nobody makes a backup say it again and again.
+            // Once in a session: nobody makes a backup say it again and again. One that can't take
+            // over says nothing.
             ([WORD_NEXT], Vm::Following(following))
-                if following.session == session && !self.handover.next =>
+                if following.session == session
+                    && following.examination.is_none()
+                    && self.node.protected()
+                    && !self.handover.next =>
             {
                 self.handover.next = true;
                 self.announce();
@@ -142,11 +157,5 @@ impl Replica {
             }
             _ => {}
         }
-    }
-
-    /// Whether a frame that comes for a frozen guest goes with it: not what the other node announces
-    /// in its name.
-    pub(super) fn goes_with_it(&self, device: u8, bytes: &[u8]) -> bool {
-        self.handover.gathers() && !self.neighbours.is_own(device, bytes)
     }
 }

@@ -79,8 +79,9 @@ impl Replica {
         if self.node.protected() {
             let text = "this host's memory has changed by itself: the VM goes to the backup";
             self.note(NoteLevel::Error, text.to_owned());
+            // At once: nothing more is to come from this memory, so nothing more goes into it.
             let ctl = twinvm_protocol::Ctl::Takeover;
-            self.tell_of_leaving(env, ProtocolEvent::Ctl(ctl));
+            self.tell(env, ProtocolEvent::Ctl(ctl));
         } else if let Vm::Live(live) = &mut self.vm {
             // A node that joins gets what is there, and digests must tell it.
             live.machine_mut().take_page_as_it_is(page);

@@ -86,6 +86,11 @@ impl Replica {
         self.sync.progress()
     }
 
+    /// Whether disks are on their way, to a joining node or from the live one.
+    pub fn is_syncing(&self) -> bool {
+        self.sync.is_under_way()
+    }
+
     /// Whether the VM is protected as far as this node knows.
     pub fn protected(&self) -> bool {
         self.node.protected()

@@ -1,5 +1,6 @@
 //! What clients send while the VM goes over as planned.
 
+use twinvm_machine::Flip;
 use twinvm_protocol::{Ctl, RoleKind};
 use twinvm_replica::Event;
 
@@ -68,11 +69,54 @@ fn nobody_is_told_before_the_last_output_has_left() {
 fn a_guest_does_not_hear_what_is_announced_in_its_name() {
     let mut world = World::paired();
     world.apply(A, Event::Ctl(Ctl::Takeover));
-    let before = world.side(A).replica.status().position;
     let mut announcement = guest::question();
     announcement[6..12].copy_from_slice(&guest::MAC);
-    world.frame(A, announcement);
-    assert_eq!(world.side(A).replica.status().position, before);
+    let unheard = |world: &mut World, at: usize| {
+        let before = world.side(at).replica.status().position;
+        world.frame(at, announcement.clone());
+        assert_eq!(world.side(at).replica.status().position, before);
+    };
+    unheard(&mut world, A);
+    world.run_until("B is live", |w| w.role(B) == Some(RoleKind::Live));
+    unheard(&mut world, B);
+}
+
+#[test]
+fn a_backup_that_comes_round_too_late_has_not_the_last_word() {
+    let mut world = World::paired();
+    world.apply(A, Event::Ctl(Ctl::Takeover));
+    // B stands still with what it was sent until then.
+    world.hold_inbox[B] = true;
+    let stopped = world.sides[B].take();
+    world.run_until("A goes on", |w| w.link(A) == "solo");
+    let before = announced(&world, A);
+    world.sides[B] = stopped;
+    world.hold_inbox[B] = false;
+    while world.deliver(B).is_some() {}
+    world.run_until("B is back", |w| w.protected(A) && w.protected(B));
+    assert_eq!(
+        (announced(&world, A), announced(&world, B)),
+        (before + 1, 1)
+    );
+    assert_eq!(world.wire.last().map(|(at, _)| *at), Some(A));
+}
+
+#[test]
+fn a_backup_that_finds_a_difference_says_nothing_in_the_guests_name() {
+    let mut world = World::paired();
+    world.frame(A, guest::question());
+    world.run_until("the answer", |w| w.answers() == [1]);
+    world.settle();
+    let machine = world.side(B).replica.machine_mut().expect("it follows");
+    let pa = 0x8000_0008;
+    machine
+        .flip(Flip::Ram { pa, bit: 3 })
+        .expect("there is such a bit");
+    world.digest(A);
+    world.run_until("it asks what differs", |w| w.asked(A));
+    world.apply(A, Event::Ctl(Ctl::Takeover));
+    while world.deliver(B).is_some() {}
+    assert_eq!(announced(&world, B), 0);
 }
 
 #[test]
