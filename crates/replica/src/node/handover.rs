@@ -1,5 +1,5 @@
-//! A planned takeover costs no packet: frames that come for the guest while it stands still go with
-//! it, and its backup's host is where they are sent before this one stops listening.
+//! A planned takeover loses nothing that clients send: frames that come for the guest while it stands
+//! still go with it, and its backup's host is where they are sent before this one stops listening.
 //!
 //! ```text
 //! live: the guest is frozen, its outputs leave     backup: follows
