@@ -7,9 +7,8 @@ use std::thread::{self, JoinHandle};
 /// the processor time of the thread that it shares a processor with, and all that others leave.
 const NICER: i32 = 10;
 
-/// Starts a thread that yields to others, also to those of the machine: where processors are short,
-/// a copy takes longer and the guest is slowed by a tenth at most. Fails if the host starts no
-/// thread.
+/// Starts a thread that yields to others, also to those of other programs: where processors are
+/// short its work takes longer. Fails if the host starts no thread.
 pub fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name(name.to_owned()).spawn(move || {
         // On Linux that is the calling thread's alone (setpriority(2)). One that may not be nicer

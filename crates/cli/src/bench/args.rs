@@ -32,7 +32,7 @@ Example:
   twinvm bench boot --runs 10
   twinvm bench net --against qemu-rr
   twinvm bench clock --clock-for 600
-  twinvm bench takeover --kills 200 --silences 50
+  twinvm bench takeover --kills 200 --silences 50 --planned 50
   twinvm bench debian --debian target/image/debian
   twinvm bench disk
   twinvm bench --from target/bench/bench.json --markdown
@@ -154,9 +154,9 @@ pub(super) enum What {
     /// Round trips of a protected VM by distance, with its frames sent by the live node or by the
     /// backup, for clients beside either; hosts as for `takeover`
     Output,
-    /// What clients wait through TAP when the live node's process is killed, and when its host
-    /// falls silent: two nodes and an arbiter on three hosts, network namespaces (root, or
-    /// `unshare -Urn`; nftables)
+    /// What clients wait through TAP when the live node's process is killed, when its host falls
+    /// silent, and when it is asked to hand the VM over: two nodes and an arbiter on three hosts,
+    /// network namespaces (root, or `unshare -Urn`; nftables)
     Takeover,
     /// fio in a Debian guest: processor time of requests and latency of flushes under QEMU, and
     /// under a pair of ours alone and protected; hosts as for `takeover`

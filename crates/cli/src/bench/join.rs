@@ -40,6 +40,7 @@ while True:
     count[0:8] = done.to_bytes(8, \"little\")
 ";
 
+/// Ends that.
 const END: &str = "pkill -f [h]ashlib; true";
 
 /// What the guest has done up to a moment of its own clock.

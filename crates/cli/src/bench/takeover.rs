@@ -1,6 +1,6 @@
 //! Takeovers: how long clients wait when the live node's process is killed, when its host falls
-//! silent, and when it is asked to hand the VM over. Two nodes and an arbiter on hosts of their own (network namespaces), TLS between
-//! them, the guest's Redis on TAP under several clients.
+//! silent, and when it is asked to hand the VM over. Two nodes and an arbiter on hosts of their own
+//! (network namespaces), TLS between them, the guest's Redis on TAP under several clients.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

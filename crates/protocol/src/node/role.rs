@@ -23,9 +23,9 @@ use std::fmt;
 ///   any role ---> Exited
 /// ```
 ///
-/// Only Live executes, and only it emits, but for a backup with `output = "backup"`. Backup and
-/// Claiming replay. Frozen keeps a VM that lost, executes nothing, and looks for the winner like
-/// Cold does.
+/// Only Live executes, and only it emits, but for a backup with `output = "backup"`; a backup that
+/// is about to take over as planned announces the guest. Backup and Claiming replay. Frozen keeps a
+/// VM that lost, executes nothing, and looks for the winner like Cold does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RoleKind {
     /// Holds nothing; looks for a live node to join, or for the right to start.
