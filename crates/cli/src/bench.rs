@@ -149,7 +149,7 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
     say(&format!("machine    {}", report.machine));
     // What is complete is kept when what comes after fails.
     type Measure = fn(&Bench, &mut Vec<Section>) -> Result<(), DemoError>;
-    let all: [(What, Measure); 17] = [
+    let all: [(What, Measure); 18] = [
         (What::Cpu, cpu::measure),
         (What::Boot, |bench, done| {
             done.push(boot::measure(bench)?);
@@ -180,6 +180,9 @@ fn measure(args: &BenchArgs) -> Result<(Report, Result<(), DemoError>), DemoErro
         }),
         (What::Output, |bench, done| {
             add(done, protect::sites::measure(bench)?)
+        }),
+        (What::Hops, |bench, done| {
+            add(done, protect::hops::measure(bench)?)
         }),
         (What::Takeover, |bench, done| {
             add(done, takeover::measure(bench)?)

@@ -71,6 +71,10 @@ pub(crate) struct NodeArgs {
     /// reaches the port may read them, so a loopback address unless monitoring is elsewhere
     #[arg(long, value_name = "HOST:PORT")]
     metrics: Option<String>,
+    /// For measurements: note in marks.log of the node's folder when each output passes the places
+    /// on its way (twinvm bench hops reads it); the file ends at 64 MiB
+    #[arg(long)]
+    marks: bool,
     /// Start the VM from this node's disks whatever the record names, when the other node never
     /// comes back. Says what would be lost; nothing happens without --peer-is-off
     #[arg(long)]
@@ -205,6 +209,7 @@ fn options(args: NodeArgs, confinement: Confinement) -> Result<NodeOptions, Stri
         operation: Operation {
             log_format: args.log_format.into(),
             metrics,
+            marks: args.marks,
             // The last thing that can fail: nothing of it is left behind then.
             hooks: hooks(&vm, (&own.name, &peer.name), &args)?,
         },

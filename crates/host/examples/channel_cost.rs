@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, bounded};
 use twinvm_host::channel::{ChannelEvent, ChannelHub};
+use twinvm_host::marks::Marks;
 use twinvm_host::time::{process_cpu_ns, wall_ns};
 use twinvm_host::tls::{Authority, Credentials, Expect, Subject, TlsFiles};
 use twinvm_protocol::{ConnId, Message, Position, Progress};
@@ -31,7 +32,8 @@ fn fail(what: impl Display) -> ! {
 fn hub(peer: SocketAddr, tls: Option<Credentials>) -> (ChannelHub, Receiver<ChannelEvent>) {
     let (events, heard) = bounded(64);
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let hub = ChannelHub::start(any, peer, tls, events).unwrap_or_else(|error| fail(error));
+    let hub = ChannelHub::start(any, peer, tls, events, Marks::default())
+        .unwrap_or_else(|error| fail(error));
     (hub, heard)
 }
 

@@ -43,6 +43,7 @@ use twinvm_protocol::config::MAX_CONNS;
 use twinvm_protocol::{ConnId, Message};
 
 use crate::intake::Intake;
+use crate::marks::Marks;
 use crate::random::random_u128;
 use crate::tls::{self, Credentials, HandshakeError};
 use connection::Connection;
@@ -169,6 +170,7 @@ pub(crate) struct Shared {
     dialled: Mutex<Trouble>,
     connections: Mutex<BTreeMap<ConnId, Arc<Connection>>>,
     intake: Arc<Intake>,
+    marks: Marks,
     last_conn: AtomicU64,
     /// Threads of accepted connections that live.
     accepted: AtomicUsize,
@@ -179,7 +181,7 @@ pub(crate) struct Shared {
 
 impl ChannelHub {
     /// Listens at `listen` and tells what happens to `events`. Port 0 takes any free one. Without
-    /// `tls` both addresses must be loopback.
+    /// `tls` both addresses must be loopback. `marks` is where its readers note what passes.
     ///
     /// Give `events` a small bound (a frame may have 8 MiB): it is where the readers wait.
     /// Threads that wait there end when its receiver is dropped.
@@ -188,6 +190,7 @@ impl ChannelHub {
         peer: SocketAddr,
         tls: Option<Credentials>,
         events: Sender<ChannelEvent>,
+        marks: Marks,
     ) -> Result<ChannelHub, ChannelError> {
         for address in [listen, peer] {
             if tls.is_none() && !address.ip().is_loopback() {
@@ -213,6 +216,7 @@ impl ChannelHub {
             dialled: Mutex::new(Trouble::new(Instant::now())),
             connections: Mutex::default(),
             intake: Arc::default(),
+            marks,
             last_conn: AtomicU64::new(0),
             accepted: AtomicUsize::new(0),
             dials: AtomicUsize::new(0),

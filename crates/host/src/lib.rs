@@ -24,6 +24,7 @@
 //! - [`node`]: the loop that joins all of them with the replica.
 //! - [`journal`]: what a node says on standard error; [`hooks`], a command that hears of what
 //!   matters; [`metrics`], figures for monitoring; [`notify`], the service manager.
+//! - [`marks`]: when outputs pass the places on their way, for measurements.
 //! - [`inside`]: parsers of what files and networks send, for those who try to break them.
 //! - [`console`], [`signals`], [`time`], [`random`], [`allocator`]: terminal, signals, clocks, dice,
 //!   memory of the process.
@@ -47,6 +48,7 @@ pub mod hooks;
 pub mod inside;
 pub mod journal;
 pub mod lan_port;
+pub mod marks;
 pub mod metrics;
 pub mod nbd;
 pub mod node;

@@ -24,13 +24,14 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crossbeam_channel::{Select, Sender};
-use twinvm_protocol::{ConnId, Ctl, DiskMark, ExitReason, Force, Identity, NoteLevel};
+use twinvm_protocol::{ConnId, Ctl, DiskMark, ExitReason, Force, Identity, Message, NoteLevel};
 use twinvm_replica::{Env, Event, Replica, Storing, Wait};
 
 use crate::arbiter_worker::{ArbiterReply, ArbiterWorker};
 use crate::channel::{ChannelEvent, ChannelHub};
 use crate::ctl_socket::{CtlReply, CtlServer};
 use crate::journal::Journal;
+use crate::marks::{Marks, Place};
 use crate::metrics::MetricsServer;
 use crate::port::Port;
 use crate::signals::SignalWatch;
@@ -95,6 +96,7 @@ struct NodeLoop {
     storing: Option<Storing>,
     store: NodeStore,
     hub: ChannelHub,
+    marks: Marks,
     keys: Keys,
     arbiter: ArbiterWorker,
     ports: Vec<(u8, Port)>,
@@ -167,6 +169,7 @@ impl NodeLoop {
             storing: None,
             store,
             hub: host.hub,
+            marks: host.marks,
             keys: host.keys,
             arbiter: host.arbiter,
             ports: host.ports,
@@ -272,6 +275,9 @@ impl NodeLoop {
         while let Some((level, line)) = self.shared.line() {
             self.journal.tell(level, "disk", &line);
         }
+        if let Some(trouble) = self.marks.trouble() {
+            self.journal.note(NoteLevel::Warn, &trouble);
+        }
         if let Some(notice) = self.keys.look(now_ns) {
             self.journal.note(NoteLevel::Warn, &notice);
         }
@@ -376,6 +382,9 @@ impl NodeLoop {
             ChannelEvent::Refused { why } => self.journal.note(NoteLevel::Warn, &why),
             ChannelEvent::Received { conn, message } => {
                 self.watch.heard(self.env.now().mono_ns);
+                if let Message::Ack { received, .. } = &message {
+                    self.marks.note(Place::AckTaken, *received);
+                }
                 self.apply(Event::Received { conn, message });
             }
             ChannelEvent::Stored { conn, number } => {

@@ -3,6 +3,7 @@
 //! namespaces), TLS between them, the guest's Redis on TAP.
 
 mod distance;
+pub(crate) mod hops;
 pub(crate) mod relay;
 pub(crate) mod sites;
 mod work;

@@ -12,6 +12,7 @@ use super::{Bench, say};
 use crate::demo::client::{connect, fill};
 use crate::demo::error::DemoError;
 use crate::demo::resp::{self, Reply};
+use twinvm_host::time::mono_ns;
 
 /// Round trips of each turn.
 pub(crate) const REQUESTS: usize = 1000;
@@ -97,6 +98,20 @@ pub(crate) fn take(row: &mut Row, times_us: Vec<u32>) {
     row.round_trips_us.push(times_us);
 }
 
+/// From a request to its answer, by `CLOCK_MONOTONIC`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    pub(crate) from_ns: u64,
+    pub(crate) to_ns: u64,
+}
+
+impl Span {
+    /// How long.
+    pub(crate) fn ns(&self) -> u64 {
+        self.to_ns.saturating_sub(self.from_ns)
+    }
+}
+
 /// One connection that counts.
 pub(crate) struct Client {
     name: &'static str,
@@ -120,19 +135,26 @@ impl Client {
 
     /// Sends requests one after the other; the round trips in microseconds.
     pub(crate) fn turn(&mut self, bench: &Bench, requests: usize) -> Result<Vec<u32>, DemoError> {
+        let spans = self.spans(bench, requests)?;
+        let us = |span: &Span| u32::try_from(span.ns() / 1000).unwrap_or(u32::MAX);
+        Ok(spans.iter().map(us).collect())
+    }
+
+    /// The same; when each request was sent and answered.
+    pub(crate) fn spans(&mut self, bench: &Bench, requests: usize) -> Result<Vec<Span>, DemoError> {
         let deadline = Instant::now() + TURN_LIMIT;
         let request = resp::command(&["INCR", KEY]);
-        let mut times_us = Vec::with_capacity(requests);
+        let mut spans = Vec::with_capacity(requests);
         for _ in 0..requests {
-            let began = Instant::now();
+            let from_ns = mono_ns();
             let broken =
                 |error: std::io::Error| DemoError::failed(format!("{}: {error}", self.name));
             self.stream.write_all(&request).map_err(broken)?;
             self.answer(bench, deadline)?;
-            let us = began.elapsed().as_micros();
-            times_us.push(u32::try_from(us).unwrap_or(u32::MAX));
+            let to_ns = mono_ns();
+            spans.push(Span { from_ns, to_ns });
         }
-        Ok(times_us)
+        Ok(spans)
     }
 
     /// Begins to count anew, whoever has counted before.

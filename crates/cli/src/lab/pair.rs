@@ -71,6 +71,8 @@ pub(crate) struct Pair {
     relays: Vec<Child>,
     /// A node that can't answer now: it isn't asked.
     pub(crate) silent: Option<usize>,
+    /// Nodes that are started from now on note their marks.
+    pub(crate) marks: bool,
     pub(crate) hosts: Hosts,
 }
 
@@ -83,6 +85,7 @@ impl Pair {
             arbiter: None,
             relays: Vec::new(),
             silent: None,
+            marks: false,
             parts,
         };
         let keys = pair.path("keys");
@@ -252,7 +255,9 @@ impl Pair {
     pub(crate) fn start_node_by(&mut self, node: usize, way: &[&str]) -> Result<(), LabError> {
         let (program, file) = (self.parts.program.display(), self.file(node));
         let (program, file) = (program.to_string(), file.display().to_string());
-        let words = [way, &[&program, "node", &file, "--name", NAMES[node]]].concat();
+        let marks: &[&str] = if self.marks { &["--marks"] } else { &[] };
+        let node_words = [&program, "node", &file, "--name", NAMES[node]];
+        let words = [way, &node_words, marks].concat();
         let log = self.log(node);
         self.nodes[node] = Some(self.spawn(&self.hosts.hosts[node], &words, &log)?);
         Ok(())

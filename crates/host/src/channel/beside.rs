@@ -4,9 +4,9 @@
 use twinvm_protocol::{ConnId, Message};
 use twinvm_replica::{HostTime, Stored, Taken};
 
-use super::ChannelEvent;
 use super::connection::Connection;
-use crate::intake::Intake;
+use super::{ChannelEvent, Shared};
+use crate::marks::Place;
 use crate::time::mono_ns;
 
 /// What a connection's reader remembers.
@@ -22,10 +22,11 @@ impl Beside {
         &mut self,
         connection: &Connection,
         conn: ConnId,
-        intake: &Intake,
+        shared: &Shared,
         message: Message,
     ) -> Option<ChannelEvent> {
-        match self.stored(connection, conn, intake, &message) {
+        shared.marks.message(&message, Place::Came, Place::AckCame);
+        match self.stored(connection, conn, shared, &message) {
             Taken::Yes(None) => None,
             Taken::Yes(Some(number)) => {
                 self.after_other = false;
@@ -42,7 +43,7 @@ impl Beside {
         &self,
         connection: &Connection,
         conn: ConnId,
-        intake: &Intake,
+        Shared { intake, marks, .. }: &Shared,
         message: &Message,
     ) -> Taken {
         let Message::Log {
@@ -63,6 +64,7 @@ impl Beside {
             return Taken::No;
         };
         intake.take(conn, stored, batch.len(), self.after_other, now, |ack| {
+            marks.message(&ack, Place::Sending, Place::Stored);
             // It queues or refuses, and never waits.
             let _ = connection.send(ack);
         })

@@ -268,7 +268,7 @@ fn read_frames(connection: &Connection, conn: ConnId, stream: Reading, shared: &
         }
         match frame {
             Ok(message) => {
-                let event = beside.take_in(connection, conn, &shared.intake, message);
+                let event = beside.take_in(connection, conn, shared, message);
                 if event.is_some_and(|event| shared.events.send(event).is_err()) {
                     return NOBODY.to_owned();
                 }

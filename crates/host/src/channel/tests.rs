@@ -104,7 +104,7 @@ fn hub_telling(
     events: Events,
 ) -> (ChannelHub, Receiver<ChannelEvent>) {
     let (events, heard) = events();
-    let hub = ChannelHub::start(loopback(0), peer, tls, events).unwrap();
+    let hub = ChannelHub::start(loopback(0), peer, tls, events, Marks::default()).unwrap();
     (hub, heard)
 }
 
@@ -412,7 +412,7 @@ fn silent_peers_hold_a_bounded_number_of_connections() {
 #[test]
 fn a_full_event_channel_holds_the_peer_up_and_loses_nothing() {
     let (events, heard) = bounded(1);
-    let hub = ChannelHub::start(loopback(0), loopback(1), None, events).unwrap();
+    let hub = ChannelHub::start(loopback(0), loopback(1), None, events, Marks::default()).unwrap();
     let mut stream = TcpStream::connect(hub.local_addr()).unwrap();
     let writer = thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -446,7 +446,7 @@ fn a_restarted_node_can_listen_at_once() {
     // An address of its own: nobody else is given its port meanwhile.
     let listen = SocketAddr::from(([127, 0, 0, 3], 0));
     let (events, heard) = unbounded();
-    let first = ChannelHub::start(listen, loopback(1), None, events).unwrap();
+    let first = ChannelHub::start(listen, loopback(1), None, events, Marks::default()).unwrap();
     let address = first.local_addr();
     let mut stream = TcpStream::connect(address).unwrap();
     up(&heard);
@@ -461,7 +461,7 @@ fn a_restarted_node_can_listen_at_once() {
     let until = Instant::now() + PATIENCE;
     let (_again, heard) = loop {
         let (events, heard) = unbounded();
-        match ChannelHub::start(address, loopback(1), None, events) {
+        match ChannelHub::start(address, loopback(1), None, events, Marks::default()) {
             Ok(again) => break (again, heard),
             Err(error) => assert!(Instant::now() < until, "{error}"),
         }
@@ -476,7 +476,7 @@ fn addresses_that_cannot_be_had_are_named() {
     let (first, _heard) = hub(loopback(1));
     let error = |listen, peer| {
         let (events, _) = unbounded();
-        ChannelHub::start(listen, peer, None, events)
+        ChannelHub::start(listen, peer, None, events, Marks::default())
             .unwrap_err()
             .to_string()
     };

@@ -1,11 +1,12 @@
 //! Carries out what the replica asks.
 
-use twinvm_protocol::{NoteLevel, Outcome, ReqId};
+use twinvm_protocol::{ConnId, Message, NoteLevel, Outcome, Position, ReqId};
 use twinvm_replica::{Action, Env, Event};
 
 use super::{NodeError, NodeLoop};
 use crate::arbiter_worker::{ArbiterReply, ArbiterRequest};
 use crate::channel::SendError;
+use crate::marks::Place;
 
 impl NodeLoop {
     /// Carries out what the replica asks, in order.
@@ -23,7 +24,7 @@ impl NodeLoop {
                         self.replica.apply(&mut self.env, Event::DialFailed);
                     }
                 }
-                Action::Send { conn, message } => match self.hub.send(conn, message) {
+                Action::Send { conn, message } => match self.send(conn, message) {
                     Ok(()) | Err(SendError::Gone) => {}
                     Err(error) => {
                         let text = format!("channel: {error}");
@@ -68,6 +69,7 @@ impl NodeLoop {
                 }
                 Action::Transmit { device, bytes } => {
                     self.watch.transmitted(now_ns);
+                    self.marks.note(Place::Out, Position(0));
                     if let Some((_, port)) = self.ports.iter().find(|(slot, _)| *slot == device) {
                         port.send(&bytes);
                     }
@@ -125,6 +127,19 @@ impl NodeLoop {
                 }
             }
         }
+    }
+
+    fn send(&self, conn: ConnId, message: Message) -> Result<(), SendError> {
+        self.marks.message(&message, Place::Sending, Place::Stored);
+        let sent = match &message {
+            Message::Log { end, .. } => Some(*end),
+            _ => None,
+        };
+        let result = self.hub.send(conn, message);
+        if let Some(end) = sent {
+            self.marks.note(Place::Sent, end);
+        }
+        result
     }
 
     pub(super) fn ask(&mut self, request: ArbiterRequest, req: ReqId) {

@@ -95,6 +95,8 @@ pub struct Operation {
     pub hooks: Option<Hooks>,
     /// Where the figures can be read over HTTP.
     pub metrics: Option<SocketAddr>,
+    /// Whether it notes when outputs pass the places on their way ([`crate::marks`]).
+    pub marks: bool,
 }
 
 /// Why a node did not start, or ended badly.

@@ -15,6 +15,7 @@ use crate::arbiter::ArbiterKeys;
 use crate::arbiter_worker::{ArbiterReply, ArbiterWorker};
 use crate::channel::{ChannelEvent, ChannelHub};
 use crate::ctl_socket::{CtlCall, CtlRequest, CtlServer, ask};
+use crate::marks::{MARKS_LOG, Marks};
 use crate::metrics::MetricsServer;
 use crate::port::{Port, PortEvent};
 use crate::random::random_u128;
@@ -41,6 +42,7 @@ pub(super) struct Inputs {
 pub(super) struct Surroundings {
     pub(super) inputs: Inputs,
     pub(super) hub: ChannelHub,
+    pub(super) marks: Marks,
     pub(super) keys: Keys,
     pub(super) arbiter: ArbiterWorker,
     pub(super) arbiter_replies: Sender<ArbiterReply>,
@@ -60,7 +62,17 @@ impl Surroundings {
         let (signals_in, signals_rx) = bounded(CTL_QUEUE);
         let signals = SignalWatch::start(signals_in).map_err(host("watching for signals"))?;
         let (channel_in, channel) = bounded(CHANNEL_QUEUE);
-        let hub = ChannelHub::start(options.listen, options.peer, keys.credentials(), channel_in)?;
+        let marks = match options.operation.marks {
+            true => Marks::create(&store.folder().join(MARKS_LOG)).map_err(host(MARKS_LOG))?,
+            false => Marks::default(),
+        };
+        let hub = ChannelHub::start(
+            options.listen,
+            options.peer,
+            keys.credentials(),
+            channel_in,
+            marks.clone(),
+        )?;
         let mut ports = Vec::new();
         let mut wires = Vec::new();
         for wire in &options.wires {
@@ -103,6 +115,7 @@ impl Surroundings {
                 signals: signals_rx,
             },
             hub,
+            marks,
             keys,
             arbiter,
             arbiter_replies,

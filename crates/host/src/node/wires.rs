@@ -1,8 +1,9 @@
 //! The network cards' ports: what comes from them, and what they are told.
 
 use super::NodeLoop;
+use crate::marks::Place;
 use crate::port::PortEvent;
-use twinvm_protocol::NoteLevel;
+use twinvm_protocol::{NoteLevel, Position};
 use twinvm_replica::Event;
 
 impl NodeLoop {
@@ -43,6 +44,7 @@ impl NodeLoop {
         }
         match self.waiting_frames[wire].take() {
             Some(bytes) => {
+                self.marks.note(Place::Packet, Position(0));
                 self.apply(Event::Frame { device, bytes });
                 true
             }

@@ -1,0 +1,175 @@
+//! The way of an answer from place to place: what a request, the output that answers it and the
+//! ack that lets it go spend on each hop, by marks that both nodes note with one clock.
+
+mod way;
+
+use std::fs;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use twinvm_host::marks::MARKS_LOG;
+use twinvm_protocol::OutputFrom;
+
+use self::way::{HOPS, Way, read};
+use crate::bench::redis::{Client, Span, WARM_UP};
+use crate::bench::report::{Row, Section};
+use crate::bench::stats::Summary;
+use crate::bench::{Bench, netns, say, takeover};
+use crate::demo::error::DemoError;
+use crate::lab::pair::{NAMES, Pair, REDIS};
+
+const NAME: &str = "hops";
+const TITLE: &str = "the way of an answer, hop by hop";
+const MEMORY: &str = "256M";
+/// Answers of a turn.
+const REQUESTS: usize = 2000;
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// What the backup's core has to do beside the backup.
+const SITUATIONS: [&str; 2] = ["quiet", "busy backup"];
+const BUSY: usize = 1;
+
+/// The rows that are no hops.
+const WAITS: &str = "the output waits (sending to out)";
+const WRITTEN: &str = "of the batch: encoded, encrypted, written";
+const P50: &str = "the client's round trip, p50";
+const P90: &str = "its p90";
+
+/// Measures in namespaces of its own, or says why it can't.
+pub(in crate::bench) fn measure(bench: &Bench) -> Result<Vec<Section>, DemoError> {
+    if bench.in_namespace {
+        netns::end_with_parent()?;
+        return Ok(vec![inside(bench)?]);
+    }
+    match netns::bench_on_hosts(bench, &[NAME])? {
+        Ok(sections) => Ok(sections),
+        Err(why) => {
+            say(&format!("hops       not measured: {why}"));
+            Ok(vec![Section::skipped(NAME, TITLE, &why)])
+        }
+    }
+}
+
+/// A process that never sleeps, on one core.
+struct Spinner(Child);
+
+impl Spinner {
+    fn start(pair: &Pair, node: usize) -> Result<Self, DemoError> {
+        let mut command = pair.hosts.hosts[node].command("taskset");
+        command.args(["-c", &node.to_string(), "sh", "-c", "while :; do :; done"]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        let child = child.map_err(|error| DemoError::failed(format!("taskset: {error}")))?;
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn inside(bench: &Bench) -> Result<Section, DemoError> {
+    say("hops       a pair boots");
+    let none = (Duration::ZERO, OutputFrom::Live);
+    let mut pair = takeover::lab(bench, MEMORY, none, true)?;
+    pair.marks = true;
+    let live = pair.bring_up(LIMIT)?;
+    let mut client = Client::new(REDIS, NAME)?;
+    client.turn(bench, WARM_UP)?;
+    let mut turns = Vec::new();
+    for round in 0..bench.runs as usize {
+        for step in 0..SITUATIONS.len() {
+            let at = (round + step) % SITUATIONS.len();
+            let spinner = match at {
+                BUSY => Some(Spinner::start(&pair, 1 - live)?),
+                _ => None,
+            };
+            client.turn(bench, WARM_UP)?;
+            turns.push((at, client.spans(bench, REQUESTS)?));
+            drop(spinner);
+            let (round, name) = (round + 1, SITUATIONS[at]);
+            say(&format!("hops {round:>5}/{:<3}{name}", bench.runs));
+        }
+    }
+    // What a mark is of counts only if nothing has changed.
+    if pair.protected() != Some(live) {
+        let (name, logs) = (NAMES[live], pair.logs());
+        return Err(DemoError::failed(format!(
+            "{name} is not live and protected any more\n{logs}"
+        )));
+    }
+    // Nor is the last of what they noted in the files before they end.
+    let [of_live, of_backup] = [live, 1 - live].map(|node| {
+        pair.kill(node);
+        let path = pair.state(node).join(MARKS_LOG);
+        fs::read_to_string(&path).map_err(DemoError::io(&path))
+    });
+    let way = Way::new(&read(&of_live?)?, &read(&of_backup?)?);
+    let mut rows: Vec<Row> = HOPS.into_iter().map(Row::new).collect();
+    let mut found = [(0, 0); SITUATIONS.len()];
+    for (at, spans) in &turns {
+        let (complete, all) = take(&way, spans, SITUATIONS[*at], &mut rows);
+        found[*at].0 += complete;
+        found[*at].1 += all;
+    }
+    let found = SITUATIONS.iter().zip(found);
+    let found: Vec<String> = found
+        .map(|(name, (complete, all))| format!("{name} {complete} of {all}"))
+        .collect();
+    Ok(Section {
+        name: NAME.to_owned(),
+        title: TITLE.to_owned(),
+        rows,
+        bars: Vec::new(),
+        notes: vec![
+            format!(
+                "Medians of a turn of {REQUESTS} INCR on one connection, in turns. TLS on the channel, \
+                 the guest on TAP, each node on a core of its own, which the client's host and the \
+                 switch share. Busy backup: a process that never sleeps shares the backup's core. \
+                 Marks cost some microseconds of the whole."
+            ),
+            format!(
+                "Hops are of the answers whose marks were all found: {}. Medians of hops don't add \
+                 up exactly.",
+                found.join(", ")
+            ),
+        ],
+        compared: Vec::new(),
+    })
+}
+
+/// Adds the medians of a turn to the rows; how many of its answers had all marks, and of how many.
+fn take(way: &Way, spans: &[Span], column: &str, rows: &mut Vec<Row>) -> (usize, usize) {
+    let found: Vec<_> = spans.iter().filter_map(|span| way.of(span)).collect();
+    let mut add = |name: &str, us: Option<f64>| {
+        let Some(us) = us else { return };
+        let at = rows.iter().position(|row| row.name == name);
+        let at = at.unwrap_or_else(|| {
+            rows.push(Row::new(name));
+            rows.len() - 1
+        });
+        rows[at].sample(column, "µs", us);
+    };
+    for (hop, name) in HOPS.into_iter().enumerate() {
+        add(name, median(found.iter().map(|answer| answer.hops_ns[hop])));
+    }
+    add(
+        WRITTEN,
+        median(found.iter().map(|answer| answer.written_ns)),
+    );
+    add(WAITS, median(found.iter().map(|answer| answer.waits_ns)));
+    let mut whole: Vec<u64> = spans.iter().map(Span::ns).collect();
+    whole.sort_unstable();
+    add(P50, median(whole.iter().copied()));
+    let nine = whole.get(whole.len() * 9 / 10);
+    add(P90, nine.map(|ns| *ns as f64 / 1e3));
+    (found.len(), spans.len())
+}
+
+/// In microseconds.
+fn median(ns: impl Iterator<Item = u64>) -> Option<f64> {
+    let us: Vec<f64> = ns.map(|ns| ns as f64 / 1e3).collect();
+    Some(Summary::of(&us)?.median)
+}
