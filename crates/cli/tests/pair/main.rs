@@ -13,6 +13,7 @@ mod disks;
 mod failing;
 mod force;
 mod input;
+mod marks;
 mod operation;
 mod power;
 mod redis;
