@@ -110,6 +110,9 @@ pub(crate) struct Process {
     pub(crate) replica: Replica,
     pub(crate) env: SimEnv,
     pub(crate) inbox: VecDeque<Input>,
+    /// Packets from the clients' network that wait for the guest, and whether they came to a backup
+    /// that keeps them.
+    pub(crate) wire: VecDeque<(bool, Vec<u8>)>,
     /// Frames of the channel in the inbox.
     pub(crate) channel_waits: usize,
     /// Inputs taken since the last slice or tick.
@@ -154,6 +157,11 @@ impl Process {
 
     pub(crate) fn role(&self) -> RoleKind {
         self.replica.status().protocol.role
+    }
+
+    /// The next packet from the wire would be taken now.
+    pub(crate) fn takes_packet(&self) -> bool {
+        !self.wire.is_empty() && self.replica.net_room(0)
     }
 
     /// Its loop does nothing before this.

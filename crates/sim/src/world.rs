@@ -169,6 +169,8 @@ pub(crate) struct World {
     recovery_ms: u64,
     /// Batches that were stored and acked beside a loop.
     beside: u64,
+    /// Packets that waited at a backup and reached the guest there.
+    kept: u64,
     pub(crate) trace: Trace,
 }
 
@@ -251,6 +253,7 @@ impl World {
             killed: None,
             recovery_ms: 0,
             beside: 0,
+            kept: 0,
             trace: Trace::new(trace),
         }
     }
@@ -379,6 +382,7 @@ impl World {
             boots: self.check.boot,
             rejected: self.rejected(),
             beside: self.beside,
+            kept: self.kept,
             virtual_ms: self.now / MS,
             recovery_ms: self.recovery_ms,
         }
@@ -589,6 +593,7 @@ impl World {
             last_tick_ns: env.clock.shows(now),
             env,
             inbox: [Input::Event(start)].into(),
+            wire: [].into(),
             channel_waits: 0,
             taken: 0,
             paused_until: 0,

@@ -44,6 +44,7 @@ fn seeds_hold() {
         "backups say too little: {sum:?}"
     );
     assert!(sum.beside > 50 * RUNS, "loops store too much: {sum:?}");
+    assert!(sum.kept > RUNS / 400, "backups keep no packets: {sum:?}");
     assert!(sum.digests > RUNS, "too few digests: {sum:?}");
     assert!(sum.rejected > RUNS / 200, "nobody comes too late: {sum:?}");
     assert!(sum.boots < 3 * RUNS, "too many power-ons: {sum:?}");

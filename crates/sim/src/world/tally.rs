@@ -25,6 +25,8 @@ pub struct Tally {
     pub rejected: u64,
     /// Batches that were stored and acked beside a loop.
     pub beside: u64,
+    /// Packets that waited at a backup and reached the guest there.
+    pub kept: u64,
     /// Virtual milliseconds.
     pub virtual_ms: u64,
     /// The longest way from the last fault to a protected pair, milliseconds.
@@ -45,6 +47,7 @@ impl Tally {
         self.boots += other.boots;
         self.rejected += other.rejected;
         self.beside += other.beside;
+        self.kept += other.kept;
         self.virtual_ms += other.virtual_ms;
         self.recovery_ms = self.recovery_ms.max(other.recovery_ms);
     }

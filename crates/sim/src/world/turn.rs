@@ -13,6 +13,8 @@ const TICK_NS: u64 = MS;
 const LONGEST_SLEEP_NS: u64 = 1000 * MS;
 /// Frames of the channel that wait for the loop.
 pub(super) const CHANNEL_QUEUE: usize = 64;
+/// Packets that wait for the guest; those that come when there are so many are lost.
+const WIRE_QUEUE: usize = 256;
 /// Other things that wait for it; more means that something is not bounded.
 const OTHER_QUEUE: usize = 1024;
 
@@ -70,7 +72,9 @@ impl World {
         let mut sleep = None;
         let events = if std::mem::take(&mut process.timers_first) {
             self.tick(slot, epoch)
-        } else if process.taken < INPUTS_PER_TURN && !process.inbox.is_empty() {
+        } else if process.taken < INPUTS_PER_TURN
+            && (!process.inbox.is_empty() || process.takes_packet())
+        {
             process.taken += 1;
             self.next_input(slot, epoch)?
         } else {
@@ -144,6 +148,10 @@ impl World {
                 name(slot)
             ));
         }
+        // From the wire and from everything else in turns.
+        if process.takes_packet() && (process.inbox.is_empty() || process.taken.is_multiple_of(2)) {
+            return Ok(self.packet_for_guest(slot, epoch).into_iter().collect());
+        }
         match process.inbox.pop_front() {
             Some(Input::Event(event)) => Ok(vec![event]),
             Some(Input::Channel(event)) => {
@@ -161,8 +169,11 @@ impl World {
                 Ok(Vec::new())
             }
             Some(Input::Packet(bytes)) => {
-                let event = self.packet_for_guest(slot, epoch, bytes);
-                Ok(event.into_iter().collect())
+                if process.wire.len() < WIRE_QUEUE {
+                    let kept = process.role() == RoleKind::Backup && !process.replica.net_room(0);
+                    process.wire.push_back((kept, bytes));
+                }
+                Ok(Vec::new())
             }
             Some(Input::Digest) => {
                 process.replica.log_digest(&mut process.env);
@@ -172,12 +183,14 @@ impl World {
         }
     }
 
-    /// A packet reaches the guest if it has room; else it is lost, as on a full wire.
-    fn packet_for_guest(&mut self, slot: usize, epoch: u64, bytes: Vec<u8>) -> Option<Event> {
+    /// The next packet that has waited on the wire; it reaches the guest if that is here.
+    fn packet_for_guest(&mut self, slot: usize, epoch: u64) -> Option<Event> {
         let process = self.process(slot, epoch)?;
-        if process.role() != RoleKind::Live || !process.replica.net_room(0) {
-            return None;
+        let (kept, bytes) = process.wire.pop_front()?;
+        if process.role() != RoleKind::Live {
+            return Some(Event::Frame { device: 0, bytes });
         }
+        self.kept += u64::from(kept);
         let boot = self.contents(slot).map_or(0, |contents| contents.boot);
         let word = |at: usize| {
             let bytes = bytes.get(at..at + 8).and_then(|b| b.try_into().ok());
