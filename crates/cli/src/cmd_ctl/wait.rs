@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use twinvm_host::ctl_socket::{CtlRequest, request};
+use twinvm_host::ctl_socket::{CtlError, CtlRequest, request};
 
 /// How long `stop` waits for the VM to be off.
 const STOP_WAIT: Duration = Duration::from_secs(10);
@@ -34,17 +34,26 @@ fn peer(status: &Value) -> &str {
     status["nodes"][1]["name"].as_str().unwrap_or_default()
 }
 
-/// A stop is done when the node has ended: its outputs are out and the record says so.
+/// A stop is done when the node has ended in good order, which takes its socket away: its outputs
+/// are out and the record says so. A node that was killed leaves it.
 pub(super) fn for_end(socket: &Path) -> Result<(), String> {
     let until = Instant::now() + STOP_WAIT;
     loop {
-        let Some(status) = status(socket) else {
-            return Ok(());
+        let waits_for = match request(socket, &CtlRequest::Status {}) {
+            Ok(status) => note(&status).to_owned(),
+            Err(CtlError::NotRunning { .. }) if !socket.exists() => return Ok(()),
+            Err(CtlError::NotRunning { name, .. }) => {
+                return Err(format!(
+                    "asked, but node {name} was ended before it said that the VM is off: ask the \
+                     other node for its status"
+                ));
+            }
+            // It has too much to do, or is just ending.
+            Err(error) => error.to_string(),
         };
         if Instant::now() >= until {
             return Err(format!(
-                "asked, but the node has not ended yet: {}",
-                note(&status)
+                "asked, but the node has not ended yet: {waits_for}"
             ));
         }
         thread::sleep(TURN);
@@ -179,6 +188,20 @@ pub(super) fn for_digest(socket: &Path, mut answer: Value) -> Waited {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stop_is_done_when_the_socket_is_gone_and_not_when_nobody_listens_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = folder.path().join("a");
+        std::fs::create_dir(&node).unwrap();
+        let socket = node.join("ctl.sock");
+        assert_eq!(for_end(&socket), Ok(()));
+        // What a node that was killed leaves.
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let why = for_end(&socket).unwrap_err();
+        let begin = "asked, but node a was ended before it said that the VM is off";
+        assert!(why.starts_with(begin), "{why}");
+    }
 
     #[test]
     fn a_handover_is_what_the_record_says() {

@@ -1,12 +1,16 @@
 //! A command of the owner's at work: in a process group of its own, what it prints kept up to a
 //! bound, ended when its time is over.
 
+use std::env;
+use std::fs;
 use std::io::{self, PipeReader};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 
@@ -31,6 +35,26 @@ pub(crate) struct AtWork {
     pub(crate) status: Option<ExitStatus>,
     /// Why it was killed, if it was.
     pub(crate) killed: Option<&'static str>,
+}
+
+/// Whether the program is there and this user may run it; a name without a slash is looked for in
+/// PATH.
+pub(super) fn look(program: &Path) -> io::Result<()> {
+    let runs = |file: &Path| -> io::Result<()> {
+        match fs::metadata(file)?.is_file() {
+            true => Ok(access(file, Access::EXEC_OK)?),
+            false => Err(io::ErrorKind::PermissionDenied.into()),
+        }
+    };
+    if program.components().count() > 1 {
+        return runs(program);
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).any(|folder| runs(&folder.join(program)).is_ok());
+    match found {
+        true => Ok(()),
+        false => Err(io::Error::new(io::ErrorKind::NotFound, "it is not in PATH")),
+    }
 }
 
 impl AtWork {

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use twinvm_protocol::NoteLevel;
 
-use super::command::{AtWork, LOOK, readable};
+use super::command::{self, AtWork, LOOK, readable};
 use super::{HookEvent, MAX_LINE_BYTES, Setup};
 use crate::journal::{Journal, LogFormat};
 
@@ -39,6 +39,13 @@ pub fn run() -> io::Result<()> {
         false => LogFormat::Text,
     };
     let mut journal = Journal::new(format, &setup.vm, &setup.node);
+    let program = &setup.command.program;
+    if let Err(error) = command::look(program) {
+        // Now, and not at the first event, which may be years away.
+        let program = program.display();
+        let text = format!("{program} can't be run, so nobody would hear of anything: {error}");
+        journal.tell(NoteLevel::Warn, "hook", &text);
+    }
     serve(&stdin, lines, &setup, &mut |level, generation, text| {
         journal.set_generation(generation);
         journal.tell(level, "hook", text);

@@ -216,6 +216,24 @@ fn a_command_that_is_not_there_is_told_for_each_event() {
 }
 
 #[test]
+fn one_that_can_not_be_run_is_seen_before_any_event() {
+    let folder = tempfile::tempdir().unwrap();
+    let kind = |program: &Path| command::look(program).map_err(|error| error.kind());
+    let absent = folder.path().join("absent");
+    assert_eq!(kind(&absent), Err(io::ErrorKind::NotFound));
+    assert_eq!(kind(folder.path()), Err(io::ErrorKind::PermissionDenied));
+    let plain = folder.path().join("plain");
+    fs::write(&plain, "no program").unwrap();
+    assert_eq!(kind(&plain), Err(io::ErrorKind::PermissionDenied));
+    assert_eq!(kind(&command::script(folder.path(), "true")), Ok(()));
+    assert_eq!(kind(Path::new("sh")), Ok(()));
+    assert_eq!(
+        kind(Path::new("no-such-program-anywhere")),
+        Err(io::ErrorKind::NotFound)
+    );
+}
+
+#[test]
 fn after_the_nodes_end_it_has_its_time_limit_and_no_more() {
     let mut runner = Runner::of("sleep 600", Duration::from_millis(300));
     for name in ["one", "two", "three"] {
