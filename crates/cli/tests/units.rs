@@ -58,6 +58,28 @@ fn units_start_commands_that_there_are() {
     assert_eq!(commands, 2);
 }
 
+/// A boot on which the bridge comes late must not leave a guest without its network.
+#[test]
+fn an_interface_is_made_after_the_bridge_or_again() {
+    let units = units();
+    let (_, tap) = units
+        .iter()
+        .find(|(name, _)| name == "twinvm-tap@.service")
+        .unwrap();
+    let has = |line: &str| tap.lines().any(|found| found == line);
+    assert!(has("After=network.target"), "{tap}");
+    assert!(
+        has("Restart=on-failure") && has("StartLimitIntervalSec=0"),
+        "{tap}"
+    );
+    // Looked for before anything is made: a node would take an interface that leads nowhere.
+    let at = |text: &str| tap.find(text).unwrap();
+    assert!(
+        at("=/sbin/ip link show dev ${BRIDGE}") < at("=/sbin/ip tuntap add"),
+        "{tap}"
+    );
+}
+
 /// Copies the units and puts this program and files that are there in place of what is installed.
 fn installed(folder: &Path) -> Vec<PathBuf> {
     let here = env!("CARGO_BIN_EXE_twinvm");
