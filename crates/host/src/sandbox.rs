@@ -81,6 +81,17 @@ pub enum SandboxError {
         /// Whom the process becomes.
         name: String,
     },
+    /// Root would leave files in a folder whose owner needs them.
+    #[error(
+        "{path}: belongs to user {owner}, who can't read what a process of root's leaves there: add --user {owner}",
+        path = path.display()
+    )]
+    NotRoots {
+        /// The folder.
+        path: PathBuf,
+        /// Its user, as `--user` takes it.
+        owner: String,
+    },
     /// The system said no.
     #[error("{doing}: {source}")]
     System {
@@ -107,7 +118,8 @@ fn system<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> SandboxE
 
 impl Confinement {
     /// Gives up what this says, for good. Folders that the process needs are made, and made the
-    /// user's, before; without a user they are left to whoever needs them.
+    /// user's, before; without a user they are left to whoever needs them, and root takes none that
+    /// is somebody else's.
     ///
     /// To be called while there is one thread. What comes back is a line for the process's owner,
     /// if there is something to say.
@@ -118,6 +130,8 @@ impl Confinement {
         if let Some(user) = &self.user {
             privileges::become_user(user, folders)?;
             set_no_new_privs(true).map_err(system("giving up new rights"))?;
+        } else {
+            privileges::spare_others(folders)?;
         }
         if self.sandbox {
             harden()?;

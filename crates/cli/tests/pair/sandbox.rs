@@ -212,6 +212,20 @@ fn a_folder_of_another_user_is_named_with_the_mend() {
     vm.await_role(A, "live");
     let mut asker = Asker::connect(&vm.file.lan);
     assert_eq!(asker.ask(), 1);
+
+    // From then on root doesn't go in by itself: it would leave files that the user can't read.
+    vm.kill(A);
+    vm.more_args.clear();
+    let done = short_run().args(vm.node_args(A)).output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&done.stderr),
+        format!(
+            "twinvm node: {}: belongs to user {UID}, who can't read what a process of root's leaves \
+             there: add --user {UID}\n",
+            folder.display()
+        )
+    );
+    assert_eq!(done.status.code(), Some(2));
 }
 
 #[test]

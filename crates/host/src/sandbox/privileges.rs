@@ -81,6 +81,33 @@ fn verify(user: &User) -> Result<(), SandboxError> {
         .ok_or_else(|| SandboxError::StillThere(user.name().to_owned()))
 }
 
+/// Of a process that stays root: the folders that are its own alone are nobody else's.
+pub(super) fn spare_others(folders: &[OwnFolder]) -> Result<(), SandboxError> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    for OwnFolder { path, .. } in folders.iter().filter(|folder| folder.must_own) {
+        // What can't be looked at is missing, or whoever opens it says what is wrong.
+        let Ok(found) = fs::metadata(path) else {
+            continue;
+        };
+        if found.uid() != 0 {
+            let (path, owner) = (path.clone(), name_of(found.uid(), found.gid()));
+            return Err(SandboxError::NotRoots { path, owner });
+        }
+    }
+    Ok(())
+}
+
+/// As `--user` takes it: without a group, which root's can't be, it asks for one.
+fn name_of(uid: u32, gid: u32) -> String {
+    match (User::find(&uid.to_string()), gid) {
+        (Ok(user), _) => user.name().to_owned(),
+        (Err(_), 0) => uid.to_string(),
+        (Err(_), gid) => format!("{uid}:{gid}"),
+    }
+}
+
 /// A folder of the user's.
 fn make(folder: &OwnFolder, user: &User) -> Result<(), SandboxError> {
     let path = &*folder.path;
