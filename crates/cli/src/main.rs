@@ -41,9 +41,10 @@ type Outcome = Result<u8, (u8, String)>;
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "{} (machine_version {})",
+        "{} (machine_version {}, protocol {})",
         env!("CARGO_PKG_VERSION"),
-        twinvm_machine::MACHINE_VERSION
+        twinvm_machine::MACHINE_VERSION,
+        twinvm_protocol::message::PROTOCOL_VERSION
     )
 });
 

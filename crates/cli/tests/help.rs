@@ -49,12 +49,13 @@ fn every_command_explains_itself_with_an_example() {
 }
 
 #[test]
-fn the_version_names_the_machine_version() {
+fn the_version_names_what_two_nodes_must_have_alike() {
     let version = twinvm(&["--version"]);
     let expected = format!(
-        "twinvm {} (machine_version {})\n",
+        "twinvm {} (machine_version {}, protocol {})\n",
         env!("CARGO_PKG_VERSION"),
-        twinvm_machine::MACHINE_VERSION
+        twinvm_machine::MACHINE_VERSION,
+        twinvm_protocol::message::PROTOCOL_VERSION
     );
     assert_eq!((version.code, version.out), (Some(0), expected));
 }

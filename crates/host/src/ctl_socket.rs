@@ -412,7 +412,7 @@ impl<'a> Lines<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum CtlError {
     /// Nothing listens.
-    #[error("node {name} is not running (no socket {}): start it with `twinvm node`", path.display())]
+    #[error("node {name} is not running (no socket {}): start its service, or `twinvm node`", path.display())]
     NotRunning {
         /// The node's name.
         name: String,

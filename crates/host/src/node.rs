@@ -209,7 +209,8 @@ impl NodeLoop {
         let generation = self.store.generation();
         self.journal.set_generation(generation.0);
         let text = format!(
-            "VM {:?}, node id {}, listening on {} ({}); the guest's console is in {}",
+            "twinvm {}, VM {:?}, node id {}, listening on {} ({}); the guest's console is in {}",
+            env!("CARGO_PKG_VERSION"),
             self.options.vm,
             self.store.id(),
             self.hub.local_addr(),

@@ -240,18 +240,23 @@ pub enum NoteLevel {
 }
 
 /// Why the process should end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExitReason {
     /// The VM is off and the record says so (poweroff, reset under "exit", `ctl stop`, or
     /// SIGTERM while solo).
+    #[error("the VM is off")]
     Halted,
     /// SIGTERM, and the VM lives on elsewhere, or none was here.
+    #[error("asked to end, and no VM runs here")]
     Terminated,
     /// SIGTERM twice: left without waiting.
+    #[error("asked to end twice: left without waiting")]
     Forced,
     /// This backup was sent away, or left, by `ctl detach`.
+    #[error("detached: the VM goes on without this node")]
     Detached,
     /// The peer, live, has powered the VM off.
+    #[error("the VM is off: the live node has powered it off")]
     PeerHalted,
 }
 

@@ -407,7 +407,7 @@ fn lines_for_programs_name_the_event() {
     assert_eq!(of("took-over")["generation"], 3);
     assert_eq!(of("protection-lost")["level"], "warning");
     assert_eq!(of("hook")["level"], "info");
-    assert_eq!(of("ended")["text"], "ends: Halted");
+    assert_eq!(of("ended")["text"], "ends: the VM is off");
 }
 
 /// What a node's port for monitoring says, by name and labels.

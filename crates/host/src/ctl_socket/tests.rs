@@ -238,7 +238,7 @@ fn a_busy_an_ending_and_an_ended_loop() {
     drop(s.server);
     assert!(!path.exists());
     let text = format!(
-        "node a is not running (no socket {}): start it with `twinvm node`",
+        "node a is not running (no socket {}): start its service, or `twinvm node`",
         path.display()
     );
     assert_eq!(ask(&path), text);

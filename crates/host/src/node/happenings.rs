@@ -168,7 +168,7 @@ impl Happenings {
         journal: &mut Journal,
     ) -> Option<Hooks> {
         let (level, event, why) = match end {
-            Ok(reason) => (NoteLevel::Info, "ended", format!("{reason:?}")),
+            Ok(reason) => (NoteLevel::Info, "ended", reason.to_string()),
             Err(error) => (NoteLevel::Error, "fault", error.to_string()),
         };
         let generation = journal.generation().unwrap_or_default();

@@ -47,7 +47,7 @@ impl<T> Node<T> {
                 core.act(Action::RoleChanged {
                     from,
                     to: RoleKind::Exited,
-                    why: format!("{reason:?}"),
+                    why: reason.to_string(),
                 });
                 core.act(Action::Exit { reason });
                 return;

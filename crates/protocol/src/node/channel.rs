@@ -82,23 +82,29 @@ impl<T> Node<T> {
             let answer = core.hello(kind, holds);
             core.send(id, answer);
         }
+        // What has been told isn't told again with each attempt.
+        let is_news = |core: &Core<T>, why: &str| core.refused.as_deref() != Some(why);
         let (refusal, why) = if hello.version != PROTOCOL_VERSION {
             let ours = PROTOCOL_VERSION;
             let why = format!(
                 "{} speaks protocol {}, this node {ours}; run the same version",
                 hello.name, hello.version
             );
-            core.note(NoteLevel::Error, why.clone());
+            if is_news(core, &why) {
+                core.note(NoteLevel::Error, why.clone());
+            }
             (Some(Refusal::Version { ours }), Some(why))
         } else if hello.id == core.me.id {
             let why = SAME_NODE.to_owned();
-            if dialed {
+            if dialed && is_news(core, &why) {
                 core.note(NoteLevel::Error, why.clone());
             }
-            (Some(Refusal::SameNode), Some(why))
+            (Some(Refusal::SameNode), dialed.then_some(why))
         } else if let Some(mismatch) = first_mismatch(&core.me.machine, &hello.machine) {
-            core.act(Action::Mismatch(mismatch.clone()));
             let why = mismatch.to_string();
+            if is_news(core, &why) {
+                core.act(Action::Mismatch(mismatch.clone()));
+            }
             (Some(Refusal::Machine(mismatch)), Some(why))
         } else {
             (None, None)
@@ -108,15 +114,15 @@ impl<T> Node<T> {
                 core.send(id, Message::Refuse(refusal));
             }
             core.close(now, id, CloseReason::Done);
-            if dialed {
+            if why.is_some() {
                 core.refused = why;
+            }
+            if dialed {
                 core.dial_slowly(now);
             }
             return;
         }
-        if dialed {
-            core.refused = None;
-        }
+        core.refused = None;
         match &mut self.role {
             Role::Live(live) => live.on_caller(core, now, id, hello),
             role => {

@@ -102,7 +102,7 @@ pub(crate) struct Core<T> {
     last_note: String,
     /// Why this node joins nobody until it is started again.
     pub(crate) stays_out: Option<String>,
-    /// Why the peer and this node can't go together, by the last hello of the one we dialled.
+    /// Why the peer and this node can't go together, by its last hello.
     pub(crate) refused: Option<String>,
     pub(crate) mutation: Option<Mutation>,
 }

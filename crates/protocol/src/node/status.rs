@@ -119,6 +119,8 @@ impl<T> Node<T> {
                     status.peer = Some((session.peer, session.peer_name.clone()));
                     status.acked = session.acked;
                     status.peer_progress = session.progress;
+                } else if let Some(why) = &self.core.refused {
+                    status.note.clone_from(why);
                 }
             }
             // What a person has to mend outlives what is noted beside it.

@@ -93,6 +93,42 @@ fn the_id_not_named_never_starts() {
 }
 
 #[test]
+fn another_protocol_is_told_once_however_often_it_is_heard() {
+    let (mut one, acts) = with_record(3, Some(theirs(3, false)), Config::default());
+    let mut req = read(&acts);
+    let mut told = 0;
+    for _ in 0..5 {
+        one.up(true);
+        let Message::Hello(mut other) = hello(RoleKind::Live, 3, None) else {
+            unreachable!()
+        };
+        other.version += 1;
+        let mut acts = one.got(Message::Hello(other));
+        // What it says between two attempts, when it has read the record.
+        acts.extend(one.wait(6000));
+        req = read(&acts).or(req);
+        if let Some(req) = req.take() {
+            acts.extend(one.answer(req, Outcome::Read(Some(theirs(3, false)))));
+        }
+        told += acts
+            .iter()
+            .filter(|act| {
+                matches!(
+                    act,
+                    Action::Note {
+                        level: NoteLevel::Error,
+                        ..
+                    }
+                )
+            })
+            .count();
+        let note = one.node.status().note;
+        assert!(note.ends_with("run the same version"), "{note}");
+    }
+    assert_eq!(told, 1);
+}
+
+#[test]
 fn a_node_that_stays_out_dials_nobody_and_says_why_it_waits() {
     let record = theirs(3, false);
     let (mut one, _) = with_record(3, Some(record), Config::default());

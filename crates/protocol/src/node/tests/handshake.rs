@@ -75,6 +75,21 @@ fn unequal_machines_are_refused_by_field() {
 }
 
 #[test]
+fn a_live_node_says_why_nobody_joins_it() {
+    let mut one = One::solo();
+    one.up(false);
+    let Message::Hello(mut hello) = hello(RoleKind::Cold, 1, None) else {
+        unreachable!()
+    };
+    hello.machine[0].value = "2".into();
+    one.got(Message::Hello(hello));
+    assert_eq!(
+        one.node.status().note,
+        "the nodes differ in machine_version: here \"1\", there \"2\"; make them equal"
+    );
+}
+
+#[test]
 fn other_versions_and_our_own_id_are_refused() {
     let acts = call(|hello| hello.version += 1);
     assert!(matches!(refusal(&acts), Some(Refusal::Version { .. })));
