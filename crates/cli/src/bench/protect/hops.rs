@@ -7,6 +7,7 @@ use std::fs;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use twinvm_host::marks::MARKS_LOG;
 use twinvm_protocol::OutputFrom;
 
@@ -16,6 +17,7 @@ use crate::bench::report::{Row, Section};
 use crate::bench::stats::Summary;
 use crate::bench::{Bench, netns, say, takeover};
 use crate::demo::error::DemoError;
+use crate::lab::LabError;
 use crate::lab::pair::{NAMES, Pair, REDIS};
 
 const NAME: &str = "hops";
@@ -25,9 +27,10 @@ const MEMORY: &str = "256M";
 const REQUESTS: usize = 2000;
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// What the backup's core has to do beside the backup.
-const SITUATIONS: [&str; 2] = ["quiet", "busy backup"];
+/// The columns: what the backup's core has to do beside the backup; and no backup.
+const SITUATIONS: [&str; 3] = ["protected", "busy backup", "alone"];
 const BUSY: usize = 1;
+const ALONE: usize = 2;
 
 /// The rows that are no hops.
 const WAITS: &str = "the output waits (sending to out)";
@@ -80,17 +83,14 @@ fn inside(bench: &Bench) -> Result<Section, DemoError> {
     client.turn(bench, WARM_UP)?;
     let mut turns = Vec::new();
     for round in 0..bench.runs as usize {
-        for step in 0..SITUATIONS.len() {
-            let at = (round + step) % SITUATIONS.len();
+        for step in 0..ALONE {
+            let at = (round + step) % ALONE;
             let spinner = match at {
                 BUSY => Some(Spinner::start(&pair, 1 - live)?),
                 _ => None,
             };
-            client.turn(bench, WARM_UP)?;
-            turns.push((at, client.spans(bench, REQUESTS)?));
+            turns.push((at, turn(bench, &mut client, round, at)?));
             drop(spinner);
-            let (round, name) = (round + 1, SITUATIONS[at]);
-            say(&format!("hops {round:>5}/{:<3}{name}", bench.runs));
         }
     }
     // What a mark is of counts only if nothing has changed.
@@ -100,17 +100,23 @@ fn inside(bench: &Bench) -> Result<Section, DemoError> {
             "{name} is not live and protected any more\n{logs}"
         )));
     }
-    // Nor is the last of what they noted in the files before they end.
-    let [of_live, of_backup] = [live, 1 - live].map(|node| {
-        pair.kill(node);
-        let path = pair.state(node).join(MARKS_LOG);
-        fs::read_to_string(&path).map_err(DemoError::io(&path))
-    });
-    let way = Way::new(&read(&of_live?)?, &read(&of_backup?)?);
+    let of_backup = end(&mut pair, 1 - live)?;
+    pair.wait_for("the live node is alone", LIMIT, |pair| {
+        let status = pair.status(live);
+        Ok(status
+            .is_ok_and(|status| status["link"] == "solo")
+            .then_some(()))
+    })?;
+    for round in 0..bench.runs as usize {
+        turns.push((ALONE, turn(bench, &mut client, round, ALONE)?));
+    }
+    drop(client);
+    let of_live = end(&mut pair, live)?;
+    let way = Way::new(&read(&of_live)?, &read(&of_backup)?);
     let mut rows: Vec<Row> = HOPS.into_iter().map(Row::new).collect();
     let mut found = [(0, 0); SITUATIONS.len()];
     for (at, spans) in &turns {
-        let (complete, all) = take(&way, spans, SITUATIONS[*at], &mut rows);
+        let (complete, all) = take(&way, spans, *at, &mut rows);
         found[*at].0 += complete;
         found[*at].1 += all;
     }
@@ -128,7 +134,8 @@ fn inside(bench: &Bench) -> Result<Section, DemoError> {
                 "Medians of a turn of {REQUESTS} INCR on one connection, in turns. TLS on the channel, \
                  the guest on TAP, each node on a core of its own, which the client's host and the \
                  switch share. Busy backup: a process that never sleeps shares the backup's core. \
-                 Marks cost some microseconds of the whole."
+                 Alone: after all others, the backup gone; the guest's hop ends with its packet. Marks \
+                 cost some microseconds of the whole."
             ),
             format!(
                 "Hops are of the answers whose marks were all found: {}. Medians of hops don't add \
@@ -140,9 +147,38 @@ fn inside(bench: &Bench) -> Result<Section, DemoError> {
     })
 }
 
+/// One turn, warmed up.
+fn turn(
+    bench: &Bench,
+    client: &mut Client,
+    round: usize,
+    at: usize,
+) -> Result<Vec<Span>, DemoError> {
+    client.turn(bench, WARM_UP)?;
+    let spans = client.spans(bench, REQUESTS)?;
+    let (round, name) = (round + 1, SITUATIONS[at]);
+    say(&format!("hops {round:>5}/{:<3}{name}", bench.runs));
+    Ok(spans)
+}
+
+/// Ends a node in good order; all that it has noted, of which the last is in the file only then.
+fn end(pair: &mut Pair, node: usize) -> Result<String, DemoError> {
+    pair.signal(node, Signal::TERM)?;
+    let what = format!("node {} ends", NAMES[node]);
+    pair.wait_for(&what, LIMIT, |pair| {
+        let child = pair.nodes[node].as_mut();
+        let ended = child.map_or(Ok(None), Child::try_wait);
+        Ok(ended.map_err(LabError::of("wait"))?.map(drop))
+    })?;
+    let path = pair.state(node).join(MARKS_LOG);
+    fs::read_to_string(&path).map_err(DemoError::io(&path))
+}
+
 /// Adds the medians of a turn to the rows; how many of its answers had all marks, and of how many.
-fn take(way: &Way, spans: &[Span], column: &str, rows: &mut Vec<Row>) -> (usize, usize) {
-    let found: Vec<_> = spans.iter().filter_map(|span| way.of(span)).collect();
+fn take(way: &Way, spans: &[Span], at: usize, rows: &mut Vec<Row>) -> (usize, usize) {
+    let column = SITUATIONS[at];
+    let of = if at == ALONE { Way::of_alone } else { Way::of };
+    let found: Vec<_> = spans.iter().filter_map(|span| of(way, span)).collect();
     let mut add = |name: &str, us: Option<f64>| {
         let Some(us) = us else { return };
         let at = rows.iter().position(|row| row.name == name);
@@ -153,13 +189,15 @@ fn take(way: &Way, spans: &[Span], column: &str, rows: &mut Vec<Row>) -> (usize,
         rows[at].sample(column, "µs", us);
     };
     for (hop, name) in HOPS.into_iter().enumerate() {
-        add(name, median(found.iter().map(|answer| answer.hops_ns[hop])));
+        let spent = found.iter().filter_map(|answer| answer.hops_ns[hop]);
+        add(name, median(spent));
     }
+    let written = found.iter().filter_map(|answer| answer.written_ns);
+    add(WRITTEN, median(written));
     add(
-        WRITTEN,
-        median(found.iter().map(|answer| answer.written_ns)),
+        WAITS,
+        median(found.iter().filter_map(|answer| answer.waits_ns)),
     );
-    add(WAITS, median(found.iter().map(|answer| answer.waits_ns)));
     let mut whole: Vec<u64> = spans.iter().map(Span::ns).collect();
     whole.sort_unstable();
     add(P50, median(whole.iter().copied()));

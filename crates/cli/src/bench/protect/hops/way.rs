@@ -64,14 +64,14 @@ pub(super) struct Way {
 /// When each position passed a place for the first time: an ack may be said again.
 type Passed = BTreeMap<u64, u64>;
 
-/// What one answer spent.
-#[derive(Debug, PartialEq, Eq)]
+/// What one answer spent; nothing where there was no such hop.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Answer {
-    pub(super) hops_ns: [u64; HOPS.len()],
+    pub(super) hops_ns: [Option<u64>; HOPS.len()],
     /// Of the third hop, until the write of the batch has returned.
-    pub(super) written_ns: u64,
+    pub(super) written_ns: Option<u64>,
     /// From the third hop's begin to the seventh one's end.
-    pub(super) waits_ns: u64,
+    pub(super) waits_ns: Option<u64>,
 }
 
 impl Way {
@@ -99,33 +99,51 @@ impl Way {
     /// left before the client had its answer, the ack that was taken last before that, and the
     /// batch with that position.
     pub(super) fn of(&self, span: &Span) -> Option<Answer> {
-        let before = |times: &[u64], limit: u64| times.partition_point(|at| *at <= limit);
-        let out = self.outs[..before(&self.outs, span.to_ns)].last()?;
-        let acks = self.acks_taken.partition_point(|(at, _)| at <= out);
+        let (packet, out) = self.in_and_out(span)?;
+        let acks = self.acks_taken.partition_point(|(at, _)| *at <= out);
         let (taken, position) = self.acks_taken[..acks].last()?;
         let at = |place: &Passed| place.get(position).copied();
         let sending = at(&self.sending)?;
-        let packet = self.packets.get(before(&self.packets, span.from_ns))?;
         let way = [
             span.from_ns,
-            *packet,
+            packet,
             sending,
             at(&self.came)?,
             at(&self.stored)?,
             at(&self.ack_came)?,
             *taken,
-            *out,
+            out,
             span.to_ns,
         ];
-        let mut hops_ns = [0; HOPS.len()];
+        let mut hops_ns = [None; HOPS.len()];
         for (hop, pair) in hops_ns.iter_mut().zip(way.windows(2)) {
-            *hop = pair[1].checked_sub(pair[0])?;
+            *hop = Some(pair[1].checked_sub(pair[0])?);
         }
         Some(Answer {
             hops_ns,
-            written_ns: at(&self.sent)?.checked_sub(sending)?,
-            waits_ns: out.checked_sub(sending)?,
+            written_ns: Some(at(&self.sent)?.checked_sub(sending)?),
+            waits_ns: Some(out.checked_sub(sending)?),
         })
+    }
+
+    /// The same of a VM without a backup: the first two hops, the second to the guest's packet, and
+    /// the last one.
+    pub(super) fn of_alone(&self, span: &Span) -> Option<Answer> {
+        let (packet, out) = self.in_and_out(span)?;
+        let mut answer = Answer::default();
+        answer.hops_ns[0] = Some(packet.checked_sub(span.from_ns)?);
+        answer.hops_ns[1] = Some(out.checked_sub(packet)?);
+        answer.hops_ns[HOPS.len() - 1] = Some(span.to_ns.checked_sub(out)?);
+        Some(answer)
+    }
+
+    /// The first packet for the guest since the request was sent, and the last of the guest's before
+    /// its answer came.
+    fn in_and_out(&self, span: &Span) -> Option<(u64, u64)> {
+        let packets = self.packets.partition_point(|at| *at < span.from_ns);
+        let outs = self.outs.partition_point(|at| *at <= span.to_ns);
+        let out = self.outs[..outs].last()?;
+        Some((*self.packets.get(packets)?, *out))
     }
 }
 

@@ -34,11 +34,14 @@ fn an_answer_is_the_last_packet_and_its_ack_and_batch() {
         to_ns: 260,
     };
     let answer = Answer {
-        hops_ns: [10, 40, 20, 10, 10, 5, 5, 60],
-        written_ns: 10,
-        waits_ns: 50,
+        hops_ns: [10, 40, 20, 10, 10, 5, 5, 60].map(Some),
+        written_ns: Some(10),
+        waits_ns: Some(50),
     };
     assert_eq!(way().of(&span), Some(answer));
+    let [first, rest @ .., last] = way().of_alone(&span).unwrap().hops_ns;
+    assert_eq!((first, rest[0], last), (Some(10), Some(90), Some(60)));
+    assert_eq!(rest[1..], [None; 5]);
 }
 
 #[test]
