@@ -106,7 +106,7 @@ pub(crate) enum GuestError {
     )]
     NotReadByBoth(Address),
     /// No process for the command that does.
-    #[error("[[disk]] fence: can't start the process that runs the command: {0}")]
+    #[error("[[disk]] fence: can't run the command: {0}")]
     Fence(io::Error),
     /// No random numbers.
     #[error("reading random numbers: {0}")]

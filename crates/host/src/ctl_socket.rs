@@ -173,6 +173,7 @@ pub enum CtlServerError {
 #[derive(Debug)]
 pub struct CtlServer {
     path: PathBuf,
+    leaves_file: bool,
     socket: Arc<UnixListener>,
     ended: Arc<AtomicBool>,
     /// Requests that were read and have no answer yet.
@@ -217,6 +218,7 @@ impl CtlServer {
             .map_err(failed)?;
         Ok(CtlServer {
             path: path.to_owned(),
+            leaves_file: false,
             socket,
             ended,
             asked,
@@ -225,9 +227,19 @@ impl CtlServer {
     }
 }
 
+impl CtlServer {
+    /// Its file stays when it ends, as that of a process that was killed: who waits for the VM to be
+    /// off must not take this end for that.
+    pub fn leave_file(&mut self) {
+        self.leaves_file = true;
+    }
+}
+
 impl Drop for CtlServer {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if !self.leaves_file {
+            let _ = fs::remove_file(&self.path);
+        }
         self.ended.store(true, Ordering::Relaxed);
         // On Linux this ends an accept that waits.
         let _ = rustix::net::shutdown(&*self.socket, Shutdown::Both);

@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::hooks::command::{AtWork, LOOK, readable};
+use crate::hooks::command::{AtWork, LOOK, look, readable};
 use crate::hooks::runner::{Lines, outlive_signals};
 use crate::hooks::{HookCommand, line, start_runner};
 
@@ -69,7 +69,8 @@ impl Fence {
     /// Starts `program args…`, which must call [`run`], to run `command` for this disk.
     ///
     /// # Errors
-    /// The process can't be started.
+    /// The process can't be started, or the command is nothing that can be run: at a takeover it
+    /// would be too late to hear of that.
     pub fn start(
         program: &OsStr,
         args: &[&str],
@@ -84,6 +85,10 @@ impl Fence {
             disk,
             command,
         };
+        look(&setup.command.program).map_err(|error| {
+            let program = setup.command.program.display();
+            io::Error::new(error.kind(), format!("{program}: {error}"))
+        })?;
         let (runner, wishes, answers) = start_runner(program, args, &setup)?;
         Ok(Self {
             pipes: Mutex::new(Pipes {

@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use twinvm_protocol::{Message, Position};
@@ -65,23 +65,28 @@ pub struct Marks(Option<Arc<Mutex<Lines>>>);
 
 #[derive(Debug)]
 struct Lines {
-    /// None when no more is noted.
-    file: Option<File>,
+    to: To,
     written: u64,
     bytes: String,
     /// Why no more is noted, once.
     trouble: Option<String>,
 }
 
-impl Marks {
-    /// Begins a new file.
-    pub(crate) fn create(path: &Path) -> io::Result<Self> {
-        Ok(Self::new(File::create(path)?))
-    }
+/// Where they go.
+#[derive(Debug)]
+enum To {
+    /// A file that is yet to be made: a node that doesn't come to run leaves none behind.
+    New(PathBuf),
+    File(File),
+    /// No more is noted.
+    Nothing,
+}
 
-    fn new(file: File) -> Self {
+impl Marks {
+    /// They go to a new file here.
+    pub(crate) fn to(path: PathBuf) -> Self {
         Self(Some(Arc::new(Mutex::new(Lines {
-            file: Some(file),
+            to: To::New(path),
             written: 0,
             bytes: String::with_capacity(LUMP_BYTES),
             trouble: None,
@@ -105,6 +110,15 @@ impl Marks {
         }
     }
 
+    /// Writes what is not written yet, and notes no more.
+    pub(crate) fn end(&self) {
+        if let Some(lines) = &self.0 {
+            let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+            lines.write();
+            lines.to = To::Nothing;
+        }
+    }
+
     /// Why no more is noted; told once.
     pub(crate) fn trouble(&self) -> Option<String> {
         let lines = self.0.as_ref()?.lock();
@@ -114,7 +128,7 @@ impl Marks {
 
 impl Lines {
     fn note(&mut self, place: Place, position: Position, at_ns: u64) {
-        if self.file.is_none() {
+        if matches!(self.to, To::Nothing) {
             return;
         }
         let _ = writeln!(self.bytes, "{} {} {at_ns}", place.name(), position.0);
@@ -123,11 +137,18 @@ impl Lines {
         }
     }
 
+    fn write_bytes(&mut self) -> io::Result<()> {
+        if let To::New(path) = &self.to {
+            self.to = To::File(File::create(path)?);
+        }
+        match &mut self.to {
+            To::File(file) => file.write_all(self.bytes.as_bytes()),
+            To::New(_) | To::Nothing => Ok(()),
+        }
+    }
+
     fn write(&mut self) {
-        let Some(file) = &mut self.file else {
-            return;
-        };
-        let written = file.write_all(self.bytes.as_bytes());
+        let written = self.write_bytes();
         self.written += self.bytes.len() as u64;
         self.bytes.clear();
         let why = match written {
@@ -135,14 +156,8 @@ impl Lines {
             Ok(()) if self.written < MAX_BYTES => return,
             Ok(()) => format!("it has {} MiB", MAX_BYTES >> 20),
         };
-        self.file = None;
+        self.to = To::Nothing;
         self.trouble = Some(format!("{MARKS_LOG}: {why}: nothing more is noted in it"));
-    }
-}
-
-impl Drop for Lines {
-    fn drop(&mut self) {
-        self.write();
     }
 }
 

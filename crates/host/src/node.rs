@@ -78,6 +78,11 @@ pub fn run(options: NodeOptions) -> Result<ExitReason, NodeError> {
         node.journal.tell(NoteLevel::Warn, "rights", &notice);
     }
     let end = node.run();
+    node.marks.end();
+    let off = matches!(end, Ok(ExitReason::Halted | ExitReason::PeerHalted));
+    if node.stop_asked && !off {
+        node.ctl_server.leave_file();
+    }
     let hooks = node.happenings.end(&end, &mut node.journal);
     node.leave_unanswered();
     // Everything else is let go of first: a command may take its time.
@@ -121,6 +126,8 @@ struct NodeLoop {
     watch: Watch,
     file_snapshot: FileSnapshot,
     last_tick_ns: u64,
+    /// A person wants the VM to be off.
+    stop_asked: bool,
     /// A person has seen what it would lose, and wants this node to start.
     force: Option<Force>,
     ended: Option<Result<ExitReason, NodeError>>,
@@ -182,6 +189,7 @@ impl NodeLoop {
             closing: Vec::new(),
             ctl_waiting: VecDeque::new(),
             last_tick_ns: 0,
+            stop_asked: false,
             force: None,
             ended: None,
             options,

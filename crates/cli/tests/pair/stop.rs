@@ -1,5 +1,6 @@
 //! Stopping the VM, and starting it again.
 
+use std::fs::File;
 use std::thread;
 use std::time::Duration;
 
@@ -68,4 +69,30 @@ fn after_the_loss_of_both_only_the_id_named_live_starts() {
     assert_eq!(vm.role(A).as_deref(), Some("cold"));
     vm.start(B);
     vm.await_protected(A);
+}
+
+#[test]
+fn a_stop_that_comes_to_nothing_is_not_called_done() {
+    let mut vm = Cluster::echo();
+    vm.file.more = "[[disk]]\npath = \"{name}.img\"\nsize = \"1M\"\n".to_owned();
+    vm.write();
+    let disk = File::create(vm.path("a.img")).unwrap();
+    disk.set_len(1 << 20).unwrap();
+    vm.start_pair();
+    // As on a file system that is full: the node can't write down what its disk is worth.
+    vm.limit_files(A, Some(0));
+    let output = vm.ctl(A, "stop");
+    assert_eq!(vm.await_end(A), Some(2));
+    vm.await_role(B, "live");
+    assert!(!vm.halted());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("was ended before it said that the VM is off"),
+        "{said}"
+    );
+    // What it has left is in nobody's way.
+    vm.limit_files(B, None);
+    vm.start(A);
+    vm.await_protected(B);
 }

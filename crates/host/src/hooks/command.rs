@@ -37,9 +37,12 @@ pub(crate) struct AtWork {
     pub(crate) killed: Option<&'static str>,
 }
 
+/// Where a program is looked for if there is no PATH, as the C library does.
+const USUAL_PATH: &str = "/bin:/usr/bin";
+
 /// Whether the program is there and this user may run it; a name without a slash is looked for in
 /// PATH.
-pub(super) fn look(program: &Path) -> io::Result<()> {
+pub(crate) fn look(program: &Path) -> io::Result<()> {
     let runs = |file: &Path| -> io::Result<()> {
         match fs::metadata(file)?.is_file() {
             true => Ok(access(file, Access::EXEC_OK)?),
@@ -49,7 +52,7 @@ pub(super) fn look(program: &Path) -> io::Result<()> {
     if program.components().count() > 1 {
         return runs(program);
     }
-    let path = env::var_os("PATH").unwrap_or_default();
+    let path = env::var_os("PATH").unwrap_or_else(|| USUAL_PATH.into());
     let found = env::split_paths(&path).any(|folder| runs(&folder.join(program)).is_ok());
     match found {
         true => Ok(()),

@@ -6,12 +6,15 @@ use super::*;
 fn what_passes_is_in_the_file_at_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(MARKS_LOG);
-    let marks = Marks::create(&path).unwrap();
+    let marks = Marks::to(path.clone());
+    assert!(!path.exists());
     marks.note(Place::Packet, Position(0));
     marks.clone().note(Place::Sending, Position(7));
     let goodbye = Message::Side { bytes: vec![] };
     marks.message(&goodbye, Place::Came, Place::AckCame);
-    drop(marks);
+    marks.end();
+    marks.note(Place::Out, Position(8));
+    marks.end();
     let text = fs::read_to_string(&path).unwrap();
     let words: Vec<Vec<&str>> = text.lines().map(|line| line.split(' ').collect()).collect();
     assert_eq!(words.len(), 2, "{text}");
@@ -25,7 +28,7 @@ fn what_passes_is_in_the_file_at_the_end() {
 fn lumps_are_written_while_it_runs() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(MARKS_LOG);
-    let marks = Marks::create(&path).unwrap();
+    let marks = Marks::to(path.clone());
     for position in 0..LUMP_BYTES as u64 {
         marks.note(Place::Out, Position(position));
     }
@@ -36,10 +39,7 @@ fn lumps_are_written_while_it_runs() {
 #[test]
 fn a_file_that_takes_no_more_ends_the_noting_with_a_word() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(MARKS_LOG);
-    fs::write(&path, "").unwrap();
-    // Opened for reading only.
-    let marks = Marks::new(File::open(&path).unwrap());
+    let marks = Marks::to(folder.path().to_owned());
     for _ in 0..2 * LUMP_BYTES {
         marks.note(Place::Out, Position(1));
     }
@@ -53,7 +53,7 @@ fn a_file_that_takes_no_more_ends_the_noting_with_a_word() {
 #[test]
 fn a_file_that_is_long_enough_ends_the_noting_with_a_word() {
     let folder = tempfile::tempdir().unwrap();
-    let marks = Marks::create(&folder.path().join(MARKS_LOG)).unwrap();
+    let marks = Marks::to(folder.path().join(MARKS_LOG));
     let lines = marks.0.clone().unwrap();
     lines.lock().unwrap().written = MAX_BYTES - 1;
     for _ in 0..LUMP_BYTES {

@@ -51,7 +51,10 @@ impl NodeLoop {
                 return reply.send(answer);
             }
             CtlRequest::Snapshot { to, force } => return self.on_snapshot(to, force, reply),
-            CtlRequest::Stop {} => Ctl::Stop,
+            CtlRequest::Stop {} => {
+                self.stop_asked = true;
+                Ctl::Stop
+            }
             CtlRequest::Takeover {} => Ctl::Takeover,
             CtlRequest::Detach {} => Ctl::Detach,
         };

@@ -63,7 +63,7 @@ impl Surroundings {
         let signals = SignalWatch::start(signals_in).map_err(host("watching for signals"))?;
         let (channel_in, channel) = bounded(CHANNEL_QUEUE);
         let marks = match options.operation.marks {
-            true => Marks::create(&store.folder().join(MARKS_LOG)).map_err(host(MARKS_LOG))?,
+            true => Marks::to(store.folder().join(MARKS_LOG)),
             false => Marks::default(),
         };
         let hub = ChannelHub::start(

@@ -1,6 +1,6 @@
 //! After every event: changes of role, stages that are due, outputs that may leave.
 
-use crate::event::{Action, ExitReason};
+use crate::event::{Action, ExitReason, NoteLevel};
 use crate::message::Message;
 use crate::node::claim::Claim;
 use crate::node::core::Change;
@@ -132,6 +132,10 @@ impl<T> Node<T> {
             }
             (Role::Live(mut live), Change::Lost(record)) => {
                 live.lose_session(core, now, "the record names another node live");
+                if live.stop.is_some() {
+                    let text = "the VM was to be stopped here, and goes on at the other node: ask that one";
+                    core.note(NoteLevel::Warn, text.into());
+                }
                 if core.broken(Mutation::LoserEmits) {
                     live.link = Link::Solo;
                     live.release(core);

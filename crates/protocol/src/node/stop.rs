@@ -11,6 +11,9 @@ use crate::node::live::{Link, Live, PairingStage, Want};
 use crate::record::Position;
 use crate::time::Instant;
 
+/// All that the guest has done is where it belongs.
+const POWERS_OFF: &str = "the VM is being powered off";
+
 /// What a stop is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum StopKind {
@@ -124,6 +127,7 @@ impl<T> Live<T> {
                 true
             }
             Link::Solo => {
+                core.note(NoteLevel::Info, POWERS_OFF.into());
                 self.settle_by(None, Want::Halted, now);
                 true
             }
@@ -143,6 +147,7 @@ impl<T> Live<T> {
             return;
         };
         if kind == StopKind::Halt {
+            core.note(NoteLevel::Info, POWERS_OFF.into());
             self.settle_by(Some(session), Want::Halted, now);
             return;
         }

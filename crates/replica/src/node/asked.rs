@@ -113,6 +113,7 @@ impl Replica {
             }
             ProtocolAction::Thaw => {
                 self.frozen = false;
+                self.stays_with_bad_memory();
                 self.stays();
                 self.resume(now);
                 self.disks_thaw(now);
@@ -124,6 +125,7 @@ impl Replica {
                     self.sync.end_in();
                 }
                 drop(env.end_storing());
+                self.scrub.forget();
                 self.vm = Vm::Nothing;
                 self.frozen = false;
                 self.handover = handover::Handover::default();

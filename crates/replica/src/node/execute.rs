@@ -363,6 +363,9 @@ impl Replica {
         // What the backup sends to all comes here too, and so does what was sent in the guest's name
         // while it went from one host to the other.
         let own = self.neighbours.is_own(device, &bytes);
+        if own {
+            self.hears_itself(now);
+        }
         if own || self.output == OutputFrom::Backup && self.neighbours.is_echo(device, &bytes) {
             return;
         }

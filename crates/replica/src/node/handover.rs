@@ -1,5 +1,6 @@
 //! A planned takeover loses nothing that clients send: frames that come for the guest while it stands
-//! still go with it, and its backup's host is where they are sent before this one stops listening.
+//! still go with it, as far as its queue has room, and its backup's host is where they are sent
+//! before this one stops listening.
 //!
 //! ```text
 //! live: the guest is frozen, its outputs leave     backup: follows
@@ -26,6 +27,8 @@ const GATHER_NS: u64 = 3_000_000;
 /// All of it takes this long at most: 100 ms. A backup of an older release never says that it is
 /// ready.
 const MOST_NS: u64 = 100_000_000;
+/// A guest that stayed is announced so often at most, 1 s, however often it is heard elsewhere.
+const AGAIN_NS: u64 = 1_000_000_000;
 
 /// Where a planned takeover stands.
 #[derive(Debug, Default)]
@@ -37,6 +40,8 @@ pub(super) struct Handover {
     told: bool,
     /// Live: the guest stayed, and the backup that was told may hear of it when it has come round.
     in_doubt: bool,
+    /// Live: it is not announced again before this, whatever is heard.
+    quiet_until_ns: u64,
     /// Backup: it is next.
     next: bool,
 }
@@ -89,6 +94,16 @@ impl Replica {
     pub(super) fn stays(&mut self) {
         if std::mem::take(&mut self.handover.told) {
             self.handover.in_doubt = true;
+            self.announce();
+        }
+    }
+
+    /// Somebody says on the network what only the guest says: the backup that was told and has come
+    /// round late. Frames shall come here again.
+    pub(super) fn hears_itself(&mut self, now: HostTime) {
+        let live = matches!(self.vm, Vm::Live(_)) && !self.frozen;
+        if live && self.handover.in_doubt && self.handover.quiet_until_ns <= now.mono_ns {
+            self.handover.quiet_until_ns = now.mono_ns.saturating_add(AGAIN_NS);
             self.announce();
         }
     }

@@ -21,9 +21,16 @@ pub(super) struct Scrub {
     next: usize,
     /// Host time up to which pages were looked at.
     done_ns: u64,
+    /// Live: the page for which the VM is handed over.
+    bad: Option<u32>,
 }
 
 impl Scrub {
+    /// The machine is gone.
+    pub(super) fn forget(&mut self) {
+        self.bad = None;
+    }
+
     /// The pages whose turn it is.
     fn turn(&mut self, now: HostTime, pages: usize) -> std::ops::Range<usize> {
         let page_ns = 1_000_000_000 / PAGES_PER_SECOND;
@@ -79,15 +86,28 @@ impl Replica {
         if self.node.protected() {
             let text = "this host's memory has changed by itself: the VM goes to the backup";
             self.note(NoteLevel::Error, text.to_owned());
+            self.scrub.bad = Some(page);
             // At once: nothing more is to come from this memory, so nothing more goes into it.
             let ctl = twinvm_protocol::Ctl::Takeover;
             self.tell(env, ProtocolEvent::Ctl(ctl));
-        } else if let Vm::Live(live) = &mut self.vm {
-            // A node that joins gets what is there, and digests must tell it.
-            live.machine_mut().take_page_as_it_is(page);
-            let text = "this host's memory has changed by itself, and there is no backup: the \
-                        guest goes on with what is there";
-            self.note(NoteLevel::Error, text.to_owned());
+        } else {
+            self.live_with(page);
         }
+    }
+
+    /// The guest stays here after all: if a page of it was why it should not, with that.
+    pub(super) fn stays_with_bad_memory(&mut self) {
+        if let Some(page) = self.scrub.bad.take() {
+            self.live_with(page);
+        }
+    }
+
+    fn live_with(&mut self, page: u32) {
+        let Vm::Live(live) = &mut self.vm else { return };
+        // A node that joins gets what is there, and digests must tell it.
+        live.machine_mut().take_page_as_it_is(page);
+        let text = "this host's memory has changed by itself, and there is no backup: the guest \
+                    goes on with what is there";
+        self.note(NoteLevel::Error, text.to_owned());
     }
 }

@@ -414,3 +414,27 @@ fn a_live_node_alone_says_so_and_its_next_backup_is_equal() {
     assert_eq!(machine(&mut world, B).ram(KEPT, 1), Some(&[8][..]));
     assert_eq!(world.divergence(B), None);
 }
+
+#[test]
+fn a_live_node_whose_backup_is_lost_before_it_takes_over_lives_with_its_memory() {
+    let mut world = pair();
+    // As if the guest had stored there, on both nodes.
+    for at in [A, B] {
+        let flip = Flip::Ram { pa: UNUSED, bit: 0 };
+        machine(&mut world, at).flip(flip).unwrap();
+    }
+    world.digest(A);
+    world.run_until("an equal digest", |w| w.digests_equal(B) == 2);
+    let (pa, bit) = (UNUSED + 8, 3);
+    machine(&mut world, A)
+        .flip(Flip::Decay { pa, bit })
+        .unwrap();
+    world.run_until("A has found it", |w| w.divergence(A).is_some());
+    world.kill(B);
+    world.run_until("A is alone", |w| w.link(A) == "solo");
+    world.start(B);
+    world.run_until("B is paired", |w| w.protected(A) && w.protected(B));
+    world.digest(A);
+    world.run_until("an equal digest", |w| w.digests_equal(B) == 1);
+    assert_eq!(world.divergence(B), None, "{:#?}", world.side(A).notes);
+}

@@ -172,3 +172,44 @@ fn who_is_asked_to_end_hands_over_the_same_way() {
     assert_eq!(world.role(B), Some(RoleKind::Live));
     assert!(world.exited(A));
 }
+
+#[test]
+fn a_late_backup_that_never_settles_its_claim_has_not_the_last_word_either() {
+    let mut world = World::paired();
+    world.apply(A, Event::Ctl(Ctl::Takeover));
+    world.hold_inbox[B] = true;
+    let stopped = world.sides[B].take();
+    world.run_until("A goes on", |w| w.link(A) == "solo");
+    world.sides[B] = stopped;
+    world.hold_inbox[B] = false;
+    // Its way to the arbiter is broken: it neither wins nor joins.
+    world.hold_questions[B] = true;
+    while world.deliver(B).is_some() {}
+    let last = |world: &World| world.wire.last().map(|(at, _)| *at);
+    assert_eq!(last(&world), Some(B), "B says that the guest is there");
+    let (_, frame) = world.wire.last().cloned().expect("it said so");
+    world.frame(A, frame.clone());
+    assert_eq!(last(&world), Some(A), "A has heard it");
+    // However often it is said, A says so once in a second.
+    let said = announced(&world, A);
+    for _ in 0..10 {
+        world.frame(A, frame.clone());
+    }
+    assert_eq!(announced(&world, A), said);
+    world.run_ms(1_500);
+    world.frame(A, frame);
+    assert!(announced(&world, A) > said);
+}
+
+#[test]
+fn a_stop_that_a_takeover_makes_void_is_told() {
+    let mut world = World::paired();
+    world.apply(A, Event::Ctl(Ctl::Takeover));
+    world.run_until("A has parted", |w| w.link(A) == "settling");
+    world.apply(A, Event::Ctl(Ctl::Stop));
+    world.run_until("B is live", |w| w.role(B) == Some(RoleKind::Live));
+    world.run_until("A knows", |w| w.role(A) != Some(RoleKind::Live));
+    let notes = &world.side(A).notes;
+    let void = |note: &String| note.contains("was to be stopped here, and goes on at the other");
+    assert!(notes.iter().any(void), "{notes:#?}");
+}
