@@ -105,6 +105,35 @@ fn after_a_reset_the_chosen_node_starts() {
     assert_eq!(vm.generation(), generation + 4);
 }
 
+/// A record stands under the VM's name: a backup that looks under another could never take over.
+#[test]
+fn nodes_of_two_names_do_not_go_together() {
+    let mut vm = Cluster::echo();
+    vm.start_pair();
+    vm.kill(B);
+    vm.await_solo(A);
+    let other = vm
+        .file
+        .text()
+        .replacen("name = \"test\"", "name = \"tset\"", 1);
+    fs::write(vm.path("VM.toml"), other).unwrap();
+    vm.start(B);
+    let differ = "the nodes differ in name: here";
+    vm.await_note(
+        B,
+        &format!("{differ} \"tset\", there \"test\"; make them equal"),
+    );
+    vm.await_note(
+        A,
+        &format!("{differ} \"test\", there \"tset\"; make them equal"),
+    );
+    assert_eq!(vm.role(A).as_deref(), Some("live"));
+    vm.kill(B);
+    vm.write();
+    vm.start(B);
+    vm.await_protected(A);
+}
+
 /// With keys: nodes with `[tls]` reach the arbiter by TLS, and who has none is not let in.
 #[test]
 fn a_pair_with_keys_has_an_arbiter_with_keys() {

@@ -135,7 +135,7 @@ pub(crate) struct VmFile {
 }
 
 impl VmFile {
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let arbiter = match &self.arbiter_server {
             Some(server) => format!("tcp:{server}"),
             None => format!("file:{}", self.arbiter.display()),

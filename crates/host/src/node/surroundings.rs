@@ -154,7 +154,10 @@ pub(super) fn identity(options: &NodeOptions, store: &NodeStore) -> Result<Ident
         };
         (name, at.to_owned())
     });
+    // The arbiter keeps the record under it: by another one a backup could never take over.
+    let vm = ("name".to_owned(), options.vm.clone());
     let fields = options.machine.fields().into_iter().chain(shared);
+    let fields = fields.chain([vm]);
     let identity = Identity {
         id: store.id(),
         name: options.name.clone(),
