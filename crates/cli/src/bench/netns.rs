@@ -53,6 +53,25 @@ pub(crate) fn bench_on_hosts(
     bench_in(bench, &hosts::ENTER, words)
 }
 
+/// One table, measured by `inside` in such namespaces, or why it can't be.
+pub(crate) fn section_on_hosts(
+    bench: &Bench,
+    (name, title): (&str, &str),
+    inside: fn(&Bench) -> Result<Section, DemoError>,
+) -> Result<Vec<Section>, DemoError> {
+    if bench.in_namespace {
+        end_with_parent()?;
+        return Ok(vec![inside(bench)?]);
+    }
+    match bench_on_hosts(bench, &[name])? {
+        Ok(sections) => Ok(sections),
+        Err(why) => {
+            say(&format!("{name:<11}not measured: {why}"));
+            Ok(vec![Section::skipped(name, title, &why)])
+        }
+    }
+}
+
 fn bench_in(
     bench: &Bench,
     more: &[&str],

@@ -40,17 +40,7 @@ const P90: &str = "its p90";
 
 /// Measures in namespaces of its own, or says why it can't.
 pub(in crate::bench) fn measure(bench: &Bench) -> Result<Vec<Section>, DemoError> {
-    if bench.in_namespace {
-        netns::end_with_parent()?;
-        return Ok(vec![inside(bench)?]);
-    }
-    match netns::bench_on_hosts(bench, &[NAME])? {
-        Ok(sections) => Ok(sections),
-        Err(why) => {
-            say(&format!("hops       not measured: {why}"));
-            Ok(vec![Section::skipped(NAME, TITLE, &why)])
-        }
-    }
+    netns::section_on_hosts(bench, (NAME, TITLE), inside)
 }
 
 /// A process that never sleeps, on one core.

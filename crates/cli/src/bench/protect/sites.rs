@@ -143,17 +143,7 @@ fn connect() -> Result<Client, DemoError> {
 
 /// Measures in namespaces of its own, or says why it can't.
 pub(in crate::bench) fn measure(bench: &Bench) -> Result<Vec<Section>, DemoError> {
-    if bench.in_namespace {
-        netns::end_with_parent()?;
-        return Ok(vec![inside(bench)?]);
-    }
-    match netns::bench_on_hosts(bench, &[NAME])? {
-        Ok(sections) => Ok(sections),
-        Err(why) => {
-            say(&format!("output     not measured: {why}"));
-            Ok(vec![Section::skipped(NAME, TITLE, &why)])
-        }
-    }
+    netns::section_on_hosts(bench, (NAME, TITLE), inside)
 }
 
 /// One row per distance, place and way out.
