@@ -225,9 +225,7 @@ impl CtlServer {
             thread: Some(thread),
         })
     }
-}
 
-impl CtlServer {
     /// Its file stays when it ends, as that of a process that was killed: who waits for the VM to be
     /// off must not take this end for that.
     pub fn leave_file(&mut self) {

@@ -154,8 +154,8 @@ pub(super) enum What {
     /// Round trips of a protected VM by distance, with its frames sent by the live node or by the
     /// backup, for clients beside either; hosts as for `takeover`
     Output,
-    /// What an answer of a protected VM spends on each hop of its way, with a backup that has its
-    /// core for itself and with one that has not; hosts as for `takeover`
+    /// What an answer spends on each hop of its way: protected, with a backup that has its core for
+    /// itself and with one that has not, and alone; hosts as for `takeover`
     Hops,
     /// What clients wait through TAP when the live node's process is killed, when its host falls
     /// silent, and when it is asked to hand the VM over: two nodes and an arbiter on three hosts,

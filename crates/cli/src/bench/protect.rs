@@ -84,6 +84,18 @@ fn start(bench: &Bench, memory: &str, delay: Duration) -> Result<(Pair, usize), 
     Ok((pair, live))
 }
 
+/// What was measured counts only if this node is live and protected still.
+fn still_protected(pair: &Pair, live: usize) -> Result<(), DemoError> {
+    match pair.protected() == Some(live) {
+        true => Ok(()),
+        false => Err(DemoError::failed(format!(
+            "{} is not live and protected any more\n{}",
+            NAMES[live],
+            pair.logs()
+        ))),
+    }
+}
+
 /// The VM, who asks its guest, and what is beside it.
 struct Vm<'a> {
     bench: &'a Bench,

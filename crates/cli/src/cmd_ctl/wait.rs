@@ -35,7 +35,8 @@ fn peer(status: &Value) -> &str {
 }
 
 /// A stop is done when the node has ended in good order, which takes its socket away: its outputs
-/// are out and the record says so. A node that was killed leaves it.
+/// are out and the record says so. A node that was killed, or ended for another reason after it was
+/// asked, leaves it.
 pub(super) fn for_end(socket: &Path) -> Result<(), String> {
     let until = Instant::now() + STOP_WAIT;
     loop {

@@ -83,13 +83,7 @@ fn inside(bench: &Bench) -> Result<Section, DemoError> {
             drop(spinner);
         }
     }
-    // What a mark is of counts only if nothing has changed.
-    if pair.protected() != Some(live) {
-        let (name, logs) = (NAMES[live], pair.logs());
-        return Err(DemoError::failed(format!(
-            "{name} is not live and protected any more\n{logs}"
-        )));
-    }
+    super::still_protected(&pair, live)?;
     let of_backup = end(&mut pair, 1 - live)?;
     pair.wait_for("the live node is alone", LIMIT, |pair| {
         let status = pair.status(live);

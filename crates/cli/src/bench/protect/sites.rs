@@ -18,7 +18,7 @@ use crate::bench::redis::{Client, WARM_UP, take};
 use crate::bench::report::{Row, Section};
 use crate::bench::{Bench, netns, say, takeover};
 use crate::demo::error::DemoError;
-use crate::lab::pair::{NAMES, Pair, REDIS};
+use crate::lab::pair::{Pair, REDIS};
 
 const NAME: &str = "output";
 const TITLE: &str = "who emits, by distance and where the client is";
@@ -170,12 +170,7 @@ fn inside(bench: &Bench) -> Result<Section, DemoError> {
                         "output     client by the {place}: p50 {p50:.2} ms"
                     ));
                 }
-                if pair.protected() != Some(live) {
-                    let (name, logs) = (NAMES[live], pair.logs());
-                    return Err(DemoError::failed(format!(
-                        "{name} is not live and protected any more\n{logs}"
-                    )));
-                }
+                super::still_protected(&pair, live)?;
                 rows.push(row);
             }
         }
